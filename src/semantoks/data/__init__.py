@@ -1,0 +1,1 @@
+"""From files to one memory-mapped store of recordings."""

@@ -1,0 +1,69 @@
+"""Errors that a user can act on: what is wrong, where, which rule it breaks and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+_UNSET: Final = object()
+
+
+class SemantoksError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(SemantoksError, ValueError):
+    """Something handed to the package breaks a rule.
+
+    Parameters
+    ----------
+    rule : str
+        The rule that is broken, as a sentence without a full stop.
+    file : path, optional
+        The file (or recording) in which the value stands.
+    field : str, optional
+        The field, column or argument.
+    value : object, optional
+        The offending value.
+    fix : str, optional
+        The way out, as a sentence without a full stop.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        *,
+        file: str | Path | None = None,
+        field: str | None = None,
+        value: object = _UNSET,
+        fix: str | None = None,
+    ) -> None:
+        self.rule, self.file, self.field, self.fix = rule, file, field, fix
+        self.value = None if value is _UNSET else value
+        where = "" if file is None else f"{file}: "
+        what = field or ""
+        if value is not _UNSET:
+            what = f"{what} = {value!r}" if what else repr(value)
+        text = f"{where}{what}{': ' if what else ''}{rule}."
+        super().__init__(text if fix is None else f"{text} {fix}.")
+
+
+class ConfigError(InputError):
+    """A configuration key or value is unknown, ill-typed or illegal in combination."""
+
+
+class StoreError(InputError):
+    """A recording store is missing, half-written, damaged, too new or would be overwritten."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint or model folder is missing, incomplete, damaged or does not fit."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint ``did you mean 'x'?`` for the known word nearest to `word`, or the list."""
+    words = sorted(known)
+    close = get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(words)}"

@@ -1,0 +1,1 @@
+"""The encoder: semantic tokenizer, transformer, projection."""

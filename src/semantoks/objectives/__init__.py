@@ -1,0 +1,1 @@
+"""What is learned: loss terms and self-supervised methods."""

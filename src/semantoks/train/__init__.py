@@ -1,0 +1,1 @@
+"""Pretraining: schedules, optimiser, checkpoints, the loop."""

@@ -1,0 +1,1 @@
+"""From recordings to a batch of two augmented, masked views."""
