@@ -1,0 +1,362 @@
+"""`Parcellation`: which ROI is which; ROIs have names, a fixed order, and one network each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semantoks.errors import InputError, nearest
+
+TABLES = Path(__file__).parent / "tables"
+
+#: Order of the networks in the method (METHOD section "Notation"): Yeo-7, then the two others.
+NETWORK_ORDER = (
+    "Vis",
+    "SomMot",
+    "DorsAttn",
+    "SalVentAttn",
+    "Limbic",
+    "Cont",
+    "Default",
+    "Subcortical",
+    "Cerebellar",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcellation:
+    """Names, order, networks and places of the ROIs of an atlas.
+
+    Two are equal when they have the same labels, with the same networks, in the same order.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parcellation.
+    labels : tuple of str, length n_rois
+        Name of every ROI, in order.
+    networks : tuple of str, length n_rois
+        Functional network of every ROI.
+    coordinates : ndarray of shape (n_rois, 3), optional
+        Centroids in millimetres; NaN where unknown, which all are by default. Kept as read-only float64.
+    space : str
+        Space of the coordinates, ``MNI152NLin6Asym`` say.
+    aliases : tuple of tuple of str, length n_rois, optional
+        Other names of every ROI; the k-th alias of all ROIs together is one naming scheme (a ROI
+        without a k-th alias goes by its label in that scheme).
+
+    Raises
+    ------
+    InputError
+        Lengths differ, a label or network is empty, or a name stands for two ROIs.
+    """
+
+    name: str = field(compare=False)
+    labels: tuple[str, ...]
+    networks: tuple[str, ...]
+    coordinates: NDArray[np.float64] = field(
+        compare=False, repr=False, default_factory=lambda: np.empty((0, 3))
+    )
+    space: str = field(compare=False, default="unknown")
+    aliases: tuple[tuple[str, ...], ...] = field(compare=False, repr=False, default=())
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        known = len(self.coordinates) > 0
+        coordinates = np.array(self.coordinates if known else np.full((n, 3), np.nan), np.float64)
+        coordinates.setflags(write=False)
+        object.__setattr__(self, "coordinates", coordinates)
+        object.__setattr__(self, "aliases", tuple(self.aliases) or ((),) * n)
+        lengths = (len(self.networks), len(self.aliases), len(coordinates))
+        if n == 0 or set(lengths) != {n} or coordinates.shape != (n, 3):
+            rule = "labels, networks, aliases and coordinates need one entry per ROI, at least one"
+            raise InputError(rule, file=self.name, field="labels", value=f"{n} labels, {lengths}")
+        for what, values in (("label", self.labels), ("network", self.networks)):
+            if not all(isinstance(value, str) and value for value in values):
+                empty = next(i for i, v in enumerate(values) if not (isinstance(v, str) and v))
+                rule = f"every ROI needs a {what}, as text (row {empty + 1} has none)"
+                raise InputError(rule, file=self.name, field=what, value=values[empty])
+        _ = self._lookup  # refuses names that stand for two ROIs
+
+    # -- loading and saving ------------------------------------------------------------------------
+
+    @staticmethod
+    def available() -> tuple[str, ...]:
+        """Names of the built-in parcellations."""
+        return tuple(sorted(path.stem for path in TABLES.glob("*.tsv")))
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Parcellation:
+        """Load a built-in parcellation by name, or one of your own from a TSV file.
+
+        Parameters
+        ----------
+        name_or_path : str or path
+            A name from `available`, or a tab-separated file with the columns ``label`` and
+            ``network``, and optionally ``x``, ``y``, ``z`` (millimetres), ``space`` (one for all)
+            and ``alias`` (other names of the ROI, separated by ``|``).
+
+        Raises
+        ------
+        InputError
+            Unknown name, no such file, or the table breaks a rule (named with its row).
+        """
+        if str(name_or_path) in cls.available():
+            return _builtin(str(name_or_path))
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise InputError(
+                "is neither a built-in parcellation nor a file",
+                field="parcellation",
+                value=str(name_or_path),
+                fix=nearest(str(name_or_path), cls.available()),
+            )
+        return cls.from_frame(_read(path), name=path.stem, source=path)
+
+    @classmethod
+    def from_frame(
+        cls, frame: pd.DataFrame, *, name: str, source: str | Path = "table"
+    ) -> Parcellation:
+        """Make a parcellation from a table with the columns that `load` describes."""
+        for column in ("label", "network"):
+            if column not in frame.columns:
+                rule = f"has no column {column!r}"
+                fix = "Give a tab-separated table with the columns label and network"
+                raise InputError(rule, file=source, field="columns", value=[*frame], fix=fix)
+        spaces = set(frame["space"]) if "space" in frame.columns else {"unknown"}
+        if len(spaces) > 1:
+            rule = "all coordinates have to be in one space"
+            raise InputError(rule, file=source, field="space", value=sorted(map(str, spaces)))
+        aliases: tuple[tuple[str, ...], ...] = ()
+        if "alias" in frame.columns:
+            aliases = tuple(tuple(filter(None, cell.split("|"))) for cell in frame["alias"])
+        coordinates = _coordinates(frame, source)
+        try:
+            return cls(
+                name=name,
+                labels=tuple(frame["label"]),
+                networks=tuple(frame["network"]),
+                coordinates=coordinates,
+                space=spaces.pop(),
+                aliases=aliases,
+            )
+        except InputError as error:  # the same, naming the file
+            raise InputError(
+                error.rule, file=source, field=error.field, value=error.value
+            ) from None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table that `load` reads: label, network, x, y, z, space, alias."""
+        x, y, z = self.coordinates.T
+        columns = {"label": self.labels, "network": self.networks, "x": x, "y": y, "z": z}
+        aliases = ["|".join(names) for names in self.aliases]
+        return pd.DataFrame({**columns, "space": self.space, "alias": aliases})
+
+    def save(self, path: str | Path) -> None:
+        """Write the table to a TSV file that `load` reads back."""
+        self.to_frame().to_csv(path, sep="\t", index=False, lineterminator="\n")
+
+    # -- what is in it -----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def network_names(self) -> tuple[str, ...]:
+        """Networks present: those of the method in its order, then others by first appearance."""
+        present = dict.fromkeys(self.networks)
+        others = [name for name in present if name not in NETWORK_ORDER]
+        return tuple([name for name in NETWORK_ORDER if name in present] + others)
+
+    @cached_property
+    def network_indices(self) -> tuple[NDArray[np.intp], ...]:
+        """ROI indices of every network, in the order of `network_names`."""
+        networks = np.array(self.networks)
+        return tuple(np.flatnonzero(networks == name) for name in self.network_names)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the ordered labels, hexadecimal."""
+        return sha256("\n".join(self.labels).encode()).hexdigest()
+
+    @cached_property
+    def _lookup(self) -> dict[str, int]:
+        """Index of the ROI of every name."""
+        names: dict[str, int] = {}
+        for index, (label, aliases) in enumerate(zip(self.labels, self.aliases, strict=True)):
+            for name in (label, *aliases):
+                if names.setdefault(name, index) != index:
+                    rule = f"stands for two ROIs, {names[name] + 1} and {index + 1}"
+                    raise InputError(rule, file=self.name, field="label", value=name)
+        return names
+
+    @cached_property
+    def _schemes(self) -> tuple[tuple[str, ...], ...]:
+        """Every naming scheme as a full list: the labels, then each place of the aliases."""
+        places = range(max(map(len, self.aliases)))
+        rows = list(zip(self.labels, self.aliases, strict=True))
+        return self.labels, *(tuple(a[k] if k < len(a) else b for b, a in rows) for k in places)
+
+    # -- selecting and ordering, by name -----------------------------------------------------------
+
+    def select(
+        self,
+        labels: Sequence[str] | None = None,
+        *,
+        networks: Iterable[str] | None = None,
+        name: str | None = None,
+    ) -> Parcellation:
+        """Return the parcellation of some of the ROIs.
+
+        Parameters
+        ----------
+        labels : sequence of str, optional
+            Names of the ROIs to keep, in the order wanted.
+        networks : iterable of str, optional
+            Keep the ROIs of these networks, in the present order. Give either this or `labels`.
+        name : str, optional
+            Name of the result; by default the present name with the number of ROIs kept.
+
+        Raises
+        ------
+        InputError
+            A name or network is unknown, or given twice; nothing is kept; both or none are given.
+        """
+        if (labels is None) == (networks is None):
+            raise InputError("give either labels or networks", field="labels, networks")
+        if labels is not None:
+            indices = self._resolve(labels, "labels")
+        else:
+            wanted = list(networks or ())
+            for network in wanted:
+                if network not in self.network_names:
+                    fix = nearest(network, self.network_names)
+                    rule = f"is no network of {self.name}"
+                    raise InputError(rule, field="networks", value=network, fix=fix)
+            indices = [i for i, network in enumerate(self.networks) if network in wanted]
+        return Parcellation(
+            name=name or f"{self.name}-{len(indices)}",
+            labels=tuple(self.labels[i] for i in indices),
+            networks=tuple(self.networks[i] for i in indices),
+            coordinates=self.coordinates[indices],
+            space=self.space,
+            aliases=tuple(self.aliases[i] for i in indices),
+        )
+
+    def columns_of(
+        self, roi_names: Sequence[str], *, source: str | Path = "recording"
+    ) -> NDArray[np.intp]:
+        """Return which column holds which ROI: ``signal[:, columns]`` is in the present order.
+
+        Parameters
+        ----------
+        roi_names : sequence of str
+            Name of every column, in any order, in one naming scheme (labels or one of the aliases).
+        source : str or path
+            Where the names come from, for messages.
+
+        Returns
+        -------
+        ndarray of int, shape (n_rois,)
+            Column of every ROI.
+
+        Raises
+        ------
+        InputError
+            The names are not exactly those of this parcellation: another number, unknown, missing
+            or repeated names, bare numbers, or names of several schemes mixed.
+        """
+        names = tuple(roi_names)
+        if len(names) != len(self):
+            raise self._misfit(
+                f"has {len(names)} ROIs where {self.name} has {len(self)}", names, source
+            )
+        indices = self._resolve(names, source)
+        if not any(set(names) <= set(scheme) for scheme in self._schemes):
+            rule = f"mixes several naming schemes of {self.name}"
+            example = [name for name in names if name not in self.labels][:3]
+            fix = "Name all columns in one scheme"
+            raise InputError(rule, file=source, field="ROI names", value=example, fix=fix)
+        columns = np.empty(len(self), dtype=np.intp)
+        columns[indices] = np.arange(len(self))
+        return columns
+
+    def _resolve(self, names: Sequence[str], source: str | Path) -> list[int]:
+        unknown = [name for name in names if name not in self._lookup]
+        if unknown:
+            numbered = all(str(name).strip().isdecimal() for name in names)
+            rule = "numbers the columns instead of naming them; an order is never guessed"
+            if not numbered:
+                rule = f"{len(unknown)} of {len(names)} names are not ROIs of {self.name}: "
+                rule += ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+            raise self._misfit(rule, names, source)
+        indices = [self._lookup[name] for name in names]
+        repeated = [self.labels[i] for i, count in Counter(indices).items() if count > 1]
+        if repeated:
+            rule = f"names {len(repeated)} ROIs more than once: {', '.join(repeated[:3])}"
+            raise InputError(rule, file=source, field="ROI names")
+        return indices
+
+    def _misfit(self, rule: str, names: Sequence[str], source: str | Path) -> InputError:
+        known = recognise(names)
+        fix = f"Name every column as {self.name} does: {self.labels[0]}, ..., {self.labels[-1]}"
+        if known is not None:
+            fix = f"These are the names of {known}; choose that parcellation, or select its columns"
+        return InputError(rule, file=source, field="ROI names", fix=fix)
+
+
+def recognise(roi_names: Sequence[str]) -> str | None:
+    """Say in words to which built-in parcellation a full list of names belongs, and in which order.
+
+    Returns
+    -------
+    str or None
+        ``"schaefer400 in 17-network order"``, say; None when no built-in one has these names.
+    """
+    for name in Parcellation.available():
+        known = _builtin(name)
+        indices = [known._lookup.get(roi, -1) for roi in roi_names]
+        if sorted(indices) != list(range(len(known))):
+            continue
+        if indices == list(range(len(known))):
+            return name
+        table = _read(TABLES / f"{name}.tsv")
+        if "index_17network" in table.columns:
+            place = table["index_17network"].astype(int).to_numpy()
+            if (np.diff(place[indices]) > 0).all():
+                return f"{name} in 17-network order"
+        return f"{name} in another order"
+    return None
+
+
+@cache
+def _builtin(name: str) -> Parcellation:
+    return Parcellation.from_frame(_read(TABLES / f"{name}.tsv"), name=name, source=name)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    # All as text: "NA" and "1" may be names of ROIs.
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+def _coordinates(frame: pd.DataFrame, source: str | Path) -> NDArray[np.float64]:
+    present = [axis for axis in "xyz" if axis in frame.columns]
+    if not present:
+        return np.empty((0, 3))
+    if len(present) < 3:
+        rule = "coordinates need all of x, y and z, in millimetres"
+        raise InputError(rule, file=source, field="columns", value=present)
+    axes = frame[present].replace("", np.nan)
+    try:
+        return axes.astype(np.float64).to_numpy()
+    except ValueError as error:
+        rule = f"coordinates have to be numbers, in millimetres ({error})"
+        raise InputError(rule, file=source, field="x, y, z") from None
