@@ -46,7 +46,7 @@ class Parcellation:
     networks : tuple of str, length n_rois
         Functional network of every ROI.
     coordinates : ndarray of shape (n_rois, 3), optional
-        Centroids in millimetres; NaN where unknown, which all are by default. Kept as read-only float64.
+        Centroids in millimetres, read-only float64; NaN where unknown, as all are by default.
     space : str
         Space of the coordinates, ``MNI152NLin6Asym`` say.
     aliases : tuple of tuple of str, length n_rois, optional

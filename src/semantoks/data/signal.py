@@ -1,0 +1,252 @@
+"""Signals from their source to the encoder: detrend, band-pass, resample, z-score.
+
+Pure functions on arrays of shape (n_times, n_rois), time first, all linear in the signal except
+the z-score. They compute in float64; `Preprocessing` applies them in this order and records it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import butter, sosfiltfilt
+from scipy.signal import detrend as _scipy_detrend
+
+from semantoks.errors import InputError
+
+Signal = NDArray[np.floating]
+
+MAX_TR = 20.0  # seconds; no BOLD sequence is slower, and milliseconds start far above
+Z_EPSILON = 1e-8  # METHOD section 1
+FILTER_ORDER = (
+    4  # of the Butterworth prototype; passed forwards and backwards, so -6 dB at the edges
+)
+_KAISER_BETA = 8.0  # side lobes of the resampling kernel below -80 dB
+_HALF_WIDTH = 16  # zero crossings of the resampling kernel on either side
+
+
+def check_tr(tr: float | None, source: str | Path = "recording") -> float:
+    """Return the repetition time in seconds, or refuse it.
+
+    Raises
+    ------
+    InputError
+        The TR is missing, not a positive number, or above 20 s (milliseconds given as seconds).
+    """
+    fix = "State the repetition time in seconds (RepetitionTime in the BIDS sidecar)"
+    if tr is None or isinstance(tr, bool) or not isinstance(tr, (int, float, np.number)):
+        raise InputError("the TR is missing", file=source, field="tr", value=tr, fix=fix)
+    seconds = float(tr)
+    if not np.isfinite(seconds) or seconds <= 0:
+        rule = "the TR has to be a positive number of seconds"
+        raise InputError(rule, file=source, field="tr", value=seconds, fix=fix)
+    if seconds > MAX_TR:
+        rule = f"a TR above {MAX_TR:g} s is not plausible; is it in milliseconds?"
+        fix = f"If so, give {seconds / 1000:g}"
+        raise InputError(rule, file=source, field="tr", value=seconds, fix=fix)
+    return seconds
+
+
+def detrend(x: Signal) -> NDArray[np.float64]:
+    """Remove the least-squares line from every column of `x`, shape (n_times, n_rois)."""
+    return np.asarray(_scipy_detrend(np.asarray(x, np.float64), axis=0, type="linear"))
+
+
+def band_pass(
+    x: Signal, tr: float, low_hz: float | None, high_hz: float | None
+) -> NDArray[np.float64]:
+    """Keep the frequencies between two edges, without shifting them in time.
+
+    A Butterworth filter of order 4 runs forwards and backwards (zero phase, half the amplitude at
+    the edges). The ends are continued by odd reflection over one period of the lowest edge (at most
+    the length of the signal), so that no step rings into it.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_times, n_rois)
+        Signals.
+    tr : float
+        Repetition time, seconds.
+    low_hz, high_hz : float or None
+        Edges in hertz; None leaves that side open. An upper edge at or above the Nyquist frequency
+        1 / (2 tr) leaves it open too: a signal sampled at `tr` holds nothing above it to remove.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_times, n_rois)
+
+    Raises
+    ------
+    InputError
+        An edge is not positive, they are in the wrong order, or the lower edge is not below the
+        Nyquist frequency, so that nothing would be left.
+    """
+    low, high = _edges(tr, low_hz, high_hz)
+    if low is None and high is None:
+        return x.astype(np.float64)
+    if high is None:
+        sos = butter(FILTER_ORDER, low or 0.0, btype="highpass", output="sos", fs=1.0 / tr)
+    elif low is None:
+        sos = butter(FILTER_ORDER, high, btype="lowpass", output="sos", fs=1.0 / tr)
+    else:
+        sos = butter(FILTER_ORDER, [low, high], btype="bandpass", output="sos", fs=1.0 / tr)
+    padding = min(len(x) - 1, ceil(1.0 / ((low or high or 1.0) * tr)))
+    filtered = sosfiltfilt(sos, x.astype(np.float64), axis=0, padtype="odd", padlen=padding)
+    return np.asarray(filtered, np.float64)
+
+
+def _edges(
+    tr: float, low_hz: float | None, high_hz: float | None
+) -> tuple[float | None, float | None]:
+    """Return the edges that have an effect at this TR."""
+    nyquist = 0.5 / tr
+    for name, edge in (("low_hz", low_hz), ("high_hz", high_hz)):
+        if edge is not None and not (np.isfinite(edge) and edge > 0):
+            fix = "Give a positive frequency in Hz, or none"
+            raise InputError("has to be positive", field=name, value=edge, fix=fix)
+    if low_hz is not None and high_hz is not None and low_hz >= high_hz:
+        rule = f"has to be below high_hz = {high_hz:g}"
+        raise InputError(rule, field="low_hz", value=low_hz)
+    if low_hz is not None and low_hz >= nyquist:
+        rule = f"is not below the Nyquist frequency {nyquist:.4g} Hz of TR {tr:g} s"
+        fix = "Choose a lower edge, or none; and check that the TR is in seconds"
+        raise InputError(rule, field="low_hz", value=low_hz, fix=fix)
+    return low_hz, None if high_hz is None or high_hz >= nyquist else high_hz
+
+
+def resampled_length(n_times: int, tr: float, new_tr: float) -> int:
+    """Return the length after `resample`: all multiples of `new_tr` up to the last sample.
+
+    ``floor((n_times - 1) * tr / new_tr) + 1``, so nothing is extrapolated past the recording.
+    """
+    return int((n_times - 1) * tr / new_tr + 1e-6) + 1
+
+
+def resample(x: Signal, tr: float, new_tr: float) -> NDArray[np.float64]:
+    """Resample signals from one repetition time to another, without aliasing.
+
+    Every new sample is a Kaiser-windowed sinc average of the old ones around its time, with the cut
+    at the lower of the two Nyquist frequencies: interpolation and anti-aliasing in one, for any
+    pair of TRs. The first sample stays at time zero; the ends are continued by odd reflection, so
+    that constants and lines stay what they are and no step rings into the signal.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_times, n_rois)
+        Signals, sampled every `tr`.
+    tr, new_tr : float
+        Repetition time before and after, seconds.
+
+    Returns
+    -------
+    ndarray of float64, shape (resampled_length(n_times, tr, new_tr), n_rois)
+        The signals at the times 0, new_tr, 2 new_tr, ...
+    """
+    if tr == new_tr or len(x) < 2:
+        return x[: resampled_length(len(x), tr, new_tr)].astype(np.float64)
+    padding = _kernel_padding(tr, new_tr)
+    padded = np.pad(
+        x.astype(np.float64), ((padding, padding), (0, 0)), mode="reflect", reflect_type="odd"
+    )
+    return np.asarray(_resampling_weights(len(x), tr, new_tr) @ padded, np.float64)
+
+
+def _kernel_padding(tr: float, new_tr: float) -> int:
+    return ceil(_HALF_WIDTH * max(tr, new_tr) / tr)
+
+
+@lru_cache(maxsize=32)
+def _resampling_weights(n_times: int, tr: float, new_tr: float) -> NDArray[np.float64]:
+    """Weights of the padded old samples (columns) in the new ones (rows); every row sums to 1."""
+    padding, slower = _kernel_padding(tr, new_tr), max(tr, new_tr)
+    old = (np.arange(n_times + 2 * padding) - padding) * tr
+    new = np.arange(resampled_length(n_times, tr, new_tr)) * new_tr
+    lag = (new[:, None] - old[None, :]) / slower
+    window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (lag / _HALF_WIDTH) ** 2, 0, None)))
+    weights = np.sinc(lag) * np.where(np.abs(lag) < _HALF_WIDTH, window, 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def zscore(x: Signal) -> NDArray[np.float64]:
+    """Return (x - mean) / (population std + 1e-8) over time, per ROI (METHOD section 1)."""
+    x = np.asarray(x, np.float64)
+    return np.asarray((x - x.mean(axis=0)) / (x.std(axis=0) + Z_EPSILON))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to every signal before it is stored, in this order."""
+
+    tr: float = 2.0
+    """Repetition time that all signals are brought to, seconds."""
+    detrend: bool = True
+    """Remove a linear trend first."""
+    low_hz: float | None = 0.01
+    """Lower edge of the band-pass, Hz; none leaves slow changes in."""
+    high_hz: float | None = 0.1
+    """Upper edge of the band-pass, Hz; none leaves fast changes in."""
+    zscore: bool = True
+    """Scale every ROI to mean 0 and standard deviation 1 over the recording, last."""
+
+    def __post_init__(self) -> None:
+        check_tr(self.tr, "preprocessing")
+        _edges(1e-9, self.low_hz, self.high_hz)
+
+    def apply(
+        self, signal: Signal, tr: float, source: str | Path = "signal"
+    ) -> NDArray[np.float32]:
+        """Return the preprocessed signal, float32 of shape (n_times at the target TR, n_rois).
+
+        Parameters
+        ----------
+        signal : ndarray of shape (n_times, n_rois)
+            Signals, time first.
+        tr : float
+            Their repetition time, seconds.
+        source : str or path
+            Where the signal comes from, for messages.
+
+        Raises
+        ------
+        InputError
+            The TR is missing or implausible, the array is not two-dimensional or holds values
+            that are not finite, or the band does not fit the TR.
+        """
+        tr = check_tr(tr, source)
+        x = np.asarray(signal, np.float64)
+        if x.ndim != 2 or len(x) < 2:
+            rule = "a signal has the shape (n_times, n_rois), with two time points at least"
+            raise InputError(rule, file=source, field="shape", value=x.shape)
+        if not np.isfinite(x).all():
+            roi = int(np.flatnonzero(~np.isfinite(x).all(axis=0))[0])
+            raise InputError(f"column {roi} holds values that are not finite", file=source)
+        if self.detrend:
+            x = detrend(x)
+        x = band_pass(x, tr, self.low_hz, self.high_hz)
+        x = resample(x, tr, self.tr)
+        return (zscore(x) if self.zscore else x).astype(np.float32)
+
+    def steps(self, source_tr: float) -> list[dict[str, Any]]:
+        """Return what `apply` does to signals of one source TR (seconds), for the record."""
+        low, high = _edges(source_tr, self.low_hz, self.high_hz)
+        steps: list[dict[str, Any]] = []
+        if self.detrend:
+            steps.append({"step": "detrend", "type": "linear"})
+        if low is not None or high is not None:
+            design = {"filter": "butterworth", "order": FILTER_ORDER, "zero_phase": True}
+            steps.append({"step": "band_pass", "low_hz": low, "high_hz": high, **design})
+        if source_tr != self.tr:
+            kernel = {"kernel": "kaiser-sinc", "beta": _KAISER_BETA, "half_width": _HALF_WIDTH}
+            steps.append({"step": "resample", "tr": source_tr, "new_tr": self.tr, **kernel})
+        if self.zscore:
+            steps.append({"step": "zscore", "std": "population", "epsilon": Z_EPSILON})
+        return steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
