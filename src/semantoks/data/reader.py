@@ -1,0 +1,299 @@
+"""`RecordingStore`: many recordings in one folder, memory-mapped, as `StoreWriter` lays it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.signal import Preprocessing
+from semantoks.errors import InputError, StoreError
+
+FORMAT = "semantoks-store"
+FORMAT_VERSION = 1
+HEADER, ROIS, INDEX = "store.json", "rois.tsv", "recordings.parquet"
+
+#: Columns of the index before the phenotypes.
+INDEX_COLUMNS = (
+    "id",
+    "subject",
+    "session",
+    "task",
+    "run",
+    "site",
+    "source_tr",
+    "shard",
+    "start",
+    "length",
+    "mean_fd",
+    "censored_fraction",
+    "missing_rois",
+)
+
+
+class RecordingStore:
+    """Preprocessed recordings of one parcellation at one TR, read from a folder.
+
+    Nothing is loaded but the index; signals are memory-mapped float16. Without this package, a
+    shard is ``numpy.load("signals-00000.npy", mmap_mode="r")`` and the index a Parquet table.
+
+    Parameters
+    ----------
+    path : str or path
+        Folder that `StoreWriter` made.
+
+    Raises
+    ------
+    StoreError
+        The folder is no store, half-written, damaged, or written by a newer version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.header = _read_header(self.path)
+        rois = _checked(self.path, ROIS, self.header["rois_sha256"])
+        self.parcellation = Parcellation.from_frame(
+            pd.read_csv(rois, sep="\t", dtype=str, keep_default_na=False),
+            name=self.header["parcellation"]["name"],
+            source=rois,
+        )
+        self.preprocessing = Preprocessing(**self.header["preprocessing"])
+        index = _checked(self.path, INDEX, self.header["index_sha256"])
+        table = pd.read_parquet(index)
+        table["missing_rois"] = [tuple(names) for names in table["missing_rois"]]
+        self.table = table
+        self._shards = self._map_shards()
+
+    def _map_shards(self) -> list[NDArray[np.float16]]:
+        shards = []
+        for shard in self.header["shards"]:
+            file = self.path / shard["file"]
+            shape = (shard["rows"], len(self.parcellation))
+            try:
+                signals = np.load(file, mmap_mode="r")
+            except FileNotFoundError:
+                raise StoreError("a shard is missing", file=file, fix=_RESTORE) from None
+            except ValueError as error:
+                rule = f"a shard is truncated or damaged ({error})"
+                raise StoreError(rule, file=file, fix=_RESTORE) from None
+            if signals.shape != shape or signals.dtype != np.float16:
+                rule = f"a shard has to hold float16 of shape {shape}"
+                value = f"{signals.dtype} {signals.shape}"
+                raise StoreError(rule, file=file, field="signals", value=value, fix=_RESTORE)
+            shards.append(signals)
+        return shards
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memory map would carry the data itself; worker processes map the files again.
+        return {key: value for key, value in self.__dict__.items() if key != "_shards"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._shards = self._map_shards()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        atlas = f"{self.parcellation.name} ({len(self.parcellation)} ROIs)"
+        return (
+            f"RecordingStore({str(self.path)!r}: {len(self)} recordings, {atlas}, TR {self.tr:g} s)"
+        )
+
+    @property
+    def tr(self) -> float:
+        """Repetition time of the stored signals, seconds."""
+        return self.preprocessing.tr
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the header, which holds the hashes of all files, and of the recordings chosen."""
+        header = json.dumps(self.header, sort_keys=True)
+        return sha256("\n".join([header, *self.table["id"]]).encode()).hexdigest()
+
+    def raw(self, i: int) -> NDArray[np.float16]:
+        """Return recording `i` as a view of the memory map, float16 (n_times, n_rois)."""
+        row = self.table.iloc[i]
+        shard, start = self._shards[int(row["shard"])], int(row["start"])
+        return shard[start : start + int(row["length"])]
+
+    def signal(self, i: int) -> NDArray[np.float32]:
+        """Return recording `i`, float32 (n_times, n_rois)."""
+        return np.asarray(self.raw(i), np.float32)
+
+    def gather(self, recordings: ArrayLike, starts: ArrayLike, length: int) -> NDArray[np.float16]:
+        """Return contiguous crops of many recordings at once.
+
+        Parameters
+        ----------
+        recordings : array of int, shape (B,)
+            Which recordings.
+        starts : array of int, shape (V, B)
+            First time point of every crop, one per view and recording.
+        length : int
+            Time points per crop.
+
+        Returns
+        -------
+        ndarray of float16, shape (V, B, length, n_rois)
+            The crops; zeros past the end of a recording.
+
+        Raises
+        ------
+        InputError
+            A recording or start is out of range.
+        """
+        which, begin = np.asarray(recordings, np.int64), np.asarray(starts, np.int64)
+        if begin.ndim != 2 or begin.shape[1:] != which.shape:
+            rule = f"has to have the shape (V, B) with B = {which.size} recordings"
+            raise InputError(rule, field="starts", value=begin.shape)
+        if which.size and not (which.min() >= 0 and which.max() < len(self)):
+            rule = f"has to be in [0, {len(self)})"
+            raise InputError(rule, field="recordings", value=[which.min(), which.max()])
+        ends = self.table["length"].to_numpy()[which]
+        if (begin < 0).any() or (begin >= ends).any():
+            rule = "every crop has to start within its recording"
+            raise InputError(
+                rule, field="starts", value=int(begin[(begin < 0) | (begin >= ends)][0])
+            )
+        return self._take(which, begin, length, ends)
+
+    def _take(
+        self,
+        which: NDArray[np.int64],
+        begin: NDArray[np.int64],
+        length: int,
+        ends: NDArray[np.int64],
+    ) -> NDArray[np.float16]:
+        shard = self.table["shard"].to_numpy()[which]
+        times = begin[..., None] + np.arange(length)
+        rows = self.table["start"].to_numpy()[which][:, None] + np.minimum(times, ends[:, None] - 1)
+        crops = np.empty((*times.shape, len(self.parcellation)), np.float16)
+        for number in np.unique(shard):
+            here = shard == number
+            crops[:, here] = self._shards[number][rows[:, here]]
+        crops[times >= ends[:, None]] = 0
+        return crops
+
+    def select(self, recordings: ArrayLike) -> RecordingStore:
+        """Return a store of some of the recordings, on the same files, its table re-indexed.
+
+        Parameters
+        ----------
+        recordings : array of int or bool
+            Indices, in the order wanted, or one truth value per recording.
+
+        Raises
+        ------
+        InputError
+            The mask has another length, or an index is out of range.
+        """
+        chosen = np.asarray(recordings)
+        if chosen.dtype == bool:
+            if chosen.shape != (len(self),):
+                rule = f"a mask needs one value for each of the {len(self)} recordings"
+                raise InputError(rule, field="recordings", value=chosen.shape)
+            chosen = np.flatnonzero(chosen)
+        chosen = chosen.astype(np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
+            rule = f"has to be in [0, {len(self)})"
+            raise InputError(rule, field="recordings", value=[chosen.min(), chosen.max()])
+        view = object.__new__(RecordingStore)
+        view.__dict__.update(self.__dict__)
+        view.table = self.table.iloc[chosen].reset_index(drop=True)
+        return view
+
+    def verify(self) -> None:
+        """Read everything once and compare the checksums; refuse a shard that has changed."""
+        for shard in self.header["shards"]:
+            _checked(self.path, shard["file"], shard["sha256"])
+
+    @property
+    def phenotypes(self) -> tuple[str, ...]:
+        """Names of the further columns of the table: diagnosis, age, ..."""
+        return tuple(name for name in self.table.columns if name not in INDEX_COLUMNS)
+
+    def info(self) -> dict[str, Any]:
+        """Return what is in the store, as plain values for people and JSON."""
+        minutes = self.table["length"] * self.tr / 60
+        sites = self.table["site"].value_counts()
+        return {
+            "path": str(self.path),
+            "package_version": self.header["package_version"],
+            "parcellation": self.parcellation.name,
+            "n_rois": len(self.parcellation),
+            "networks": {
+                name: len(rois)
+                for name, rois in zip(
+                    self.parcellation.network_names, self.parcellation.network_indices, strict=True
+                )
+            },
+            "tr": self.tr,
+            "steps": self.header["steps"],
+            "n_recordings": len(self),
+            "n_subjects": int(self.table["subject"].nunique()),
+            "sites": {str(site): int(count) for site, count in sites.items()},
+            "minutes": {"shortest": minutes.min(), "longest": minutes.max(), "sum": minutes.sum()},
+            "with_missing_rois": int((self.table["missing_rois"].map(len) > 0).sum()),
+            "phenotypes": {name: int(self.table[name].count()) for name in self.phenotypes},
+            "megabytes": sum(file.stat().st_size for file in self.path.iterdir()) / 1e6,
+            "fingerprint": self.fingerprint,
+        }
+
+
+_RESTORE = "Restore the folder from its source, or write the store again"
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    digest = sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _checked(folder: Path, name: str, expected: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise StoreError("a file of the store is missing", file=path, fix=_RESTORE)
+    if file_sha256(path) != expected:
+        raise StoreError("is not what was written (its checksum differs)", file=path, fix=_RESTORE)
+    return path
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    path = folder / HEADER
+    if not folder.is_dir():
+        fix = "Make a store with `semantoks prepare`"
+        raise StoreError("there is no such folder", file=folder, fix=fix)
+    if not path.is_file():
+        rule, fix = "is no store (it holds no store.json)", "Make one with `semantoks prepare`"
+        if any(folder.glob("signals-*.npy")):
+            rule = "is a half-written store (no store.json, which is written last)"
+            fix = "Delete the folder and write the store again"
+        raise StoreError(rule, file=folder, fix=fix)
+    try:
+        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"is not JSON ({error})", file=path, fix=_RESTORE) from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise StoreError(f"is not the header of a store ({FORMAT})", file=path)
+    version = header.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        rule = f"is newer than this version of the package reads ({FORMAT_VERSION})"
+        fix = "Update semantoks, or write the store again with this version"
+        raise StoreError(rule, file=path, field="format_version", value=version, fix=fix)
+    return header
+
+
+def concatenated(values: Sequence[str]) -> str:
+    """Return up to five names, for a message."""
+    return ", ".join(values[:5]) + (", ..." if len(values) > 5 else "")
