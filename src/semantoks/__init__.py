@@ -1,4 +1,4 @@
-"""Foundation models of brain dynamics: from parcellated fMRI to embeddings and honest prediction."""
+"""Foundation models of brain dynamics, from parcellated fMRI to honest prediction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PUBLIC = {
     "EncoderConfig": "semantoks.model.encoder",
     "SelfDistillation": "semantoks.objectives.distillation",
     "Trainer": "semantoks.train.trainer",
-    "RunConfig": "semantoks.config",
+    "RunConfig": "semantoks.train.run",
     "load_pretrained": "semantoks.model.pretrained",
     "Embedder": "semantoks.evaluate.embed",
     "LinearProbe": "semantoks.evaluate.probe",

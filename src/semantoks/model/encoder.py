@@ -1,0 +1,250 @@
+"""The Brain-Semantoks encoder: parcellated BOLD signals in, one embedding and N x P tokens out.
+
+1. `SemanticTokenizer` turns every functional network's signals into one token per time patch.
+2. Masked tokens are replaced by a learned vector; network and patch positions are added.
+3. A CLS token is prepended and a pre-norm transformer mixes everything.
+4. The recording's embedding is ``cls_avg``: the mean over tokens next to the CLS token.
+
+Source: Brain-Semantoks (ICLR 2026), encoder. Letters: B recordings, C ROIs, T time points,
+N networks, P patches, L patch length, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.signal import Preprocessing
+from semantoks.errors import ConfigError, InputError
+from semantoks.model.tokenizer import (
+    Branch,
+    DenseBranch,
+    Pooling,
+    RoiTokenizer,
+    SemanticTokenizer,
+    StructuredBranch,
+    branch_widths,
+)
+from semantoks.model.transformer import Block, sincos_positions
+
+Granularity = Literal["networks", "one", "rois"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Architecture of the encoder; the defaults are the paper's."""
+
+    width: int = 768
+    """Token width D; a multiple of head_width."""
+    depth: int = 8
+    """Transformer blocks."""
+    head_width: int = 64
+    """Width of one attention head; the number of heads is width / head_width."""
+    mlp_ratio: float = 4.0
+    """Hidden units of a block's MLP per unit of width."""
+    layer_scale: float = 0.1
+    """Initial value of LayerScale."""
+    drop_path: float = 0.0
+    """Probability that a recording skips a block's branch in training (stochastic depth)."""
+    patch_length: int = 20
+    """Time points per patch L, in volumes at the store's TR."""
+    n_patches: int = 5
+    """Patches per view P; a view has patch_length * n_patches time points."""
+    granularity: Granularity = "networks"
+    """What one token stands for: a functional network, the whole brain ("one"), or one ROI."""
+    branches: tuple[Branch, ...] = (DenseBranch(), StructuredBranch())
+    """Parallel branches of the tokenizer, concatenated in this order (not for "rois")."""
+    pooling: Pooling = "mean"
+    """Pooling over the time points of a patch: mean, max or attention (not for "rois")."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "head_width", "patch_length", "n_patches"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    "must be at least 1", field=f"encoder.{name}", value=getattr(self, name)
+                )
+        if self.width % self.head_width or self.width % 2:
+            raise ConfigError(
+                f"must be even and a multiple of head_width ({self.head_width})",
+                field="encoder.width",
+                value=self.width,
+            )
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ConfigError("must lie in [0, 1)", field="encoder.drop_path", value=self.drop_path)
+        if not self.branches:
+            raise ConfigError("needs at least one branch", field="encoder.branches")
+        branch_widths(self.branches, self.width)
+
+    @property
+    def view_length(self) -> int:
+        """Time points of a view, T = P L."""
+        return self.patch_length * self.n_patches
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What the encoder returns.
+
+    Parameters
+    ----------
+    cls : Tensor of shape (B, D)
+    tokens : Tensor of shape (B, N * P, D)
+        Network index slow, patch index fast.
+    """
+
+    cls: Tensor
+    tokens: Tensor
+
+    @property
+    def cls_avg(self) -> Tensor:
+        """The recording's embedding, shape (B, 2 D): [mean over tokens, cls]."""
+        return torch.cat([self.tokens.mean(dim=1), self.cls], dim=-1)
+
+
+def _token_rows(
+    granularity: Granularity, parcellation: Parcellation
+) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
+    """Return the name and the ROIs of every row of the token grid."""
+    if granularity == "rois":
+        return parcellation.labels, [np.array([i]) for i in range(len(parcellation))]
+    if granularity == "one":
+        return ("whole brain",), [np.arange(len(parcellation))]
+    return parcellation.network_names, [i.astype(np.int64) for i in parcellation.network_indices]
+
+
+class Encoder(nn.Module):
+    """Encoder of parcellated BOLD signals.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+    parcellation : Parcellation
+        Names, order and network of the ROIs that the encoder reads.
+    preprocessing : Preprocessing
+        What was done to the signals that it was trained on: TR, band, z-score.
+
+    Attributes
+    ----------
+    network_names : tuple of str, length N
+        What every row of the token grid stands for.
+    network_rois : list of int arrays, length N
+        ROIs of every row of the token grid.
+    pretraining : dict or None
+        What the weights have seen: recordings, hashed subjects, sites. None for random weights.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, parcellation: Parcellation, preprocessing: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.config, self.parcellation, self.preprocessing = config, parcellation, preprocessing
+        self.pretraining: dict[str, Any] | None = None
+        self.network_names, self.network_rois = _token_rows(config.granularity, parcellation)
+        self.tokenizer: SemanticTokenizer | RoiTokenizer
+        if config.granularity == "rois":
+            self.tokenizer = RoiTokenizer(config.width, config.patch_length)
+        else:
+            self.tokenizer = SemanticTokenizer(
+                [rois.tolist() for rois in self.network_rois],
+                config.width,
+                config.patch_length,
+                config.branches,
+                config.pooling,
+            )
+        width = config.width
+        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        self.cls_token = nn.Parameter(0.02 * torch.randn(width))
+        self.network_embedding = nn.Parameter(0.02 * torch.randn(self.n_networks, width))
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                width // config.head_width,
+                config.mlp_ratio,
+                config.layer_scale,
+                config.drop_path,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    @classmethod
+    def random(
+        cls,
+        config: EncoderConfig,
+        parcellation: Parcellation,
+        preprocessing: Preprocessing,
+        *,
+        seed: int,
+    ) -> Encoder:
+        """Return an encoder with seeded random weights, the global generator left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(config, parcellation, preprocessing)
+
+    @property
+    def n_networks(self) -> int:
+        """Rows of the token grid N."""
+        return len(self.network_names)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> EncoderOutput:
+        """Encode views.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, T)
+            Z-scored signals, ROIs in the order of `parcellation`; T a multiple of the patch
+            length, any number of patches.
+        mask : Tensor of bool, shape (B, N, P), optional
+            True where a token is replaced by the mask vector.
+
+        Returns
+        -------
+        EncoderOutput
+
+        Raises
+        ------
+        InputError
+            If the number of ROIs, the length or the mask's shape does not fit.
+        """
+        self._check(x, mask)
+        tokens = self.tokenizer(x)
+        if mask is not None:
+            tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+        tokens = tokens + self.network_embedding[:, None]
+        tokens = tokens + sincos_positions(tokens.shape[2], tokens.shape[3], like=tokens)
+        cls = self.cls_token.to(tokens.dtype).expand(x.shape[0], 1, -1)
+        sequence = torch.cat([cls, tokens.flatten(1, 2)], dim=1)
+        for block in self.blocks:
+            sequence = block(sequence)
+        sequence = self.norm(sequence)
+        return EncoderOutput(cls=sequence[:, 0], tokens=sequence[:, 1:])
+
+    def _check(self, x: Tensor, mask: Tensor | None) -> None:
+        if x.ndim != 3 or x.shape[1] != len(self.parcellation):
+            raise InputError(
+                f"signals must have the shape (recordings, {len(self.parcellation)} ROIs, times)",
+                field="x.shape",
+                value=tuple(x.shape),
+                fix=f"Order the ROIs as in the parcellation {self.parcellation.name!r}",
+            )
+        length = self.config.patch_length
+        if x.shape[2] == 0 or x.shape[2] % length:
+            raise InputError(
+                f"the number of time points must be a multiple of the patch length {length}",
+                field="x.shape",
+                value=tuple(x.shape),
+                fix="Pad with zeros at the end and mask the patches without data",
+            )
+        grid = (x.shape[0], self.n_networks, x.shape[2] // length)
+        if mask is not None and (tuple(mask.shape) != grid or mask.dtype != torch.bool):
+            raise InputError(
+                f"must be bool with the shape (recordings, networks, patches) = {grid}",
+                field="mask",
+                value=(mask.dtype, tuple(mask.shape)),
+            )

@@ -1,0 +1,28 @@
+"""Projection head. Source: Brain-Semantoks (ICLR 2026), projection."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ProjectionHead(nn.Module):
+    """MLP ``width -> hidden -> out_width`` followed by L2 normalisation.
+
+    Parameters
+    ----------
+    width, hidden, out_width : int
+        D, hidden units, and the projection's width d.
+    """
+
+    def __init__(self, width: int, hidden: int, out_width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, out_width)
+        for layer in (self.hidden, self.out):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., D) to unit vectors (..., d)."""
+        return F.normalize(self.out(F.gelu(self.hidden(x))), dim=-1)

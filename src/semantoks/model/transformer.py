@@ -1,0 +1,67 @@
+"""Pre-norm transformer blocks with LayerScale. Source: Brain-Semantoks (ICLR 2026), encoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, no bias in the query, key and value maps."""
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, S, D) to (B, S, D)."""
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, length, width))
+        return out
+
+
+class Block(nn.Module):
+    """``x += ls1 * Attn(LN(x)); x += ls2 * MLP(LN(x))``, each dropped with `drop_path`."""
+
+    def __init__(
+        self, width: int, n_heads: int, mlp_ratio: float, layer_scale: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, n_heads)
+        self.scale1 = nn.Parameter(torch.full((width,), layer_scale))
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.scale2 = nn.Parameter(torch.full((width,), layer_scale))
+        self.drop_path = drop_path
+
+    def _keep(self, x: Tensor) -> Tensor:
+        """Drop the whole residual branch of random recordings (stochastic depth)."""
+        if not self.training or self.drop_path == 0.0:
+            return x
+        keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.drop_path
+        return x * keep / (1.0 - self.drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, S, D) to (B, S, D)."""
+        x = x + self._keep(self.scale1 * self.attention(self.norm1(x)))
+        return x + self._keep(self.scale2 * self.mlp(self.norm2(x)))
+
+
+def sincos_positions(n_patches: int, width: int, *, like: Tensor) -> Tensor:
+    """Return fixed sine-cosine positions of the patches, shape (P, D): sines, then cosines.
+
+    Computed for as many patches as there are, in float64, then rounded to float32 and cast to
+    the type of `like`.
+    """
+    frequencies = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
+    angles = torch.arange(n_patches, dtype=torch.float64)[:, None] * frequencies
+    positions = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return positions.float().to(dtype=like.dtype, device=like.device)

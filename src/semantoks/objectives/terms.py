@@ -1,0 +1,112 @@
+"""Loss terms as pure functions. Source: Brain-Semantoks (ICLR 2026), objective (SimDINO)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.double() if x.dtype == torch.float64 else x.float()
+
+
+def coding_rate(z: Tensor, *, eps: float = 0.05, n_processes: int = 1) -> Tensor:
+    """Return ``R(Z) = 1/2 logdet(I + d / (m W eps) Z^T Z)``, in float32 or wider.
+
+    Parameters
+    ----------
+    z : Tensor of shape (m, d)
+    eps : float
+        Precision of the code.
+    n_processes : int
+        W.
+    """
+    z = _at_least_float32(z)
+    m, d = z.shape
+    gram = z.T @ z * (d / (m * n_processes * eps))
+    # The argument is positive definite, so the Cholesky factor gives the determinant.
+    factor: Tensor = torch.linalg.cholesky(torch.eye(d, dtype=z.dtype, device=z.device) + gram)
+    return factor.diagonal().log().sum()
+
+
+def coding_rate_weight(m: int, d: int, *, n_processes: int = 1) -> float:
+    """Return ``gamma = (d + W m) / (d W m)``."""
+    return (d + n_processes * m) / (d * n_processes * m)
+
+
+def simdino(student: Tensor, teacher: Tensor, *, eps: float = 0.05, n_processes: int = 1) -> Tensor:
+    """Cross-view agreement minus the coding rate that keeps the embeddings spread out.
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (2, m, d)
+        Unit vectors of the two views; the teacher's carry no gradient.
+    eps : float
+        Precision of the coding rate.
+    n_processes : int
+        W.
+
+    Returns
+    -------
+    Tensor of shape ()
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher = _at_least_float32(student), _at_least_float32(teacher)
+        _, m, d = student.shape
+        agreement = (teacher * student.flip(0)).sum(dim=-1).mean()
+        rates = [
+            coding_rate((s + t) / 2, eps=eps, n_processes=n_processes)
+            for s, t in zip(student, teacher, strict=True)
+        ]
+        weight = coding_rate_weight(m, d, n_processes=n_processes)
+        return -agreement - weight * torch.stack(rates).mean()
+
+
+def masked_agreement(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Mean over recordings of the mean over their masked tokens of ``-cos(teacher, student)``.
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (M, S, d)
+        Unit vectors of the tokens of M recordings and views.
+    mask : Tensor of bool, shape (M, S)
+        True = masked. Recordings without a masked token do not count.
+
+    Returns
+    -------
+    Tensor of shape ()
+        Zero if no token is masked anywhere.
+    """
+    cosine = F.cosine_similarity(_at_least_float32(student), _at_least_float32(teacher), dim=-1)
+    count = mask.sum(dim=1)
+    per_recording = (cosine * mask).sum(dim=1) / count.clamp(min=1)
+    return -per_recording.sum() / (count > 0).sum().clamp(min=1)
+
+
+def effective_rank(z: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values of the centred rows.
+
+    Source: Roy and Vetterli, EUSIPCO 2007. 1 = collapsed to a line; at most min(m - 1, d).
+
+    Parameters
+    ----------
+    z : Tensor of shape (m, d)
+    """
+    centred = z.detach().double() - z.detach().double().mean(dim=0)
+    s = torch.linalg.svdvals(centred)
+    p = s / s.sum().clamp(min=1e-12)
+    return float(torch.exp(-(p * (p + 1e-12).log()).sum()))
+
+
+def mean_cosine(z: Tensor) -> float:
+    """Mean cosine similarity between different rows: near 1 when all embeddings are alike.
+
+    Parameters
+    ----------
+    z : Tensor of shape (m, d), m >= 2
+    """
+    unit = F.normalize(z.detach().double(), dim=-1)
+    m = unit.shape[0]
+    total = unit.sum(dim=0).square().sum()
+    return float((total - m) / (m * (m - 1)))

@@ -1,0 +1,159 @@
+"""`RunConfig`: everything that decides a pretraining run, and the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from semantoks import config as trees
+from semantoks.errors import ConfigError, nearest
+from semantoks.model.encoder import EncoderConfig
+from semantoks.objectives.distillation import ObjectiveConfig
+from semantoks.train.schedules import OptimConfig
+from semantoks.views.augment import AugmentConfig
+from semantoks.views.crops import CropConfig
+from semantoks.views.masks import MaskConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which recordings the encoder sees."""
+
+    store: str = ""
+    """Folder of the recording store."""
+    exclude_sites: tuple[str, ...] = ()
+    """Sites left out of pretraining, so that they can be test sites."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """How a recording becomes two views."""
+
+    crops: CropConfig = field(default_factory=CropConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the run is carried out: nothing here changes what is learned, but for precision."""
+
+    device: str = "auto"
+    """auto (CUDA, then CPU), cpu, cuda, cuda:1, mps."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the encoders; the loss is always computed in float32."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    checkpoint_epochs: int = 5
+    """Epochs between two checkpoints; the last step always writes one."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept, newest first."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside metrics.jsonl (needs the extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "checkpoint_epochs", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    "must be at least 1", field=f"train.{name}", value=getattr(self, name)
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One pretraining run; the defaults are the paper's.
+
+    Examples
+    --------
+    >>> RunConfig.preset("small", {"data": {"store": "stores/abide"}}).encoder.width
+    192
+    """
+
+    seed: int = 0
+    """Seed of the weights, the order of recordings, views and masks."""
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError("must not be negative", field="seed", value=self.seed)
+
+    @classmethod
+    def preset(cls, name: str, changes: Mapping[str, Any] | None = None) -> RunConfig:
+        """Return the preset `name` with `changes` put in.
+
+        Parameters
+        ----------
+        name : {"paper", "small", "tiny"}
+        changes : mapping, optional
+            Nested values, as in a YAML file.
+
+        Raises
+        ------
+        ConfigError
+            If the preset or a key is unknown, or a value illegal.
+        """
+        return trees.parse(cls, trees.merge(_preset(name), changes or {}))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        *,
+        preset: str | None = None,
+    ) -> RunConfig:
+        """Read a run's YAML and apply ``key.sub=value`` overrides.
+
+        Parameters
+        ----------
+        path : path, optional
+            Holds the differences from the preset that its key ``preset`` names (``paper`` if
+            none).
+        overrides : sequence of str
+        preset : str, optional
+            Overrides the file's ``preset``.
+
+        Raises
+        ------
+        ConfigError
+        """
+        tree = trees.read_yaml(path) if path is not None else {}
+        tree = trees.override(tree, overrides)
+        name = tree.pop("preset", "paper")
+        base = _preset(preset or name)
+        return trees.parse(cls, trees.merge(base, tree), file=path)
+
+    def to_yaml(self) -> str:
+        """Return all values, resolved, as YAML."""
+        return trees.to_yaml(trees.to_tree(self))
+
+
+# A small model has less to learn from and less to learn: bigger steps, smaller batches.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "small": {
+        "encoder": {"width": 192, "depth": 4},
+        "optim": {"batch_size": 64, "base_lr": 2e-3, "epochs": 60, "warmup_epochs": 3.0},
+        "objective": {"network_epochs": 3.0},
+    },
+    "tiny": {
+        "encoder": {"width": 64, "depth": 2},
+        "objective": {"projection_hidden": 96, "projection_width": 32, "network_epochs": 2.0},
+        "optim": {"batch_size": 32, "base_lr": 4e-3, "epochs": 40, "warmup_epochs": 2.0},
+    },
+}
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise ConfigError(
+            "is no preset", field="preset", value=name, fix=nearest(str(name), PRESETS)
+        )
+    return PRESETS[name]

@@ -1,0 +1,413 @@
+"""`Trainer`: pretraining, one step after another.
+
+A step: draw the views of a batch -> student and teacher -> loss -> clipped AdamW step -> the
+teacher follows. Everything random is a function of (seed, step), and a checkpoint holds
+everything else, so that a resumed run equals an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from signal import SIGINT, SIGTERM, getsignal, signal
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from semantoks import config as trees
+from semantoks.data.recording import subject_key
+from semantoks.data.store import RecordingStore
+from semantoks.errors import ConfigError, InputError, nearest
+from semantoks.model.encoder import Encoder
+from semantoks.objectives.distillation import Losses, SelfDistillation
+from semantoks.objectives.terms import effective_rank, mean_cosine
+from semantoks.train import schedules
+from semantoks.train.checkpoint import load_checkpoint, save_checkpoint
+from semantoks.train.run import DataConfig, RunConfig
+from semantoks.views.loader import ViewLoader
+
+Metrics = dict[str, float]
+Reporter = Callable[[Metrics], None]
+
+CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.jsonl", "environment.json"
+_PACKAGES = ("semantoks", "torch", "numpy", "scipy", "scikit-learn", "nilearn", "pandas")
+
+
+class Trainer:
+    """Pretrain an encoder on the recordings of a store.
+
+    Parameters
+    ----------
+    config : RunConfig
+    run : path
+        Folder of the run: config.yaml, metrics.jsonl, environment.json, checkpoints/.
+    resume : bool
+        Continue the run in that folder from its newest checkpoint.
+    reporter : callable, optional
+        Called with the metrics of every logged step.
+
+    Attributes
+    ----------
+    n_steps : int
+        Steps of the whole run.
+    step : int
+        Steps done.
+
+    Raises
+    ------
+    ConfigError
+        If the folder already holds a run (or, with `resume`, none, or one with another
+        configuration), or the store and the configuration do not fit.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: str | Path,
+        *,
+        resume: bool = False,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.config, self.run = config, Path(run)
+        self._reporter = reporter
+        self._device = pick_device(config.train.device)
+        store = training_recordings(config.data)
+        _check_run_folder(self.run, config, resume)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            encoder = Encoder(config.encoder, store.parcellation, store.preprocessing)
+            self.method = SelfDistillation(encoder, config.objective).to(self._device)
+        self._loader = ViewLoader(
+            store,
+            encoder.network_rois,
+            patch_length=config.encoder.patch_length,
+            n_patches=config.encoder.n_patches,
+            batch_size=config.optim.batch_size,
+            crops=config.views.crops,
+            augmentation=config.views.augment,
+            masks=config.views.masks,
+            seed=config.seed,
+            device=self._device,
+        )
+        self._ids = store.table["id"].to_numpy(str)
+        self._trained = [p for p in self.method.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._trained,
+            betas=(config.optim.beta1, config.optim.beta2),
+            fused=self._device.type in ("cpu", "cuda"),
+        )
+        self.n_steps = config.optim.epochs * self._loader.steps_per_epoch
+        self.step = (load_checkpoint(self.run, self.method, self._optimizer) or 0) if resume else 0
+        encoder.pretraining = _record(store, config)
+        _open_run(self.run, config, self._device)
+        if resume:
+            _forget_metrics_after(self.run / METRICS, self.step)
+
+    def fit(self) -> Path:
+        """Train to the end, or until Ctrl-C or SIGTERM, and leave a checkpoint.
+
+        Returns
+        -------
+        Path
+            The last checkpoint's folder. `step` < `n_steps` if the run was stopped.
+
+        Raises
+        ------
+        InputError
+            If a loss is not finite: the weights stay as they were, the recordings are named.
+        CheckpointError
+            If a checkpoint cannot be written.
+        """
+        per_epoch = self._loader.steps_per_epoch
+        saved = -1
+        clock = _Clock()
+        with _stop_requests() as stopped, self._logs() as log:
+            while self.step < self.n_steps and not stopped():
+                batch = self._loader.batch(self.step)
+                losses = self._losses(batch)
+                self._check_finite(losses)
+                grad_norm = self._update(losses)
+                self.step += 1
+                clock.tick(batch.views.shape[1])
+                if self.step % self.config.train.log_every == 0 or self.step == self.n_steps:
+                    log(self._metrics(losses, grad_norm, clock))
+                if self.step % (self.config.train.checkpoint_epochs * per_epoch) == 0:
+                    saved = self._save()
+        if saved != self.step:
+            self._save()
+        return self.run / "checkpoints" / f"step-{self.step:08d}"
+
+    def _losses(self, batch: Any) -> Losses:
+        objective = self.config.objective
+        weight = schedules.network_weight(
+            self.step / self._loader.steps_per_epoch,
+            objective.network_weight,
+            objective.network_decay,
+            objective.network_epochs,
+        )
+        self.method.train()
+        torch.manual_seed(int(np.random.default_rng([self.config.seed, self.step]).integers(2**63)))
+        use_bfloat16 = self.config.train.precision == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=use_bfloat16):
+            losses: Losses = self.method(batch, weight)
+        return losses
+
+    def _check_finite(self, losses: Losses) -> None:
+        if not torch.isfinite(losses.total):
+            recordings = self._ids[self._loader.recordings(self.step)]
+            raise InputError(
+                f"the loss is not finite at step {self.step}; the weights were not changed",
+                file=self.run,
+                field="recordings of the batch",
+                value=", ".join(recordings[:8]) + (" ..." if len(recordings) > 8 else ""),
+                fix="Check these recordings, or lower optim.base_lr",
+            )
+
+    def _update(self, losses: Losses) -> float:
+        """One optimiser step, and the teacher follows; return the gradient's norm."""
+        optim = self.config.optim
+        group = self._optimizer.param_groups[0]
+        group["lr"] = schedules.learning_rate(self.step, self._loader.steps_per_epoch, optim)
+        group["weight_decay"] = schedules.weight_decay(self.step, self.n_steps, optim)
+        self._optimizer.zero_grad()
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, optim.clip_norm)
+        self._optimizer.step()
+        self.method.update_teacher(schedules.teacher_momentum(self.step, self.n_steps, optim))
+        return float(norm)
+
+    def _metrics(self, losses: Losses, grad_norm: float, clock: _Clock) -> Metrics:
+        group = self._optimizer.param_groups[0]
+        optim = self.config.optim
+        return {
+            "step": self.step,
+            "n_steps": self.n_steps,
+            "epoch": round(self.step / self._loader.steps_per_epoch, 4),
+            "loss": float(losses.total),
+            "loss_cls": float(losses.cls),
+            "loss_network": float(losses.network),
+            "loss_mask": float(losses.mask),
+            "lr": group["lr"],
+            "weight_decay": group["weight_decay"],
+            "teacher_momentum": schedules.teacher_momentum(self.step - 1, self.n_steps, optim),
+            "grad_norm": grad_norm,
+            "effective_rank": effective_rank(losses.embeddings),
+            "mean_cosine": mean_cosine(losses.embeddings),
+            "recordings_per_s": clock.rate(),
+            "seconds": clock.seconds(),
+        }
+
+    def _save(self) -> int:
+        keep = self.config.train.keep_checkpoints
+        save_checkpoint(self.run, self.step, self.method, self._optimizer, keep)
+        return self.step
+
+    @contextmanager
+    def _logs(self) -> Iterator[Reporter]:
+        """Give a function that writes metrics to every log."""
+        board: Any = None
+        if self.config.train.tensorboard:
+            board = _summary_writer(self.run)
+        with (self.run / METRICS).open("a", encoding="utf-8") as lines:
+
+            def log(metrics: Metrics) -> None:
+                lines.write(json.dumps(metrics) + "\n")
+                lines.flush()
+                if board is not None:
+                    for name in metrics.keys() - {"step", "n_steps"}:
+                        board.add_scalar(name, metrics[name], metrics["step"])
+                if self._reporter is not None:
+                    self._reporter(metrics)
+
+            yield log
+        if board is not None:
+            board.close()
+
+
+class _Clock:
+    """Wall time of this process's part of the run and the recordings per second of late."""
+
+    def __init__(self) -> None:
+        self._start = self._mark = time.perf_counter()
+        self._count = 0
+
+    def tick(self, n: int) -> None:
+        self._count += n
+
+    def rate(self) -> float:
+        now = time.perf_counter()
+        rate = self._count / max(now - self._mark, 1e-9)
+        self._mark, self._count = now, 0
+        return rate
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; ``auto`` takes CUDA where there is one.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"is no device of this machine ({str(error).splitlines()[0]})",
+            field="train.device",
+            value=name,
+            fix="Use auto or cpu",
+        ) from None
+    return device
+
+
+def training_recordings(config: DataConfig) -> RecordingStore:
+    """Open the store and leave out the sites that pretraining must not see.
+
+    Raises
+    ------
+    ConfigError
+        If no store is named or a site to leave out is not in it.
+    """
+    if not config.store:
+        raise ConfigError(
+            "names no recording store",
+            field="data.store",
+            value=config.store,
+            fix="Make one with `semantoks prepare`, then give data.store=FOLDER",
+        )
+    store = RecordingStore(config.store)
+    if not config.exclude_sites:
+        return store
+    sites = store.table["site"]
+    known = {str(s) for s in sites.dropna()}
+    for site in config.exclude_sites:
+        if site not in known:
+            raise ConfigError(
+                f"is no site of {config.store}",
+                field="data.exclude_sites",
+                value=site,
+                fix=nearest(site, known),
+            )
+    return store.select(~sites.isin(config.exclude_sites).to_numpy(bool))
+
+
+def _record(store: RecordingStore, config: RunConfig) -> dict[str, Any]:
+    """Return what the encoder sees in this run, subjects hashed."""
+    subjects = sorted({subject_key(s) for s in store.table["subject"]})
+    sites = sorted({str(s) for s in store.table["site"].dropna()})
+    return {
+        "n_recordings": len(store),
+        "n_subjects": len(subjects),
+        "subjects": subjects,
+        "sites": sites,
+        "stores": [{"name": store.path.name, "fingerprint": store.fingerprint}],
+        "epochs": config.optim.epochs,
+    }
+
+
+def _check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
+    file = run / CONFIG
+    if not resume:
+        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+            raise ConfigError(
+                "already holds a run" if file.exists() else "is not an empty folder",
+                file=run,
+                fix="Continue it with --resume, or choose another folder",
+            )
+        return
+    if not file.exists():
+        raise ConfigError("holds no run to resume", file=run, fix="Start it without --resume")
+    old = trees.parse(RunConfig, trees.read_yaml(file), file=file)
+    changed = trees.differences(config, old)
+    changed.pop("train", None)  # how a run is carried out may change on the way
+    if changed:
+        raise ConfigError(
+            "differs from the run that is to be resumed",
+            file=file,
+            field="configuration",
+            value=changed,
+            fix="Resume with the same configuration, or start a new run in another folder",
+        )
+
+
+def _open_run(run: Path, config: RunConfig, device: torch.device) -> None:
+    try:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+        environment = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "seed": config.seed,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in _PACKAGES},
+        }
+        (run / ENVIRONMENT).write_text(json.dumps(environment, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be written ({error.strerror})", file=run) from error
+
+
+def _forget_metrics_after(file: Path, step: int) -> None:
+    """Drop the lines of steps that the checkpoint does not hold and that will come again."""
+    if file.exists():
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        file.write_text("".join(kept), encoding="utf-8")
+
+
+def _summary_writer(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "TensorBoard is not installed",
+            field="train.tensorboard",
+            value=True,
+            fix='Install it with `pip install "semantoks[tensorboard]"`',
+        ) from None
+    return SummaryWriter(run / "tensorboard")
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request that is honoured after the step."""
+    requests: list[int] = []
+    if current_thread() is not main_thread():  # only the main thread may handle signals
+        yield lambda: False
+        return
+    previous = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if requests:
+            raise KeyboardInterrupt
+        requests.append(number)
+
+    for number in previous:
+        signal(number, ask)
+    try:
+        yield lambda: bool(requests)
+    finally:
+        for number, handler in previous.items():
+            signal(number, handler)

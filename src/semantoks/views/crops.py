@@ -1,0 +1,85 @@
+"""Where views start. Lengths and starts in time points of the store's TR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semantoks.errors import ConfigError
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """How the two views of a recording lie to each other; the default is the paper's."""
+
+    min_distance: int = 0
+    """Smallest distance between the two starts, time points; 0 leaves them independent."""
+    max_distance: int | None = None
+    """Largest distance between the two starts, time points; null sets no limit."""
+
+    def __post_init__(self) -> None:
+        if self.min_distance < 0:
+            raise ConfigError(
+                "must not be negative", field="views.crops.min_distance", value=self.min_distance
+            )
+        if self.max_distance is not None and self.max_distance < self.min_distance:
+            raise ConfigError(
+                f"must be at least min_distance ({self.min_distance})",
+                field="views.crops.max_distance",
+                value=self.max_distance,
+            )
+
+
+def draw_starts(
+    lengths: IntArray, view_length: int, config: CropConfig, rng: np.random.Generator
+) -> IntArray:
+    """Draw the starts of two views per recording.
+
+    Without distances the two are independent and uniform in [0, length - view_length]
+    (paper, views). With them the distance is drawn first, then the place of the pair; a
+    recording too short for the smallest distance gets the largest that it has room for.
+
+    Parameters
+    ----------
+    lengths : int array of shape (B,)
+        Time points of the recordings; one shorter than a view starts at 0.
+    view_length : int
+    config : CropConfig
+    rng : numpy Generator
+
+    Returns
+    -------
+    int array of shape (2, B)
+    """
+    room = np.maximum(np.asarray(lengths) - view_length, 0)
+    if config.min_distance == 0 and config.max_distance is None:
+        return rng.integers(0, room + 1, size=(2, room.size))
+    farthest = room if config.max_distance is None else np.minimum(room, config.max_distance)
+    distance = rng.integers(np.minimum(config.min_distance, farthest), farthest + 1)
+    first = rng.integers(0, room - distance + 1)
+    pair = np.stack([first, first + distance])
+    swap = rng.random(room.size) < 0.5
+    return np.where(swap, pair[::-1], pair)
+
+
+def evenly_spaced_starts(length: int, view_length: int, n_crops: int) -> IntArray:
+    """Return the starts of `n_crops` crops spread evenly from the first to the last place.
+
+    Parameters
+    ----------
+    length : int
+        Time points of the recording; one not longer than a view gives one crop.
+    view_length : int
+    n_crops : int
+
+    Returns
+    -------
+    int array of shape (n,)
+        Sorted, distinct; n <= n_crops.
+    """
+    room = max(length - view_length, 0)
+    return np.unique(np.rint(np.linspace(0, room, n_crops)).astype(np.int64))

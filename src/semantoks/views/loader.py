@@ -1,0 +1,138 @@
+"""`ViewLoader`: batches of views as a pure function of the step, so that resuming is exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.views.augment import AugmentConfig, augment
+from semantoks.views.batch import ViewBatch
+from semantoks.views.crops import CropConfig, IntArray, draw_starts
+from semantoks.views.masks import MaskConfig, draw_masks
+
+_ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
+
+
+def missing_networks(store: RecordingStore, network_rois: list[IntArray]) -> NDArray[np.bool_]:
+    """Return which networks have no ROI with data, shape (n_recordings, N)."""
+    labels = np.asarray(store.parcellation.labels)
+    rows = [
+        [bool(np.isin(labels[rois], missing).all()) for rois in network_rois]
+        for missing in (list(m) for m in store.table["missing_rois"])
+    ]
+    return np.asarray(rows, dtype=bool).reshape(len(store), len(network_rois))
+
+
+class ViewLoader:
+    """Two augmented, masked views of a batch of recordings, for any step of a run.
+
+    An epoch shows every subject once, with a random one of its recordings, in batches whose
+    sizes differ by one at most.
+
+    Parameters
+    ----------
+    store : RecordingStore
+    network_rois : list of int arrays
+        ROIs of every row of the token grid.
+    patch_length, n_patches : int
+        A view has ``patch_length * n_patches`` time points.
+    batch_size : int
+        Recordings per step, at most.
+    crops : CropConfig
+    augmentation : AugmentConfig
+    masks : MaskConfig
+    seed : int
+    device : torch device
+        Augmentation runs there.
+
+    Raises
+    ------
+    InputError
+        If the store is empty or holds one subject only.
+    """
+
+    def __init__(
+        self,
+        store: RecordingStore,
+        network_rois: list[IntArray],
+        *,
+        patch_length: int,
+        n_patches: int,
+        batch_size: int,
+        crops: CropConfig,
+        augmentation: AugmentConfig,
+        masks: MaskConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        subjects, subject_of = np.unique(store.table["subject"].to_numpy(str), return_inverse=True)
+        if len(subjects) < 2:
+            raise InputError(
+                "pretraining compares recordings of different people: at least 2 subjects",
+                file=store.path,
+                field="subjects",
+                value=len(subjects),
+            )
+        masks.check_grid(len(network_rois), n_patches)
+        self._store, self._seed, self._device = store, seed, device
+        self._patch_length, self._n_patches = patch_length, n_patches
+        self._crops, self._augmentation, self._masks = crops, augmentation, masks
+        self._lengths = store.table["length"].to_numpy(np.int64)
+        self._by_subject = np.argsort(subject_of, kind="stable")
+        self._counts = np.bincount(subject_of)
+        self._first = np.cumsum(self._counts) - self._counts
+        self._missing_networks = missing_networks(store, network_rois)
+        self.n_subjects = len(subjects)
+        self.steps_per_epoch = -(-self.n_subjects // batch_size)
+
+    def _rng(self, stream: int, number: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, stream, number])
+
+    def recordings(self, step: int) -> IntArray:
+        """Return the rows of the store's table that step `step` shows, shape (B,)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        rng = self._rng(_ORDER, epoch)
+        subjects = rng.permutation(self.n_subjects)
+        pick = self._first + rng.integers(0, self._counts)
+        batch = np.array_split(subjects, self.steps_per_epoch)[place]
+        return np.asarray(self._by_subject[pick[batch]], np.int64)
+
+    def batch(self, step: int) -> ViewBatch:
+        """Return the views and masks of step `step`."""
+        recordings = self.recordings(step)
+        view_length = self._patch_length * self._n_patches
+        lengths = self._lengths[recordings]
+        starts = draw_starts(lengths, view_length, self._crops, self._rng(_CROPS, step))
+        raw = self._store.gather(recordings, starts, view_length)
+        generator = torch.Generator(self._device)
+        generator.manual_seed(int(self._rng(_DEVICE, step).integers(2**63)))
+        # The one transposition of the package: time-major on disk, ROI-major in the model.
+        x = torch.from_numpy(raw).to(self._device).float().transpose(2, 3)
+        n_views, n_recordings, n_rois, _ = x.shape
+        x = augment(x.reshape(-1, n_rois, view_length), self._augmentation, generator)
+        n_networks = self._missing_networks.shape[1]
+        grid = (n_views, n_recordings, n_networks, self._n_patches)
+        masks = draw_masks(
+            n_views * n_recordings, n_networks, self._n_patches, self._masks, generator
+        )
+        return ViewBatch(
+            views=x.view(n_views, n_recordings, n_rois, view_length),
+            masks=None if masks is None else masks.view(grid),
+            missing=self._missing(recordings, starts, grid),
+        )
+
+    def _missing(
+        self, recordings: IntArray, starts: IntArray, grid: tuple[int, int, int, int]
+    ) -> Tensor | None:
+        """Return which tokens have no data at all, or None when all have."""
+        patch = np.arange(self._n_patches) * self._patch_length
+        past_end = starts[:, :, None] + patch >= self._lengths[recordings][:, None]
+        networks = self._missing_networks[recordings]
+        if not past_end.any() and not networks.any():
+            return None
+        missing = np.broadcast_to(past_end[:, :, None] | networks[None, :, :, None], grid)
+        return torch.from_numpy(missing.copy()).to(self._device)
