@@ -78,8 +78,12 @@ def cc200(source: Path) -> pd.DataFrame:
 
 def aal116(source: Path) -> pd.DataFrame:
     rois = read(source / "networks" / "aal116.tsv")
+    names = (source / "aal" / "aal116NodeNames.txt").read_text().split()
+    codes = (source / "aal" / "aal116NodeIndex.1D").read_text().split()
+    assert names == rois["label"].tolist(), "the codes are in another order"
     networks = rois["yeo7_network"].replace("Brainstem", "Subcortical")
-    frame = table(rois["label"], networks, rois, [[]] * len(rois), "MNI152")
+    # The Preprocessed Connectomes Project heads the columns with the codes of SPM: `#2001`, ...
+    frame = table(rois["label"], networks, rois, [[f"#{code}"] for code in codes], "MNI152")
     return frame.assign(overlap_fraction=rois["overlap_fraction"])
 
 

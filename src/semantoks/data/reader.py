@@ -114,7 +114,7 @@ class RecordingStore:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the header, which holds the hashes of all files, and of the recordings chosen."""
+        """SHA-256 of the header, which holds the hashes of all files, and the recordings chosen."""
         header = json.dumps(self.header, sort_keys=True)
         return sha256("\n".join([header, *self.table["id"]]).encode()).hexdigest()
 
