@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording
+from semantoks.data.sources import recording_fields
 from semantoks.errors import InputError, nearest
 
 #: Folder of the recordings in the checkout that the package is installed from.
@@ -49,7 +50,6 @@ _ABIDE_TR = {
 #: Columns of the phenotypic file whose verdict "fail" excludes a recording.
 ABIDE_RATERS = ("qc_rater_1", "qc_func_rater_2", "qc_func_rater_3")
 _ABIDE_ATLASES = {"cc200": "rois_cc200", "aal116": "rois_aal"}
-_COLUMNS = ("subject", "session", "task", "run", "site", "tr", "mean_fd")
 
 
 def load_stages() -> list[Recording]:
@@ -183,7 +183,7 @@ def _abide_recording(
         roi_names=roi_names,
         missing_rois=tuple(roi_names[roi] for roi in flat),
         source=str(found[0]),
-        **_fields(row),
+        **recording_fields(row),
     )
 
 
@@ -252,12 +252,5 @@ def _load(name: str) -> Iterator[Recording]:
             signal=signals[offsets[i] : offsets[i + 1]] * step[i],
             roi_names=roi_names,
             source=f"{name} row {i + 1}",
-            **_fields(row),
+            **recording_fields(row),
         )
-
-
-def _fields(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Split a row of a table into the fields of a Recording and its phenotypes; NaN is None."""
-    values = {key: None if pd.isna(value) else value for key, value in row.items()}
-    phenotypes = {key: value for key, value in values.items() if key not in _COLUMNS}
-    return {key: values[key] for key in _COLUMNS if key in values} | {"phenotypes": phenotypes}

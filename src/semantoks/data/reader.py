@@ -240,7 +240,7 @@ class RecordingStore:
             "n_recordings": len(self),
             "n_subjects": int(self.table["subject"].nunique()),
             "sites": {str(site): int(count) for site, count in sites.items()},
-            "minutes": {"shortest": minutes.min(), "longest": minutes.max(), "sum": minutes.sum()},
+            "minutes": {what: float(minutes.agg(what)) for what in ("min", "max", "sum")},
             "with_missing_rois": int((self.table["missing_rois"].map(len) > 0).sum()),
             "phenotypes": {name: int(self.table[name].count()) for name in self.phenotypes},
             "megabytes": sum(file.stat().st_size for file in self.path.iterdir()) / 1e6,
