@@ -25,8 +25,10 @@ def coding_rate(z: Tensor, *, eps: float = 0.05, n_processes: int = 1) -> Tensor
     z = _at_least_float32(z)
     m, d = z.shape
     gram = z.T @ z * (d / (m * n_processes * eps))
-    # The argument is positive definite, so the Cholesky factor gives the determinant.
-    factor: Tensor = torch.linalg.cholesky(torch.eye(d, dtype=z.dtype, device=z.device) + gram)
+    # The argument is positive definite, so the Cholesky factor gives the determinant; the unchecked
+    # form hands NaN on, for the trainer to stop at.
+    argument = torch.eye(d, dtype=z.dtype, device=z.device) + gram
+    factor: Tensor = torch.linalg.cholesky_ex(argument).L
     return factor.diagonal().log().sum()
 
 

@@ -195,10 +195,10 @@ class Trainer:
             "step": self.step,
             "n_steps": self.n_steps,
             "epoch": round(self.step / self._loader.steps_per_epoch, 4),
-            "loss": float(losses.total),
-            "loss_cls": float(losses.cls),
-            "loss_network": float(losses.network),
-            "loss_mask": float(losses.mask),
+            "loss": float(losses.total.detach()),
+            "loss_cls": float(losses.cls.detach()),
+            "loss_network": float(losses.network.detach()),
+            "loss_mask": float(losses.mask.detach()),
             "lr": group["lr"],
             "weight_decay": group["weight_decay"],
             "teacher_momentum": schedules.teacher_momentum(self.step - 1, self.n_steps, optim),
@@ -207,6 +207,7 @@ class Trainer:
             "mean_cosine": mean_cosine(losses.embeddings),
             "recordings_per_s": clock.rate(),
             "seconds": clock.seconds(),
+            "seconds_left": clock.per_step() * (self.n_steps - self.step),
         }
 
     def _save(self) -> int:
@@ -241,16 +242,20 @@ class _Clock:
 
     def __init__(self) -> None:
         self._start = self._mark = time.perf_counter()
-        self._count = 0
+        self._count = self._steps = 0
 
     def tick(self, n: int) -> None:
         self._count += n
+        self._steps += 1
 
     def rate(self) -> float:
         now = time.perf_counter()
         rate = self._count / max(now - self._mark, 1e-9)
         self._mark, self._count = now, 0
         return rate
+
+    def per_step(self) -> float:
+        return self.seconds() / self._steps
 
     def seconds(self) -> float:
         return time.perf_counter() - self._start

@@ -1,0 +1,34 @@
+# make demo   the main job on real recordings, in minutes: a table on the screen and demo/report.html
+# make test   the tests
+# make lint   ruff and mypy
+# Both set everything up on a machine with Python 3.11 or newer.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DEMO ?= demo
+SIZE ?= default
+
+.PHONY: .venv demo test lint clean
+
+.venv: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "semantoks needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: .venv
+	rm -rf $(DEMO)
+	$(BIN)/semantoks demo $(DEMO) --size $(SIZE)
+
+test: .venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: .venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""``python -m semantoks`` is the command line."""
+
+from semantoks.cli import main
+
+main()
