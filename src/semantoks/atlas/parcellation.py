@@ -310,6 +310,8 @@ class Parcellation:
         fix = f"Name every column as {self.name} does: {self.labels[0]}, ..., {self.labels[-1]}"
         if known is not None:
             fix = f"These are the names of {known}; choose that parcellation, or select its columns"
+        elif all(name in self._lookup for name in names):
+            fix = f"Cut {self.name} to these ROIs with Parcellation.select"
         return InputError(rule, file=source, field="ROI names", fix=fix)
 
 
