@@ -182,7 +182,7 @@ def test_bad_tables_are_refused(tmp_path, text, message):
 
 
 def test_unknown_parcellation_names_the_nearest():
-    with pytest.raises(InputError, match="neither a built-in.*Did you mean 'schaefer400'"):
+    with pytest.raises(InputError, match=r"neither a built-in.*Did you mean 'schaefer400'"):
         Parcellation.load("shaefer400")
 
 

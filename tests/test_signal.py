@@ -30,7 +30,7 @@ def middle(x, tr):
     return x[edge:-edge]
 
 
-# -- detrend, z-score --------------------------------------------------------------------------------
+# -- detrend, z-score ----------------------------------------------------------------------------
 
 
 def test_detrend_removes_a_line_and_nothing_else():
@@ -52,7 +52,7 @@ def test_zscore_is_the_formula_of_the_method():
     assert (zscore(x)[:, 1] == 0).all()
 
 
-# -- band-pass ---------------------------------------------------------------------------------------
+# -- band-pass -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_impossible_bands_are_refused(low, high, message):
         band_pass(np.zeros((30, 2)), 2.0, low, high)
 
 
-# -- resampling --------------------------------------------------------------------------------------
+# -- resampling ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tr", "new_tr"), TR_PAIRS)
@@ -174,7 +174,7 @@ def test_length_follows_the_duration(n_times, tr, new_tr, length):
     assert resampled_length(n_times, tr, new_tr) == length
 
 
-# -- TR ----------------------------------------------------------------------------------------------
+# -- TR ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_plausible_tr_is_given_back():
     assert check_tr(20) == 20.0
 
 
-# -- all together ------------------------------------------------------------------------------------
+# -- all together --------------------------------------------------------------------------------
 
 
 def test_steps_are_applied_in_the_documented_order():

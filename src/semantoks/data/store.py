@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pandas as pd
@@ -228,8 +228,9 @@ class StoreWriter:
 
     def _flush(self) -> None:
         path = self.path / f"signals-{len(self._shards):05d}.npy"
-        signals = np.concatenate(self._pending)
-        self._write(path, lambda stream: np.save(stream, signals))
+        # Time-major whatever the layout of the parts, so that a crop is one contiguous read.
+        signals = np.ascontiguousarray(np.concatenate(self._pending))
+        self._write(path, lambda stream: _save(stream, signals))
         shard = {"file": path.name, "rows": len(signals), "sha256": file_sha256(path)}
         self._shards.append(shard)
         self._pending = []
@@ -282,7 +283,7 @@ class StoreWriter:
             "index_sha256": file_sha256(index),
         }
 
-    def _write(self, path: Path, write: Any) -> None:
+    def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Write one new file to the device, not only to its cache."""
         try:
             with path.open("xb") as stream:
@@ -326,6 +327,14 @@ def write_store(
         for recording in recordings:
             writer.add(recording)
     return RecordingStore(path)
+
+
+def _save(stream: BinaryIO, signals: NDArray[np.float16]) -> None:
+    # As numpy.save, which on a full device can lose the last kilobytes without an error: it writes
+    # through a buffer of the C library whose last flush is not checked.
+    header = np.lib.format.header_data_from_array_1_0(signals)
+    np.lib.format.write_array_header_1_0(stream, header)
+    stream.write(signals.tobytes())
 
 
 def _missing(value: Any) -> bool:
