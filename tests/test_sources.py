@@ -1,0 +1,188 @@
+"""Reading recordings from a table of files: names and TR are stated, never guessed."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from semantoks.data.sources import read_table
+from semantoks.errors import InputError
+
+NAMES = ("north", "south", "east")
+SIGNAL = np.random.default_rng(1).standard_normal((7, 3)).round(3)
+
+
+def write_signal(path, header=NAMES, signal=SIGNAL):
+    separator = {".tsv": "\t", ".csv": ","}[path.suffix]
+    lines = [] if header is None else [separator.join(header)]
+    lines += [separator.join(f"{value}" for value in row) for row in signal]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_table(folder, text="file\tsubject\ttr\na.tsv\t01\t2.5\n", name="table.tsv"):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def read_one(table, **arguments):
+    (recording,) = read_table(table, **arguments)
+    return recording
+
+
+def test_a_table_with_everything(tmp_path):
+    (tmp_path / "deep").mkdir()
+    write_signal(tmp_path / "deep" / "a.tsv")
+    write_signal(tmp_path / "b.csv", signal=SIGNAL * 2)
+    table = write_table(
+        tmp_path,
+        "file\tsubject\tsession\ttask\trun\tsite\ttr\tmean_fd\tcensored_fraction\tsex\tage\tscore\n"
+        "deep/a.tsv\tsub-007\tses-1\ttask-rest\trun-02\t12\t2.5\t0.125\t0.5\tfemale\t31\t1.5\n"
+        "b.csv\t008\tn/a\trest\t\t\t2\t\t\tn/a\t32\t\n",
+    )
+    first, second = read_table(table)
+    assert np.allclose(first.signal, SIGNAL)
+    assert np.allclose(second.signal, SIGNAL * 2)
+    assert first.roi_names == second.roi_names == NAMES
+    assert first.id == "sub-007_ses-1_task-rest_run-02"
+    assert second.id == "sub-008_task-rest"
+    assert (first.site, first.tr, first.mean_fd, first.censored_fraction) == ("12", 2.5, 0.125, 0.5)
+    assert (second.site, second.mean_fd) == (None, None)
+    assert first.phenotypes == {"sex": "female", "age": 31, "score": 1.5}
+    assert second.phenotypes == {"sex": None, "age": 32, "score": None}
+    assert first.source == str(tmp_path / "deep" / "a.tsv")
+
+
+def test_arrays_take_their_names_from_the_argument(tmp_path):
+    np.save(tmp_path / "a.npy", SIGNAL.astype(np.float32))
+    (tmp_path / "names.txt").write_text("north\nsouth\neast\n")
+    table = write_table(tmp_path, "file,subject\na.npy,01\n", "table.csv")
+    for names in (NAMES, list(NAMES), tmp_path / "names.txt", str(tmp_path / "names.txt")):
+        recording = read_one(table, tr=2.0, roi_names=names)
+        assert recording.roi_names == NAMES
+        assert np.allclose(recording.signal, SIGNAL)
+        assert recording.tr == 2.0
+
+
+@pytest.mark.parametrize("header", [None, ("0", "1", "2"), ("1", "2", "3")])
+def test_a_file_without_names_needs_the_argument(tmp_path, header):
+    write_signal(tmp_path / "a.tsv", header)
+    with pytest.raises(
+        InputError, match=r"a\.tsv: ROI names: does not name its ROIs, and an order"
+    ):
+        read_one(write_table(tmp_path))
+    recording = read_one(write_table(tmp_path), roi_names=NAMES)
+    # A line that counts the columns is no time point; a first line of data is one.
+    assert np.allclose(recording.signal, SIGNAL)
+
+
+def test_names_in_the_file_win(tmp_path):
+    write_signal(tmp_path / "a.tsv")
+    assert read_one(write_table(tmp_path), roi_names=("p", "q", "r")).roi_names == NAMES
+
+
+def sidecar(folder, content='{"RepetitionTime": 2.5}'):
+    (folder / "a.json").write_text(content, encoding="utf-8")
+
+
+def test_tr_comes_from_the_sidecar(tmp_path):
+    write_signal(tmp_path / "a.tsv")
+    sidecar(tmp_path)
+    table = write_table(tmp_path, "file\tsubject\na.tsv\t01\n")
+    assert read_one(table).tr == 2.5
+    assert read_one(table, tr=2.5).tr == 2.5
+
+
+def test_trs_that_disagree_are_refused(tmp_path):
+    write_signal(tmp_path / "a.tsv")
+    with pytest.raises(InputError, match=r"a\.tsv: tr = .*'table': 2\.5, 'argument': 2.*disagree"):
+        read_one(write_table(tmp_path), tr=2)
+    sidecar(tmp_path, json.dumps({"RepetitionTime": 3.0}))
+    with pytest.raises(InputError, match=r"'table': 2\.5, 'a\.json': 3\.0.*disagree"):
+        read_one(write_table(tmp_path))
+
+
+def test_a_missing_or_implausible_tr_is_refused(tmp_path):
+    write_signal(tmp_path / "a.tsv")
+    nothing = write_table(tmp_path, "file\tsubject\na.tsv\t01\n", "nothing.tsv")
+    with pytest.raises(InputError, match=r"a\.tsv: tr = None: the TR is missing"):
+        read_one(nothing)
+    with pytest.raises(InputError, match=r"table\.tsv: tr = 2500\.0.*is it in milliseconds"):
+        read_one(write_table(tmp_path, "file\tsubject\ttr\na.tsv\t01\t2500\n"))
+    sidecar(tmp_path, '{"RepetitionTime": 2500}')
+    with pytest.raises(InputError, match=r"a\.json: tr = 2500\.0.*is it in milliseconds"):
+        read_one(nothing)
+    sidecar(tmp_path, "{")
+    with pytest.raises(InputError, match=r"a\.json: is not JSON"):
+        read_one(nothing)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path\tsubject\na.tsv\t01\n", r"has no column 'file'"),
+        ("file\ttr\na.tsv\t2\n", r"columns = \['file', 'tr'\]: has no column 'subject'"),
+        ("file\tsubject\ttr\na.tsv\t01\t2\na.tsv\t\t2\n", r"has no subject in line 3"),
+        ("file\tsubject\ttr\na.tsv\t01\ttwo\n", r"tr = 'two': has to be a number"),
+        ("file\tsubject\n", r"lists no recordings"),
+        ("file\tsubject\ttr\nb.tsv\t01\t2\n", r"file = 'b\.tsv': lists a file that does not exist"),
+        ("file\tsubject\ttr\ntable.tsv\t01\t2\n", r"table\.tsv: field: has to be a number"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, text, message):
+    write_signal(tmp_path / "a.tsv")
+    if "field" in message:  # a table is read as if it were signals
+        message = r"table\.tsv: signal = 'table\.tsv': has to be a number \(line 2, column 1\)"
+    with pytest.raises(InputError, match=message):
+        list(read_table(write_table(tmp_path, text)))
+
+
+def test_bad_tables_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(InputError, match=r"table\.tsv: lists no recordings"):
+        read_table(write_table(tmp_path, "file\tsubject\n"))
+    with pytest.raises(InputError, match="there is no such file"):
+        read_table(tmp_path / "nowhere.tsv")
+    with pytest.raises(InputError, match=r"there is no such file of ROI names"):
+        read_table(write_table(tmp_path), roi_names=tmp_path / "nowhere.txt")
+    with pytest.raises(InputError, match=r"suffix = '\.xlsx': the table of recordings has to be"):
+        read_table(write_table(tmp_path, name="table.xlsx"))
+
+
+def test_bad_files_are_refused(tmp_path):
+    table = write_table(tmp_path)
+    (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\tq\n")
+    with pytest.raises(InputError, match=r"signal = 'q': has to be a number \(line 2, column 2\)"):
+        read_one(table)
+    (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\t2.0\n1.0\t2.0\t3.0\n")
+    with pytest.raises(InputError, match=r"a\.tsv: is not a table that can be read"):
+        read_one(table)
+    arrays = write_table(tmp_path, "file\tsubject\ttr\na.npy\t01\t2\n")
+    np.save(tmp_path / "a.npy", np.zeros(5))
+    with pytest.raises(
+        InputError, match=r"a\.npy.*'float64 \(5,\)': has to be numbers of the shape"
+    ):
+        read_one(arrays, roi_names=NAMES)
+    np.save(tmp_path / "a.npy", np.array([["x"]]))
+    with pytest.raises(InputError, match="has to be numbers"):
+        read_one(arrays, roi_names=NAMES)
+    (tmp_path / "a.npy").write_bytes(b"not an array")
+    with pytest.raises(InputError, match=r"a\.npy: is not an array that can be read"):
+        read_one(arrays, roi_names=NAMES)
+    (tmp_path / "a.txt").write_text("1 2 3\n")
+    with pytest.raises(InputError, match=r"a file of signals has to be \.tsv, \.csv or \.npy"):
+        read_one(write_table(tmp_path, "file\tsubject\ttr\na.txt\t01\t2\n"))
+
+
+def test_empty_cells_are_not_a_number_and_left_to_the_store(tmp_path):
+    (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\tn/a\n2.0\t\n")
+    signal = read_one(write_table(tmp_path)).signal
+    assert (signal[:, 0] == [1, 2]).all()
+    assert np.isnan(signal[:, 1]).all()
+
+
+def test_what_nilearn_users_save_is_read(tmp_path):
+    frame = pd.DataFrame(SIGNAL, columns=NAMES)
+    frame.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    recording = read_one(write_table(tmp_path))
+    assert recording.roi_names == NAMES
+    assert np.allclose(recording.signal, SIGNAL)
