@@ -161,9 +161,8 @@ class StoreWriter:
                 rule = "is a column of the index; a phenotype needs another name"
                 raise InputError(rule, file=where, field="phenotype", value=name)
             before, other = self._labels.get((recording.subject, name), (None, ""))
-            if before is not None and not _missing(value) and value != before:
-                if name in self.varying or not isinstance(value, (str, bool)):
-                    continue
+            constant = isinstance(value, (str, bool, np.bool_)) and name not in self.varying
+            if constant and before is not None and value != before:
                 rule = f"subject {recording.subject!r} has {name} = {before!r} in {other}"
                 fix = f"Correct the label, or declare that it may vary: varying=[{name!r}]"
                 raise InputError(rule, file=where, field=name, value=value, fix=fix)

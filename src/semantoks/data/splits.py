@@ -1,0 +1,142 @@
+"""Who is trained on and who is tested on: the only place where people are divided.
+
+A person is in one part only, in every design. Indices are rows of the table handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+from semantoks.errors import InputError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One division into a training and a test part.
+
+    Parameters
+    ----------
+    name : str
+        The site that is tested, or the number of the fold.
+    train, test : int arrays
+        Rows, sorted; no subject has rows in both.
+    """
+
+    name: str
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+def subject_folds(
+    table: pd.DataFrame, n_folds: int, *, labels: ArrayLike | None = None, seed: int
+) -> list[Fold]:
+    """Divide the subjects into `n_folds` parts, each of them tested once.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per recording, with the column ``subject``.
+    n_folds : int
+    labels : array of shape (n_rows,), optional
+        Class of every row; the classes are spread evenly over the folds.
+    seed : int
+
+    Returns
+    -------
+    list of Fold
+
+    Raises
+    ------
+    InputError
+        If there are fewer subjects, or fewer subjects of a class, than folds.
+    """
+    subjects = table["subject"].to_numpy(str)
+    _check_counts(subjects, labels, n_folds)
+    if labels is None:
+        splitter = GroupKFold(n_folds, shuffle=True, random_state=seed)
+    else:
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    parts = splitter.split(subjects, labels, groups=subjects)
+    return [Fold(str(i + 1), train, test) for i, (train, test) in enumerate(parts)]
+
+
+def leave_one_site_out(table: pd.DataFrame, test_sites: Sequence[str] | None = None) -> list[Fold]:
+    """Test every site in turn, training on all others.
+
+    Somebody who was scanned at the tested site and elsewhere is in no training part: the
+    recordings from elsewhere are left out.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per recording, with the columns ``subject`` and ``site``.
+    test_sites : sequence of str, optional
+        Only these sites are ever tested; the others are always trained on.
+
+    Returns
+    -------
+    list of Fold
+        In the order of the sites' names.
+
+    Raises
+    ------
+    InputError
+        If a recording has no site, there is one site only, or a test site is not there.
+    """
+    sites = table["site"]
+    if sites.isna().any():
+        raise InputError(
+            f"{int(sites.isna().sum())} of {len(table)} recordings have no site",
+            field="site",
+            fix="State the site of every recording, or group by subject",
+        )
+    known = sorted(set(sites.astype(str)))
+    if len(known) < 2:
+        raise InputError(
+            "leaving one site out needs at least 2 sites",
+            field="site",
+            value=known,
+            fix="Group by subject",
+        )
+    for site in test_sites or ():
+        if site not in known:
+            raise InputError("is no site", field="test_sites", value=site, fix=nearest(site, known))
+    subjects, at = table["subject"].to_numpy(str), sites.to_numpy(str)
+    folds = []
+    for site in known:
+        if test_sites is not None and site not in test_sites:
+            continue
+        test = at == site
+        train = ~test & ~np.isin(subjects, subjects[test])
+        folds.append(Fold(site, np.flatnonzero(train), np.flatnonzero(test)))
+    return folds
+
+
+def _check_counts(subjects: NDArray[np.str_], labels: ArrayLike | None, n_folds: int) -> None:
+    if n_folds < 2:
+        raise InputError("needs at least 2", field="n_folds", value=n_folds)
+    n_subjects = len(set(subjects))
+    if n_subjects < n_folds:
+        raise InputError(
+            f"there are only {n_subjects} subjects",
+            field="n_folds",
+            value=n_folds,
+            fix=f"Use at most {n_subjects} folds",
+        )
+    if labels is None:
+        return
+    per_class = pd.DataFrame({"s": subjects, "y": np.asarray(labels)}).groupby("y")["s"].nunique()
+    smallest = per_class.idxmin()
+    if per_class.min() < n_folds:
+        raise InputError(
+            f"the class {smallest!r} has {per_class.min()} subjects, fewer than the folds",
+            field="n_folds",
+            value=n_folds,
+            fix=f"Use at most {per_class.min()} folds, or merge or leave out the class",
+        )
