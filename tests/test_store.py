@@ -399,6 +399,8 @@ def test_other_folders_and_files_are_not_touched(five, parcellation, tmp_path):
         write_store(tmp_path, five, parcellation, RAW)
     with pytest.raises(StoreError, match="exists already and holds something else"):
         write_store(tmp_path / "thesis.txt", five, parcellation, RAW)
+    with pytest.raises(StoreError, match=r"s: cannot be made \(Not a directory\)"):
+        write_store(tmp_path / "thesis.txt" / "s", five, parcellation, RAW)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

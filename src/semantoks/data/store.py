@@ -105,7 +105,11 @@ class StoreWriter:
             fix = "Choose another folder, or delete this one first"
             raise StoreError(rule, file=self.path, fix=fix)
         self._made_folder = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rule = f"cannot be made ({error.strerror or error})"
+            raise StoreError(rule, file=self.path, fix="Choose another folder") from error
         return self
 
     def __exit__(
