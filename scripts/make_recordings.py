@@ -111,8 +111,8 @@ def make_stages(source: Path, target: Path) -> None:
         "parcellation": "schaefer400",
         "tr": "2.0 s, ASSUMED: the source does not state it",
         "units": "arbitrary; the temporal mean is removed",
-        "preprocessing": "at the source: linear detrending, ICA-AROMA, 8 physiological regressors "
-        "and their expansions, band-pass 0.008-0.08 Hz; no grey-matter signal regression",
+        "preprocessing": "at the source: linear detrending, ICA-AROMA, 8 regressors from white "
+        "matter and cerebrospinal fluid, band-pass 0.008-0.08 Hz; no grey-matter regression",
         "left_out": "19 subcortical columns, whose names the source does not give",
     }
     write(target / "stages", split(data, slice(400)), table, official, description)

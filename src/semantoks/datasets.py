@@ -22,8 +22,8 @@ RECORDINGS = Path(__file__).parents[2] / "recordings"
 #: stays unseen by them.
 ABIDE_SAMPLE_SITES = ("KKI", "LEUVEN_2", "PITT", "SDSU", "STANFORD", "UCLA_1", "YALE")
 
-# Repetition times in seconds. The phenotypic file of ABIDE has no such column; these are the scan
-# parameters that the sites published. CMU scanned at two, told apart by its file names.
+# Repetition times in seconds, by site: the phenotypic file of ABIDE has no such column. CMU scanned
+# at two, told apart by its file names.
 _ABIDE_TR = {
     "CALTECH": 2.0,
     "CMU_A": 2.0,
@@ -100,8 +100,8 @@ def fetch_abide(
     """Download ABIDE I region time series (Preprocessed Connectomes Project) through nilearn.
 
     C-PAC, no band-pass filter, no global signal regression; the people whom no rater (overall,
-    functional 2 and 3) failed, 974 in all, as in the paper (section 4). ROIs of zero variance are
-    listed in `Recording.missing_rois`. CC BY-NC-SA 3.0.
+    functional 2 and 3) failed, 974 in all, the number of the paper. ROIs of
+    zero variance are listed in `Recording.missing_rois`. CC BY-NC-SA 3.0.
 
     Parameters
     ----------

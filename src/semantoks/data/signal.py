@@ -21,7 +21,7 @@ from semantoks.errors import InputError
 
 Signal = NDArray[np.floating]
 
-MAX_TR = 20.0  # seconds; no BOLD sequence is slower, and milliseconds start far above
+MAX_TR = 20.0  # seconds; slower than BOLD is sampled, and milliseconds start far above
 Z_EPSILON = 1e-8  # METHOD section 1
 FILTER_ORDER = (
     4  # of the Butterworth prototype; passed forwards and backwards, so -6 dB at the edges
