@@ -108,7 +108,7 @@ def test_files_that_are_no_configuration(tmp_path):
         RunConfig.load(file)
     file.write_text("")
     assert RunConfig.load(file) == RunConfig()
-    with pytest.raises(ConfigError, match="preset = 'papre': is no preset. Did you mean 'paper'"):
+    with pytest.raises(ConfigError, match=r"preset = 'papre': is no preset\. Did you mean 'paper'"):
         RunConfig.load(file, ["preset=papre"])
     with pytest.raises(ConfigError, match=r"has the form key\.sub=value"):
         RunConfig.load(file, ["optim.epochs"])

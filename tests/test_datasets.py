@@ -131,10 +131,12 @@ def test_recordings_can_live_elsewhere(monkeypatch, tmp_path):
 
 
 def test_datasets_are_listed():
-    assert {
-        "stages": datasets.load_stages,
-        "abide-sample": datasets.load_abide_sample,
-    } == datasets.DATASETS
+    for name, sample in datasets.DATASETS.items():
+        parcellation = Parcellation.load(sample.parcellation)
+        first = sample.load()[0]
+        assert parcellation.columns_of(first.roi_names).tolist() == list(
+            range(len(parcellation))
+        ), name
 
 
 # -- fetching ABIDE: nilearn's own fetcher runs, only its download is replaced -------------------

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_learning_rate_warms_up_then_falls_to_zero():
     assert max(rates) == pytest.approx(14e-4, rel=0.01)
     assert np.argmax(rates) == 14
     assert rates[0] < rates[1] < rates[13] < rates[14]
-    assert all(a > b for a, b in zip(rates[14:], rates[15:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[14:]))
     assert schedules.learning_rate(70, 7, config) == pytest.approx(0, abs=1e-12)
 
 
@@ -214,7 +215,7 @@ def test_resume_with_another_configuration_is_refused(tiny_run, tmp_path):
 
 
 def test_a_site_that_is_not_there_is_refused(tiny_run, tmp_path):
-    with pytest.raises(ConfigError, match="'nort': is no site of .*Did you mean 'north'"):
+    with pytest.raises(ConfigError, match=r"'nort': is no site of .*Did you mean 'north'"):
         Trainer(tiny_run(data__exclude_sites=["nort"]), tmp_path / "run")
     with pytest.raises(ConfigError, match="names no recording store"):
         Trainer(tiny_run(data__store=""), tmp_path / "run")
@@ -232,7 +233,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tiny_run, tmp_path, monkeypat
         save(tensors, file)
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*earlier .* unharmed"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*earlier .* unharmed"):
         Trainer(tiny_run(), tmp_path / "run").fit()
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
     monkeypatch.undo()

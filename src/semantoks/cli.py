@@ -68,7 +68,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -96,6 +96,7 @@ def prepare(
 ) -> None:
     """Read recordings, check and preprocess them, and write a store."""
     from semantoks.data.signal import Preprocessing
+    from semantoks.tables import listing
     from semantoks.workflow import prepare_store
 
     preprocessing = Preprocessing(tr=tr, low_hz=low_hz or None, high_hz=high_hz or None)
@@ -107,8 +108,7 @@ def prepare(
         source_tr=source_tr,
         missing_rois=missing_rois.value,
     )
-    console = _console()
-    console.print(_listing(made.info()))
+    _console().print(listing(made.info()))
 
 
 @app.command()
@@ -184,7 +184,8 @@ def probe(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
     """Predict targets from frozen embeddings, next to connectivity and random weights."""
-    from semantoks.workflow import probe_store, score_table
+    from semantoks.tables import score_table
+    from semantoks.workflow import probe_store
 
     result = probe_store(
         store,
@@ -198,7 +199,7 @@ def probe(
         seed=seed,
         device=device,
     )
-    _console().print(score_table(result))
+    _console().print(score_table(result.scores))
 
 
 @app.command()
@@ -230,7 +231,7 @@ def config_(
     if yaml:
         typer.echo(config.to_yaml(), nl=False)
         return
-    from semantoks.workflow import key_table
+    from semantoks.tables import key_table
 
     _console().print(key_table(describe(config)))
 
@@ -240,9 +241,10 @@ def info(
     path: Annotated[str, typer.Argument(help="A store, a run, a model, or a parcellation.")],
 ) -> None:
     """Say what a store, a run, a model or a parcellation holds."""
+    from semantoks.tables import listing
     from semantoks.workflow import describe_path
 
-    _console().print(_listing(describe_path(path)))
+    _console().print(listing(describe_path(path)))
 
 
 @app.command()
@@ -256,15 +258,6 @@ def demo(
     from semantoks.demo import run_demo
 
     run_demo(out, size.value, _console())
-
-
-def _listing(facts: dict[str, object]) -> object:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(f"[bold]{name}[/bold]", str(value))
-    return table
 
 
 def main() -> None:

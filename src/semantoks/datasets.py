@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -222,9 +223,25 @@ def abide_people(phenotypic: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-DATASETS: dict[str, Callable[[], list[Recording]]] = {
-    "stages": load_stages,
-    "abide-sample": load_abide_sample,
+@dataclass(frozen=True)
+class Sample:
+    """A set of recordings that comes with the repository.
+
+    Parameters
+    ----------
+    load : callable
+        Returns the recordings.
+    parcellation : str
+        The built-in parcellation of their ROIs.
+    """
+
+    load: Callable[[], list[Recording]]
+    parcellation: str
+
+
+DATASETS = {
+    "stages": Sample(load_stages, "schaefer400"),
+    "abide-sample": Sample(load_abide_sample, "cc200"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,11 +19,22 @@ from semantoks.views.masks import MaskConfig, draw_masks
 _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
 
 
-def missing_networks(store: RecordingStore, network_rois: list[IntArray]) -> NDArray[np.bool_]:
-    """Return which networks have no ROI with data, shape (n_recordings, N)."""
-    labels = np.asarray(store.parcellation.labels)
+def missing_networks(
+    store: RecordingStore, network_rois: list[IntArray], labels: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Return which networks have no ROI with data, shape (n_recordings, N).
+
+    Parameters
+    ----------
+    store : RecordingStore
+    network_rois : list of int arrays, length N
+        ROIs of every network, as places in `labels`.
+    labels : sequence of str
+        Names of the ROIs.
+    """
+    names = np.asarray(labels)
     rows = [
-        [bool(np.isin(labels[rois], missing).all()) for rois in network_rois]
+        [bool(np.isin(names[rois], missing).all()) for rois in network_rois]
         for missing in (list(m) for m in store.table["missing_rois"])
     ]
     return np.asarray(rows, dtype=bool).reshape(len(store), len(network_rois))
@@ -85,7 +98,7 @@ class ViewLoader:
         self._by_subject = np.argsort(subject_of, kind="stable")
         self._counts = np.bincount(subject_of)
         self._first = np.cumsum(self._counts) - self._counts
-        self._missing_networks = missing_networks(store, network_rois)
+        self._missing_networks = missing_networks(store, network_rois, store.parcellation.labels)
         self.n_subjects = len(subjects)
         self.steps_per_epoch = -(-self.n_subjects // batch_size)
 

@@ -1,0 +1,92 @@
+"""The demo: the whole way on the real recordings that come with the repository."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from semantoks.errors import ConfigError
+from semantoks.report.report import write_report
+from semantoks.tables import score_table
+from semantoks.train.run import RunConfig
+from semantoks.train.screen import TrainingScreen
+from semantoks.train.trainer import Trainer
+from semantoks.workflow import prepare_store, probe_store
+
+#: Sites that the demo tests on; pretraining never sees them.
+TEST_SITES = ("KKI", "PITT", "STANFORD", "YALE")
+TARGETS = ("diagnosis", "sex", "age")
+
+_SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+    "default": ("small", {"optim": {"epochs": 60, "batch_size": 32}}),
+    "smallest": ("tiny", {"optim": {"epochs": 8, "batch_size": 32}}),
+}
+
+
+def run_demo(out: str | Path, size: str, console: Console) -> None:
+    """Prepare both samples, pretrain, embed, probe and report.
+
+    Parameters
+    ----------
+    out : path
+        New folder.
+    size : {"default", "smallest"}
+        A small model for some minutes, or a tiny one for some seconds.
+    console : rich Console
+
+    Raises
+    ------
+    ConfigError
+        If the folder exists and is not empty.
+    """
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            "is there already and not empty", file=folder, fix="Choose another folder, or delete it"
+        )
+    stages, abide = folder / "stores" / "stages", folder / "stores" / "abide-sample"
+    with _stage(console, "Prepare the two samples of real recordings"):
+        for path in (stages, abide):
+            store = prepare_store(path.name, path)
+            people = store.table["subject"].nunique()
+            console.print(
+                f"  {path.name}: {len(store)} recordings of {people} people, "
+                f"{len(store.parcellation)} ROIs ({store.parcellation.name}), TR {store.tr:g} s"
+            )
+    preset, changes = _SIZES[size]
+    sites = {"data": {"store": str(abide), "exclude_sites": list(TEST_SITES)}}
+    config = RunConfig.preset(preset, changes | sites)
+    run = folder / "runs" / preset
+    with _stage(console, f"Pretrain the {preset} model without labels, without the test sites"):
+        with TrainingScreen(console) as screen:
+            trainer = Trainer(config, run, reporter=screen)
+            trainer.fit()
+        if trainer.step < trainer.n_steps:
+            raise KeyboardInterrupt
+    with _stage(console, f"Predict {', '.join(TARGETS)} at sites that were never seen"):
+        result = probe_store(
+            abide,
+            folder / "result",
+            models=[run],
+            targets=TARGETS,
+            groups="site",
+            test_sites=TEST_SITES,
+        )
+    page = folder / "report.html"
+    with _stage(console, "Write the report"):
+        write_report(page, runs=[run], results=[folder / "result"], stores=[abide, stages])
+    console.print(score_table(result.scores))
+    console.print(f"Report: {page}")
+
+
+@contextmanager
+def _stage(console: Console, title: str) -> Iterator[None]:
+    console.print(f"[bold]{title}[/bold]")
+    start = time.perf_counter()
+    yield
+    console.print(f"  [dim]{time.perf_counter() - start:.0f} s[/dim]")

@@ -1,0 +1,451 @@
+"""Honest prediction: every model on the same folds, next to its controls.
+
+1. Features are computed once per recording by frozen models, which fit nothing.
+2. People are divided (`semantoks.data.splits`); a person is in one part only.
+3. In every training part a linear probe is standardised, tuned and fitted; the test part is
+   predicted once. Several recordings of a person count once: their predictions are averaged.
+4. Scores are computed on the predictions of all test people together, with bootstrap intervals
+   over people, and the difference to functional connectivity on the same samples.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semantoks.data.recording import subject_key
+from semantoks.data.splits import Fold, leave_one_site_out, subject_folds
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError, nearest
+from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.statistics import METRICS, estimate, resamples
+
+Kind = Literal["classification", "regression"]
+Features = NDArray[np.float32]
+
+CHANCE = "chance"
+_SCORES, _DIFFERENCES, _PREDICTIONS, _META = (
+    "scores.parquet",
+    "differences.parquet",
+    "predictions.parquet",
+    "result.json",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is predicted.
+
+    Parameters
+    ----------
+    column : str
+        Column of the store's index.
+    kind : {"classification", "regression"}, optional
+        Text and truth values are classes; numbers are regressed on, but a column of few whole
+        numbers could be either and has to be told.
+    """
+
+    column: str
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """Scores, predictions, and what was run.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns target, kind, model, metric, value, ci_low, ci_high, n_subjects.
+    differences : DataFrame
+        Columns target, model, against, metric, value, ci_low, ci_high: scores minus those of the
+        model `against`, on the same bootstrap samples.
+    predictions : DataFrame
+        One row per target, model and tested subject: target, model, subject, site, fold, truth,
+        predicted, scores (list: a probability per class, or the value).
+    meta : dict
+        Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
+        subjects and sites in pretraining.
+    """
+
+    scores: pd.DataFrame
+    differences: pd.DataFrame
+    predictions: pd.DataFrame
+    meta: dict[str, Any]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result into a new folder.
+
+        Raises
+        ------
+        InputError
+            If the folder exists and is not empty, or cannot be written.
+        """
+        path = Path(folder)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(
+                "exists already and is not overwritten", file=path, fix="Choose another folder"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.scores.to_parquet(path / _SCORES, index=False)
+            self.differences.to_parquet(path / _DIFFERENCES, index=False)
+            self.predictions.to_parquet(path / _PREDICTIONS, index=False)
+            text = json.dumps(self.meta, indent=1)
+            (path / _META).write_text(text, encoding="utf-8")  # last: it makes the result whole
+        except OSError as error:
+            raise InputError(f"cannot be written ({error.strerror})", file=path) from error
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ProbeResult:
+        """Read a result that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no whole result.
+        """
+        path = Path(folder)
+        try:
+            meta = json.loads((path / _META).read_text(encoding="utf-8"))
+            scores = pd.read_parquet(path / _SCORES)
+            differences = pd.read_parquet(path / _DIFFERENCES)
+            predictions = pd.read_parquet(path / _PREDICTIONS)
+        except (OSError, ValueError) as error:
+            raise InputError(f"holds no whole result ({error})", file=path) from None
+        return cls(scores, differences, predictions, meta)
+
+
+def evaluate_probes(
+    store: RecordingStore,
+    models: Mapping[str, Any],
+    targets: Sequence[Target | str],
+    *,
+    groups: Literal["subject", "site"] = "subject",
+    n_folds: int = 5,
+    test_sites: Sequence[str] | None = None,
+    missing: Literal["refuse", "drop"] = "refuse",
+    against: str = "connectivity",
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> ProbeResult:
+    """Predict every target from every model's frozen features, on the same folds.
+
+    Parameters
+    ----------
+    store : RecordingStore
+    models : mapping of str to transformer or array
+        `Embedder`, `ConnectivityBaseline` or any transformer of a store that fits nothing; or
+        features of shape (n_recordings, n_features).
+    targets : sequence of Target or str
+    groups : {"subject", "site"}
+        Folds over subjects, or one site left out at a time; inner folds likewise.
+    n_folds : int
+        Folds over subjects.
+    test_sites : sequence of str, optional
+        With ``groups="site"``: only these sites are tested, the others always trained on.
+    missing : {"refuse", "drop"}
+        What to do where a recording has no value of the target.
+    against : str
+        Model whose scores are subtracted from those of all others.
+    seed : int
+        Seed of folds and bootstrap.
+    n_bootstrap : int
+
+    Returns
+    -------
+    ProbeResult
+
+    Raises
+    ------
+    InputError
+        If a target or site is unknown, labels are missing, contradict each other, have one class
+        only or too few members for the folds.
+    """
+    if groups not in ("subject", "site"):
+        raise InputError("must be subject or site", field="groups", value=groups)
+    if test_sites and groups != "site":
+        raise InputError("need groups='site'", field="test_sites", value=list(test_sites))
+    if not models or not targets:
+        raise InputError("there is nothing to evaluate", field="models, targets")
+    chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
+    labels = [_labels(store, target, missing) for target in chosen]
+    designs = [
+        _folds(store.table.iloc[rows], y, kind, groups, n_folds, test_sites, seed)
+        for rows, y, kind in labels
+    ]
+    features = {name: _features(store, model) for name, model in models.items()}
+    predictions = [
+        _predict(store, target, label, folds, name, X, groups, seed)
+        for target, label, folds in zip(chosen, labels, designs, strict=True)
+        for name, X in features.items()
+    ]
+    table = pd.concat(predictions, ignore_index=True)
+    scores, differences = _scores(table, chosen, labels, list(models), against, seed, n_bootstrap)
+    design = {"groups": groups, "n_folds": n_folds, "test_sites": list(test_sites or [])}
+    meta = _meta(store, chosen, labels, designs, models, table, design)
+    meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "missing": missing}
+    return ProbeResult(scores, differences, table, meta)
+
+
+_Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
+
+
+def _labels(store: RecordingStore, target: Target, missing: str) -> _Labels:
+    """Return the rows that have a value of the target, the values, and the kind."""
+    table = store.table
+    where: dict[str, Any] = {"file": store.path, "field": target.column}
+    if target.column not in table.columns:
+        raise InputError(
+            "the store has no such column", **where, fix=nearest(target.column, table.columns)
+        )
+    column = table[target.column]
+    unknown = column.isna().to_numpy(bool)
+    if unknown.any() and missing != "drop":
+        who = sorted(table.loc[unknown, "subject"].astype(str).unique())
+        shown = ", ".join(who[:5]) + (", ..." if len(who) > 5 else "")
+        raise InputError(
+            f"{unknown.sum()} of {len(table)} recordings have no value (subjects {shown})",
+            **where,
+            fix="Leave them out with missing='drop' (--drop-missing)",
+        )
+    rows = np.flatnonzero(~unknown)
+    if not len(rows):
+        raise InputError("no recording has a value", **where)
+    values = column.iloc[rows]
+    kind = target.kind or _guess_kind(values, where)
+    if kind == "regression":
+        if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
+            raise InputError("regression needs numbers", **where, value=str(values.iloc[0]))
+        return rows, values.to_numpy(np.float64), kind
+    y = values.astype(str).to_numpy(str)
+    per_subject = pd.DataFrame({"s": table["subject"].iloc[rows].to_numpy(str), "y": y})
+    several = per_subject.groupby("s")["y"].nunique()
+    if (several > 1).any():
+        who = several.index[several > 1][0]
+        raise InputError(
+            f"subject {who!r} has different labels",
+            **where,
+            value=sorted(per_subject.loc[per_subject["s"] == who, "y"].unique()),
+            fix="Correct them, or leave the subject out",
+        )
+    if len(set(y)) < 2:
+        raise InputError("has one class only: there is nothing to tell apart", **where, value=y[0])
+    return rows, y, kind
+
+
+def _guess_kind(values: pd.Series, where: dict[str, Any]) -> Kind:
+    if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
+        return "classification"
+    whole = bool((values == values.round()).all())
+    if whole and values.nunique() <= 10:
+        raise InputError(
+            f"could be classes or a scale: {values.nunique()} different whole numbers",
+            **where,
+            fix=f"Say which: Target({where['field']!r}, 'classification') or 'regression' "
+            f"({where['field']}:classification on the command line)",
+        )
+    return "regression"
+
+
+def _folds(
+    table: pd.DataFrame,
+    y: NDArray[Any],
+    kind: Kind,
+    groups: str,
+    n_folds: int,
+    test_sites: Sequence[str] | None,
+    seed: int,
+) -> list[Fold]:
+    labels = y if kind == "classification" else None
+    if groups == "subject":
+        return subject_folds(table, n_folds, labels=labels, seed=seed)
+    folds = leave_one_site_out(table, test_sites)
+    for fold in folds if kind == "classification" else ():
+        absent = sorted(set(y) - set(y[fold.train]))
+        if absent:
+            raise InputError(
+                f"without site {fold.name!r} nobody of the class {absent[0]!r} is left to train on",
+                field="groups",
+                value="site",
+                fix="Group by subject, or leave the class out",
+            )
+    return folds
+
+
+def _features(store: RecordingStore, model: Any) -> Features:
+    values = model if isinstance(model, np.ndarray) else model.fit(store).transform(store)
+    if values.ndim != 2 or len(values) != len(store):
+        raise InputError(
+            f"features must have one row per recording ({len(store)})",
+            field="models",
+            value=values.shape,
+        )
+    return np.asarray(values, np.float32)
+
+
+def _predict(
+    store: RecordingStore,
+    target: Target,
+    label: _Labels,
+    folds: Sequence[Fold],
+    model: str,
+    X: Features,
+    groups: str,
+    seed: int,
+) -> pd.DataFrame:
+    """Fit a probe per fold and return one row per tested subject."""
+    rows, y, kind = label
+    table = store.table.iloc[rows]
+    subjects = table["subject"].to_numpy(str)
+    inner = table[groups].to_numpy(str)
+    parts = []
+    for fold in folds:
+        probe = (
+            LinearProbe(seed=seed) if kind == "classification" else LinearProbeRegressor(seed=seed)
+        )
+        probe.fit(X[rows[fold.train]], y[fold.train], groups=inner[fold.train])
+        test = X[rows[fold.test]]
+        scores = probe.predict_proba(test) if kind == "classification" else probe.predict(test)
+        part = pd.DataFrame(np.reshape(scores, (len(test), -1)))
+        part["truth"] = y[fold.test]
+        by_subject = part.groupby(subjects[fold.test], sort=True)
+        truth = (
+            by_subject["truth"].first() if kind == "classification" else by_subject["truth"].mean()
+        )
+        mean = by_subject.mean(numeric_only=True).drop(columns="truth", errors="ignore").to_numpy()
+        predicted = probe.classes_[mean.argmax(1)] if kind == "classification" else mean[:, 0]
+        sites = pd.Series(table["site"].to_numpy()[fold.test]).groupby(subjects[fold.test]).first()
+        parts.append(
+            pd.DataFrame(
+                {
+                    "target": target.column,
+                    "model": model,
+                    "subject": truth.index,
+                    "site": sites.to_numpy(),
+                    "fold": fold.name,
+                    "truth": truth.astype(str).to_numpy(),
+                    "predicted": predicted.astype(str),
+                    "scores": list(mean),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _scores(
+    table: pd.DataFrame,
+    targets: Sequence[Target],
+    labels: Sequence[_Labels],
+    models: Sequence[str],
+    against: str,
+    seed: int,
+    n_bootstrap: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    scores: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    for target, (_, values, kind) in zip(targets, labels, strict=True):
+        of_target = table[table["target"] == target.column]
+        truth, predicted = {}, {}
+        for model in models:
+            part = of_target[of_target["model"] == model]
+            truth[model], predicted[model] = _arrays(part, values, kind)
+        y = truth[models[0]]
+        samples = resamples(len(y), n_bootstrap, seed, y if kind == "classification" else None)
+        base = {"target": target.column, "kind": kind}
+        for name, metric in METRICS[kind].items():
+            for model in models:
+                found = estimate(metric, y, predicted[model], samples)
+                row = {**base, "model": model, "metric": name, **vars(found)}
+                scores.append(row | {"n_subjects": len(y)})
+                if against in models and model != against:
+                    gap = estimate(metric, y, predicted[model], samples, against=predicted[against])
+                    row = {**base, "model": model, "against": against, "metric": name}
+                    differences.append(row | vars(gap))
+            chance = _chance(name, values, y)
+            row = {**base, "model": CHANCE, "metric": name, "value": chance}
+            scores.append(row | {"ci_low": np.nan, "ci_high": np.nan, "n_subjects": len(y)})
+    columns = ["target", "kind", "model", "against", "metric", "value", "ci_low", "ci_high"]
+    return pd.DataFrame(scores), pd.DataFrame(differences, columns=columns)
+
+
+def _arrays(
+    part: pd.DataFrame, values: NDArray[Any], kind: Kind
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return truth (codes or numbers) and scores of the tested subjects."""
+    stacked = np.stack(part["scores"].to_list())
+    if kind == "classification":
+        return np.searchsorted(np.unique(values), part["truth"].to_numpy(str)), stacked
+    return part["truth"].to_numpy(np.float64), stacked[:, 0]
+
+
+def _chance(metric: str, values: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return what guessing scores: evenly over classes, or the mean of all."""
+    if metric == "balanced accuracy":
+        return 1.0 / len(np.unique(values))
+    if metric == "MAE":
+        return float(np.abs(y - y.mean()).mean())
+    return {"AUROC": 0.5, "Pearson r": 0.0, "R2": 0.0}[metric]
+
+
+def _meta(
+    store: RecordingStore,
+    targets: Sequence[Target],
+    labels: Sequence[_Labels],
+    designs: Sequence[Sequence[Fold]],
+    models: Mapping[str, Any],
+    table: pd.DataFrame,
+    design: dict[str, Any],
+) -> dict[str, Any]:
+    packages = ("semantoks", "scikit-learn", "torch", "numpy", "nilearn")
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "store": {
+            "name": store.path.name,
+            "fingerprint": store.fingerprint,
+            "parcellation": store.parcellation.name,
+            "tr": store.tr,
+            "n_recordings": len(store),
+            "n_subjects": int(store.table["subject"].nunique()),
+        },
+        "design": design,
+        "targets": {
+            target.column: {
+                "kind": kind,
+                "classes": np.unique(y).tolist() if kind == "classification" else None,
+                "n_recordings": len(rows),
+                "n_left_out": len(store) - len(rows),
+                "folds": [
+                    {"name": f.name, "n_train": len(f.train), "n_test": len(f.test)} for f in folds
+                ],
+            }
+            for target, (rows, y, kind), folds in zip(targets, labels, designs, strict=True)
+        },
+        "models": {name: _seen(model, table) for name, model in models.items()},
+    }
+
+
+def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
+    """Return what a model saw of the test subjects in pretraining."""
+    encoder = getattr(model, "encoder_", None)
+    seen = getattr(encoder, "pretraining", None)
+    subjects, sites = set(table["subject"]), set(table["site"].dropna().astype(str))
+    facts: dict[str, Any] = {"n_test_subjects": len(subjects), "pretrained": seen is not None}
+    if seen is not None:
+        keys = set(seen["subjects"])
+        facts["n_test_subjects_seen"] = sum(subject_key(s) in keys for s in subjects)
+        facts["test_sites_seen"] = sorted(sites & set(seen["sites"]))
+        facts["pretraining"] = {k: v for k, v in seen.items() if k != "subjects"}
+    return facts

@@ -1,0 +1,54 @@
+"""What estimators of this package read as X: a store, a list of signals, or a 3-D array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+
+#: A `RecordingStore`, a sequence of (n_times, n_rois) arrays, or (n_recordings, n_times, n_rois).
+Signals = RecordingStore | Sequence[NDArray[np.floating]] | NDArray[np.floating]
+
+
+def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floating]]:
+    """Return the signals one by one, checked.
+
+    Parameters
+    ----------
+    X : Signals
+        Not a store.
+    n_rois : int, optional
+        Number of ROIs that every signal must have; that of the first one by default.
+
+    Raises
+    ------
+    InputError
+        If a signal is not 2-D, has another number of ROIs, or holds NaN or infinite values.
+    """
+    if isinstance(X, np.ndarray) and X.ndim != 3:
+        raise InputError(
+            "signals must have the shape (n_recordings, n_times, n_rois), or be a list of "
+            "(n_times, n_rois)",
+            field="X.shape",
+            value=X.shape,
+        )
+    signals = [np.asarray(x) for x in X]  # type: ignore[union-attr]
+    if not signals:
+        raise InputError("holds no recordings", field="X")
+    for i, x in enumerate(signals):
+        expected = n_rois or (signals[0].shape[1] if signals[0].ndim == 2 else None)
+        if x.ndim != 2 or x.shape[1] != expected:
+            raise InputError(
+                f"must have the shape (n_times, {expected} ROIs)",
+                field=f"X[{i}].shape",
+                value=x.shape,
+                fix="Time comes first, as nilearn's maskers return it",
+            )
+        if not np.isfinite(x).all():
+            roi = int(np.flatnonzero(~np.isfinite(x).all(axis=0))[0])
+            raise InputError("holds NaN or infinite values", field=f"X[{i}]", value=f"ROI {roi}")
+    return signals

@@ -1,0 +1,277 @@
+"""Whole steps from files to files, as the command line offers them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.config import read_yaml
+from semantoks.data.reader import HEADER as STORE_HEADER
+from semantoks.data.signal import Preprocessing
+from semantoks.data.sources import read_table
+from semantoks.data.store import RecordingStore, write_store
+from semantoks.datasets import DATASETS
+from semantoks.errors import InputError, nearest
+from semantoks.evaluate.baselines import ConnectivityBaseline
+from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.evaluation import ProbeResult, Target, evaluate_probes
+from semantoks.model.encoder import Encoder
+from semantoks.model.pretrained import HEADER as MODEL_HEADER
+from semantoks.model.pretrained import load_pretrained
+from semantoks.train.trainer import CONFIG, METRICS, pick_device
+
+RANDOM, CONNECTIVITY = "random weights", "connectivity"
+_SUFFIXES = (".parquet", ".csv", ".tsv")
+
+
+def prepare_store(
+    source: str,
+    path: str | Path,
+    *,
+    atlas: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    source_tr: float | None = None,
+    missing_rois: Literal["refuse", "mark"] = "refuse",
+) -> RecordingStore:
+    """Read recordings, check and preprocess them, and write a store.
+
+    Parameters
+    ----------
+    source : str
+        A sample that comes with the repository, or the path of a table of files (see
+        `semantoks.data.sources.read_table`).
+    path : path
+        Folder of the new store.
+    atlas : str, optional
+        Parcellation; the shipped samples know theirs.
+    preprocessing : Preprocessing, optional
+        The paper's by default.
+    source_tr : float, optional
+        TR of the files where neither the table nor a sidecar states it, seconds.
+    missing_rois : {"refuse", "mark"}
+
+    Returns
+    -------
+    RecordingStore
+
+    Raises
+    ------
+    InputError
+        If the source is unknown, the atlas is not stated, or a recording breaks a rule.
+    StoreError
+        If the folder exists or cannot be written.
+    """
+    if source in DATASETS:
+        sample = DATASETS[source]
+        if atlas not in (None, sample.parcellation) or source_tr is not None:
+            raise InputError(
+                f"{source} is in {sample.parcellation} and states its own TRs",
+                field="atlas, source_tr",
+                value=(atlas, source_tr),
+                fix="Leave them out",
+            )
+        atlas, recordings = sample.parcellation, iter(sample.load())
+    elif Path(source).is_file():
+        if atlas is None:
+            raise InputError(
+                "the parcellation of the files is not stated",
+                file=source,
+                field="atlas",
+                fix=f"Give one of {', '.join(Parcellation.available())}, or a TSV of your own",
+            )
+        recordings = read_table(source, tr=source_tr)
+    else:
+        raise InputError(
+            "is neither a table of files nor a sample",
+            field="source",
+            value=source,
+            fix=nearest(source, DATASETS),
+        )
+    return write_store(
+        path,
+        recordings,
+        Parcellation.load(atlas),
+        preprocessing or Preprocessing(),
+        missing_rois=missing_rois,
+    )
+
+
+def embed_store(
+    model: str | Path, store: str | Path, out: str | Path, *, n_crops: int = 8, device: str = "auto"
+) -> pd.DataFrame:
+    """Embed the recordings of a store and write one row per recording.
+
+    Parameters
+    ----------
+    model : path
+        Run, checkpoint or model.
+    store : path
+    out : path
+        New ``.parquet``, ``.csv`` or ``.tsv``: id, subject, session, site, then ``e0000`` ...
+    n_crops : int
+        Evenly spaced crops per recording, averaged.
+    device : str
+
+    Returns
+    -------
+    DataFrame of shape (n_recordings, 4 + 2 D)
+
+    Raises
+    ------
+    InputError
+        If the file exists, has another ending, or model and store do not fit.
+    """
+    target = Path(out)
+    if target.suffix not in _SUFFIXES:
+        raise InputError(f"the table's ending must be one of {', '.join(_SUFFIXES)}", file=target)
+    if target.exists():
+        raise InputError("exists already and is not overwritten", file=target)
+    recordings = RecordingStore(store)
+    embedder = Embedder(model, n_crops=n_crops, device=str(pick_device(device)))
+    values = embedder.fit_transform(recordings)
+    names = [f"e{i:04d}" for i in range(values.shape[1])]
+    ids = recordings.table[["id", "subject", "session", "site"]]
+    table = pd.concat([ids, pd.DataFrame(values, columns=names)], axis=1)
+    if target.suffix == ".parquet":
+        table.to_parquet(target, index=False)
+    else:
+        separator = "," if target.suffix == ".csv" else "\t"
+        table.to_csv(target, sep=separator, index=False, na_rep="n/a")
+    return table
+
+
+def probe_store(
+    store: str | Path,
+    out: str | Path,
+    *,
+    models: Sequence[str | Path],
+    targets: Sequence[str],
+    groups: Literal["subject", "site"] = "subject",
+    test_sites: Sequence[str] | None = None,
+    missing: Literal["refuse", "drop"] = "refuse",
+    n_crops: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+) -> ProbeResult:
+    """Predict targets from frozen embeddings, next to the honest controls, and save the result.
+
+    Every model comes with the same encoder with random weights, and all of them with functional
+    connectivity and chance, on the same folds.
+
+    Parameters
+    ----------
+    store, out : path
+        Recording store; folder of the new result.
+    models : sequence of path
+        Runs, checkpoints or models.
+    targets : sequence of str
+        Columns of the store's index; ``column:classification`` or ``column:regression`` says what
+        a column of few whole numbers is.
+    groups, test_sites, missing
+        See `semantoks.evaluate.evaluation.evaluate_probes`.
+    n_crops, seed, device
+        Crops per recording; seed of folds, random weights and bootstrap; device of the encoders.
+
+    Returns
+    -------
+    ProbeResult
+    """
+    recordings = RecordingStore(store)
+    chosen = str(pick_device(device))
+    transformers: dict[str, Any] = {}
+    for path in models:
+        encoder = load_pretrained(path)
+        name = Path(path).name
+        control = Encoder.random(
+            encoder.config, encoder.parcellation, encoder.preprocessing, seed=seed
+        ).eval()
+        suffix = "" if len(models) == 1 else f" ({name})"
+        transformers[name] = Embedder(encoder, n_crops=n_crops, device=chosen)
+        transformers[f"{RANDOM}{suffix}"] = Embedder(control, n_crops=n_crops, device=chosen)
+    transformers[CONNECTIVITY] = ConnectivityBaseline()
+    result = evaluate_probes(
+        recordings,
+        transformers,
+        [parse_target(target) for target in targets],
+        groups=groups,
+        test_sites=test_sites,
+        missing=missing,
+        seed=seed,
+    )
+    result.save(out)
+    return result
+
+
+def parse_target(text: str) -> Target:
+    """Return the target that ``column`` or ``column:kind`` names."""
+    column, _, kind = text.partition(":")
+    if kind not in ("", "classification", "regression"):
+        raise InputError(
+            "a target is column, column:classification or column:regression",
+            field="target",
+            value=text,
+        )
+    return Target(column, kind=kind or None)  # type: ignore[arg-type]
+
+
+def describe_path(path: str) -> dict[str, object]:
+    """Return the facts that ``semantoks info`` prints about a store, run, model or parcellation.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
+    folder = Path(path)
+    if (folder / STORE_HEADER).exists() or list(folder.glob("signals-*.npy")):
+        return RecordingStore(folder).info()
+    if (folder / CONFIG).exists() or (folder / MODEL_HEADER).exists():
+        return _model_facts(folder)
+    if path in Parcellation.available() or folder.is_file():
+        parcellation = Parcellation.load(path)
+        sizes = zip(parcellation.network_names, parcellation.network_indices, strict=True)
+        return {
+            "parcellation": parcellation.name,
+            "ROIs": len(parcellation),
+            "networks": ", ".join(f"{name} {len(rois)}" for name, rois in sizes),
+            "space": parcellation.space,
+            "first, last ROI": f"{parcellation.labels[0]}, {parcellation.labels[-1]}",
+            "hash": parcellation.hash[:16],
+        }
+    raise InputError(
+        "is no store, run, model or parcellation",
+        field="path",
+        value=path,
+        fix=f"Built-in parcellations: {', '.join(Parcellation.available())}",
+    )
+
+
+def _model_facts(folder: Path) -> dict[str, object]:
+    facts: dict[str, object] = {}
+    if (folder / CONFIG).exists():
+        facts["run"] = folder
+        facts["store"] = read_yaml(folder / CONFIG).get("data", {}).get("store")
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        last: Mapping[str, Any] = json.loads(lines[-1]) if lines else {}
+        facts["steps"] = f"{last.get('step', 0)} of {last.get('n_steps', '?')}"
+    encoder = load_pretrained(folder)
+    config = encoder.config
+    facts["encoder"] = (
+        f"width {config.width}, depth {config.depth}, {encoder.n_networks} networks x "
+        f"{config.n_patches} patches of {config.patch_length} time points"
+    )
+    facts["parameters"] = f"{sum(p.numel() for p in encoder.parameters()):,}"
+    facts["parcellation"] = f"{encoder.parcellation.name}, {len(encoder.parcellation)} ROIs"
+    facts["preprocessing"] = encoder.preprocessing
+    if encoder.pretraining:
+        seen = encoder.pretraining
+        facts["has seen"] = (
+            f"{seen['n_recordings']} recordings of {seen['n_subjects']} people, "
+            f"sites {', '.join(seen['sites']) or 'not stated'}"
+        )
+    return facts

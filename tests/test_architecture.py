@@ -1,0 +1,106 @@
+"""The shape of the package: imports point upstream, and what is public is documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import semantoks
+
+PACKAGE = Path(semantoks.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Data flows down this list, imports point up it.
+ORDER = [
+    "errors",
+    "config",
+    "tables",
+    "atlas",
+    "data",
+    "datasets",
+    "views",
+    "model",
+    "objectives",
+    "train",
+    "evaluate",
+    "report",
+    "workflow",
+    "demo",
+    "cli",
+    "__main__",
+]
+
+
+def stage(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: absolute imports only"
+            if node.module == "semantoks":
+                found |= {f"semantoks.{alias.name}" for alias in node.names}
+            else:
+                found.add(str(node.module))
+    return {name for name in found if name.split(".")[0] == "semantoks" and "." in name}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_imports_point_upstream(file):
+    here = stage(name_of(file))
+    for target in imports(file):
+        there = stage(target)
+        if there == "__version__" or here == there:
+            continue
+        assert ORDER.index(there) < ORDER.index(here), f"{name_of(file)} imports {target}"
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_what_is_public_is_documented(file):
+    module = importlib.import_module(name_of(file)) if file.stem != "__main__" else None
+    if module is None:
+        return
+    assert module.__doc__, f"{module.__name__} has no docstring"
+    for name, thing in vars(module).items():
+        mine = getattr(thing, "__module__", None) == module.__name__
+        if name.startswith("_") or not mine or not callable(thing):
+            continue
+        doc = inspect.getdoc(thing) or ""
+        assert doc, f"{module.__name__}.{name} has no docstring"
+        assert not doc.startswith(f"{name}("), f"{module.__name__}.{name}: a generated docstring"
+
+
+@pytest.mark.parametrize("name", sorted(set(semantoks.__all__) - {"__version__"}))
+def test_every_public_name_can_be_imported(name):
+    assert getattr(semantoks, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = semantoks.nothing
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys; from semantoks.cli import app; from typer.testing import CliRunner\n"
+        "result = CliRunner().invoke(app, ['--help']); assert 'pretrain' in result.output\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'nilearn', 'pydantic', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout.strip() == "[]"
