@@ -185,7 +185,7 @@ def test_length_follows_the_duration(n_times, tr, new_tr, length):
         (float("nan"), r"has to be a positive number of seconds"),
         (0, r"tr = 0\.0: the TR has to be a positive number"),
         (-2.0, r"has to be a positive number"),
-        (2000, r"above 20 s is not plausible; is it in milliseconds\?\. If so, give 2"),
+        (2000, r"above 20 s is not plausible; is it in milliseconds\? If so, give 2"),
     ],
 )
 def test_implausible_tr_is_refused(tr, message):

@@ -46,8 +46,12 @@ class InputError(SemantoksError, ValueError):
         what = field or ""
         if value is not _UNSET:
             what = f"{what} = {value!r}" if what else repr(value)
-        text = f"{where}{what}{': ' if what else ''}{rule}."
-        super().__init__(text if fix is None else f"{text} {fix}.")
+        text = f"{where}{what}{': ' if what else ''}{_sentence(rule)}"
+        super().__init__(text if fix is None else f"{text} {_sentence(fix)}")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 class ConfigError(InputError):
