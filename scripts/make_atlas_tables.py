@@ -63,6 +63,14 @@ def semantoks457(source: Path) -> pd.DataFrame:
     return table(rois["label"], rois["network"], rois, aliases, "MNI152NLin6Asym")
 
 
+def semantoks457_17n(source: Path) -> pd.DataFrame:
+    """The same ROIs; the network of a parcel is the one in its official 17-network name."""
+    frame = semantoks457(source)
+    cortex = read(source / SCHAEFER)["label_17network"].str.split("_").str[2]
+    assert cortex.nunique() == 17
+    return frame.assign(network=[*cortex, *frame["network"][len(cortex) :]])
+
+
 def cc200(source: Path) -> pd.DataFrame:
     rois = read(source / "networks" / "cc200.tsv")
     described = read(source / "cc200" / "CC200_ROI_labels.csv", sep=",")
@@ -90,10 +98,10 @@ def aal116(source: Path) -> pd.DataFrame:
 def main() -> None:
     source = Path(sys.argv[1])
     TABLES.mkdir(parents=True, exist_ok=True)
-    for make in (schaefer400, semantoks457, cc200, aal116):
-        frame = make(source)
-        frame.to_csv(TABLES / f"{make.__name__}.tsv", sep="\t", index=False, lineterminator="\n")
-        print(f"{make.__name__}: {len(frame)} ROIs, {frame['network'].value_counts().to_dict()}")
+    for make in (schaefer400, semantoks457, semantoks457_17n, cc200, aal116):
+        frame, name = make(source), make.__name__.replace("_", "-")
+        frame.to_csv(TABLES / f"{name}.tsv", sep="\t", index=False, lineterminator="\n")
+        print(f"{name}: {len(frame)} ROIs, {frame['network'].value_counts().to_dict()}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semantoks.atlas.parcellation import NETWORK_ORDER, TABLES, Parcellation, recognise
+from semantoks.atlas.parcellation import NETWORK_ORDER, TABLES, YEO_17, Parcellation, recognise
 from semantoks.errors import InputError
 
 
@@ -48,7 +48,19 @@ def test_builtin_networks_have_the_published_sizes(name, counts):
 
 
 def test_available_names_all_tables():
-    assert Parcellation.available() == ("aal116", "cc200", "schaefer400", "semantoks457")
+    names = ("aal116", "cc200", "schaefer400", "semantoks457", "semantoks457-17n")
+    assert Parcellation.available() == names
+
+
+def test_17_networks_are_those_of_the_official_names_in_the_published_order():
+    parcellation = Parcellation.load("semantoks457-17n")
+    assert parcellation.labels == Parcellation.load("semantoks457").labels
+    assert parcellation.network_names == (*YEO_17, "Subcortical", "Cerebellar")
+    sizes = [24, 23, 39, 31, 27, 25, 34, 17, 11, 13, 24, 25, 12, 34, 32, 13, 16, 50, 7]
+    assert [len(rois) for rois in parcellation.network_indices] == sizes
+    for network, aliases in zip(parcellation.networks[:400], parcellation.aliases, strict=False):
+        assert aliases[1].split("_")[2] == network
+    assert recognise(parcellation.labels) == "semantoks457"
 
 
 def test_457_begins_with_schaefer_400():

@@ -30,6 +30,30 @@ NETWORK_ORDER = (
     "Cerebellar",
 )
 
+#: Yeo-17, in the order of the published 17 + 2 map (LimbicB before LimbicA).
+YEO_17 = (
+    "VisCent",
+    "VisPeri",
+    "SomMotA",
+    "SomMotB",
+    "DorsAttnA",
+    "DorsAttnB",
+    "SalVentAttnA",
+    "SalVentAttnB",
+    "LimbicB",
+    "LimbicA",
+    "ContA",
+    "ContB",
+    "ContC",
+    "DefaultA",
+    "DefaultB",
+    "DefaultC",
+    "TempPar",
+)
+
+# Cortex first, whichever division of it, then the rest.
+_CANONICAL_ORDER = NETWORK_ORDER[:7] + YEO_17 + NETWORK_ORDER[7:]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parcellation:
@@ -173,8 +197,8 @@ class Parcellation:
     def network_names(self) -> tuple[str, ...]:
         """Networks present: those of the method in its order, then others by first appearance."""
         present = dict.fromkeys(self.networks)
-        others = [name for name in present if name not in NETWORK_ORDER]
-        return tuple([name for name in NETWORK_ORDER if name in present] + others)
+        others = [name for name in present if name not in _CANONICAL_ORDER]
+        return tuple([name for name in _CANONICAL_ORDER if name in present] + others)
 
     @cached_property
     def network_indices(self) -> tuple[NDArray[np.intp], ...]:
