@@ -41,6 +41,8 @@ class InputError(SemantoksError, ValueError):
         fix: str | None = None,
     ) -> None:
         self.rule, self.file, self.field, self.fix = rule, file, field, fix
+        if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+            value = value.item()  # a NumPy scalar reads better as Python's own
         self.value = None if value is _UNSET else value
         where = "" if file is None else f"{file}: "
         what = field or ""

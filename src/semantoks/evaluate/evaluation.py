@@ -275,7 +275,8 @@ def _folds(
         absent = sorted(set(y) - set(y[fold.train]))
         if absent:
             raise InputError(
-                f"without site {fold.name!r} nobody of the class {absent[0]!r} is left to train on",
+                f"without site {fold.name!r} nobody of the class {str(absent[0])!r} is left to "
+                "train on",
                 field="groups",
                 value="site",
                 fix="Group by subject, or leave the class out",

@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 Array = NDArray[np.float64]
 
 #: Strengths of the penalty tried, relative to the number of features.
-STRENGTHS = tuple(10.0**k for k in range(-2, 5))
+STRENGTHS = tuple(10.0**k for k in range(-2, 4))
 
 
 class _Space:
@@ -102,7 +102,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise ValueError(
                 f"LinearProbe needs at least 2 classes; the training part has one class: "
-                f"{self.classes_[0]!r}"
+                f"{self.classes_.tolist()[0]!r}"
             )
         n_features = X.shape[1]
         losses = np.zeros(len(self.strengths))
@@ -235,10 +235,7 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _logistic(strength: float) -> LogisticRegression:
-    # Newton's method: a few exact steps, and no tolerance that decides the answer.
-    return LogisticRegression(
-        C=1.0 / strength, class_weight="balanced", solver="newton-cholesky", max_iter=200
-    )
+    return LogisticRegression(C=1.0 / strength, class_weight="balanced", tol=1e-6, max_iter=5000)
 
 
 def _spread(p: Array, classes: NDArray[np.intp], n_classes: int) -> Array:

@@ -103,6 +103,13 @@ def _image(picture: Picture) -> Markup:
 # -- results ---------------------------------------------------------------------------------------
 
 
+_MEANS_RUN_AGAINST = (
+    "With a site left out, whoever predicts the mean of the others predicts a little less where "
+    "the tested site is higher, and more where it is lower: knowing nothing gives a correlation "
+    "below zero here, not zero."
+)
+
+
 def _result_section(result: ProbeResult) -> dict[str, Any]:
     return {
         "meta": result.meta,
@@ -136,6 +143,9 @@ def _target_block(result: ProbeResult, target: str) -> dict[str, Any]:
             f"{first} of {target} per model, with 95 % intervals",
         ),
         "verdict": _verdict(gaps[gaps["metric"] == first], str(first)),
+        "caution": _MEANS_RUN_AGAINST
+        if facts["kind"] == "regression" and result.meta["design"]["groups"] == "site"
+        else "",
     }
 
 
@@ -188,11 +198,11 @@ def _design_sentence(meta: dict[str, Any]) -> str:
         how = f"One site is left out at a time{which}; all other sites train."
     else:
         how = f"{design['n_folds']} folds over subjects."
+    bootstrap = f"{meta['n_bootstrap']} samples, seed {meta['seed']}"
     return (
         f"{how} Nobody is in both parts of a fold. Standardisation, the strength of the penalty "
-        f"and the linear model are fitted in the training part only. Scores are over all tested people "
-        f"together; intervals are 95 % bootstrap intervals over people ({meta['n_bootstrap']} "
-        f"samples, seed {meta['seed']})."
+        "and the linear model are fitted in the training part only. Scores are over all tested "
+        f"people together, with 95 % bootstrap intervals over people ({bootstrap})."
     )
 
 

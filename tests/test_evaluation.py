@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from semantoks.data.recording import subject_key
+from semantoks.errors import InputError
+from semantoks.evaluate.baselines import ConnectivityBaseline
+from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.evaluation import ProbeResult, Target, evaluate_probes
+from semantoks.model.encoder import Encoder, EncoderConfig
+
+
+class Frame:
+    """A store's face for evaluation, with any table."""
+
+    def __init__(self, store, table):
+        self.table, self.path, self.fingerprint = table, store.path, store.fingerprint
+        self.parcellation, self.tr = store.parcellation, store.tr
+
+    def __len__(self):
+        return len(self.table)
+
+
+@pytest.fixture
+def cohort(store):
+    """60 people at 4 sites, 20 of them twice; sex, age and a site offset to play with."""
+    rng = np.random.default_rng(11)
+    people = np.repeat(np.arange(60), np.where(np.arange(60) < 20, 2, 1))
+    table = pd.DataFrame(
+        {
+            "subject": [f"p{i:02}" for i in people],
+            "site": [f"s{i % 4}" for i in people],
+            "sex": np.where(people % 3 == 0, "female", "male"),
+            "age": 20 + (people * 7 % 23) + 0.5,
+        }
+    )
+    noise = rng.standard_normal((80, 9)).astype(np.float32)
+    return Frame(store, table), noise
+
+
+def value(result, target, model, metric):
+    scores = result.scores.set_index(["target", "model", "metric"])
+    return scores.loc[(target, model, metric)]
+
+
+@pytest.mark.parametrize("groups", ["subject", "site"])
+def test_what_is_there_is_found_and_what_is_not_is_not(cohort, groups):
+    store, noise = cohort
+    signal = noise.copy()
+    signal[:, 2] += 4 * (store.table["sex"] == "female")
+    signal[:, 5] += 0.5 * store.table["age"]
+    models = {"informed": signal, "connectivity": noise}
+    result = evaluate_probes(store, models, ["sex", "age"], groups=groups, n_bootstrap=200)
+    good, bad = (value(result, "sex", m, "balanced accuracy") for m in models)
+    assert good["ci_low"] > 0.8
+    assert bad["ci_low"] < 0.5 < bad["ci_high"]
+    assert good["n_subjects"] == 60, "people count once"
+    assert value(result, "age", "informed", "Pearson r")["value"] > 0.8
+    assert value(result, "sex", "chance", "AUROC")["value"] == 0.5
+    gap = result.differences.query("target == 'sex' and metric == 'AUROC'").iloc[0]
+    assert (gap["model"], gap["against"]) == ("informed", "connectivity")
+    assert gap["ci_low"] > 0
+    again = evaluate_probes(store, models, ["sex", "age"], groups=groups, n_bootstrap=200)
+    pd.testing.assert_frame_equal(result.scores, again.scores)
+
+
+def test_a_feature_that_only_tells_subjects_apart_does_not_help(cohort):
+    """With a person in both parts, a personal code would predict sex perfectly."""
+    store, _ = cohort
+    codes = pd.get_dummies(store.table["subject"]).to_numpy(np.float32) * 10
+    result = evaluate_probes(store, {"connectivity": codes}, ["sex"], n_bootstrap=100)
+    assert value(result, "sex", "connectivity", "AUROC")["ci_low"] < 0.6
+
+
+def test_only_test_sites_are_tested_and_all_others_train(cohort):
+    store, noise = cohort
+    result = evaluate_probes(
+        store, {"a": noise}, ["sex"], groups="site", test_sites=["s1", "s3"], n_bootstrap=50
+    )
+    assert set(result.predictions["site"]) == {"s1", "s3"}
+    folds = result.meta["targets"]["sex"]["folds"]
+    assert [f["name"] for f in folds] == ["s1", "s3"]
+    assert folds[0]["n_train"] == (store.table["site"] != "s1").sum()
+    assert set(result.predictions["fold"]) == {"s1", "s3"}
+    assert not len(result.differences), "no connectivity, no difference"
+
+
+def test_predictions_of_a_person_s_recordings_are_averaged(cohort):
+    store, noise = cohort
+    result = evaluate_probes(store, {"a": noise}, ["sex"], n_bootstrap=50)
+    assert result.predictions["subject"].is_unique
+    scores = np.stack(result.predictions["scores"].to_list())
+    np.testing.assert_allclose(scores.sum(axis=1), 1)
+    classes = np.array(result.meta["targets"]["sex"]["classes"])
+    assert (classes[scores.argmax(axis=1)] == result.predictions["predicted"]).all()
+
+
+def test_a_result_survives_its_folder(cohort, tmp_path):
+    store, noise = cohort
+    result = evaluate_probes(store, {"a": noise}, ["sex", "age"], n_bootstrap=50)
+    result.save(tmp_path / "r")
+    back = ProbeResult.load(tmp_path / "r")
+    pd.testing.assert_frame_equal(back.scores, result.scores)
+    pd.testing.assert_frame_equal(
+        back.predictions.drop(columns="scores"), result.predictions.drop(columns="scores")
+    )
+    assert back.meta == json.loads(json.dumps(result.meta))
+    with pytest.raises(InputError, match="exists already and is not overwritten"):
+        result.save(tmp_path / "r")
+    (tmp_path / "r" / "result.json").unlink()
+    with pytest.raises(InputError, match="holds no whole result"):
+        ProbeResult.load(tmp_path / "r")
+
+
+def test_what_a_model_saw_in_pretraining_is_reported(store, parcellation, preprocessing):
+    config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+    encoder.pretraining = {
+        "n_recordings": 4,
+        "n_subjects": 3,
+        "subjects": [subject_key(s) for s in ("p01", "p04", "elsewhere")],
+        "sites": ["north", "moon"],
+        "stores": [],
+        "epochs": 2,
+    }
+    models = {"trained": Embedder(encoder), "connectivity": ConnectivityBaseline()}
+    result = evaluate_probes(store, models, ["sex"], n_folds=3, n_bootstrap=50)
+    seen = result.meta["models"]["trained"]
+    assert seen["n_test_subjects_seen"] == 2
+    assert seen["test_sites_seen"] == ["north"]
+    assert "subjects" not in seen["pretraining"]
+    assert result.meta["models"]["connectivity"] == {"n_test_subjects": 10, "pretrained": False}
+
+
+# -- labels that cannot be predicted ---------------------------------------------------------------
+
+
+def attempt(cohort, column, values, **options):
+    store, noise = cohort
+    store.table[column] = values
+    return evaluate_probes(store, {"a": noise}, options.pop("target", [column]), **options)
+
+
+def test_missing_labels_are_named_and_dropped_only_when_asked(cohort):
+    y = cohort[0].table["sex"].to_numpy(object).copy()
+    y[[3, 70]] = None
+    with pytest.raises(InputError, match=r"2 of 80 recordings have no value \(subjects p01, p50\)"):
+        attempt(cohort, "y", y)
+    result = attempt(cohort, "y", y, missing="drop", n_bootstrap=50)
+    assert result.meta["targets"]["y"]["n_left_out"] == 2
+    assert "p50" not in set(result.predictions["subject"])
+
+
+def test_one_class_is_nothing_to_tell_apart(cohort):
+    with pytest.raises(InputError, match=r"y = 'same': has one class only"):
+        attempt(cohort, "y", "same")
+
+
+def test_a_class_smaller_than_the_folds(cohort):
+    y = np.where(cohort[0].table["subject"].isin(["p33", "p34"]), "rare", "common")
+    with pytest.raises(InputError, match=r"class 'rare' has 2 subjects, fewer than the folds"):
+        attempt(cohort, "y", y)
+    y = np.where(cohort[0].table["site"] == "s2", "rare", "common")
+    with pytest.raises(InputError, match=r"without site 's2' nobody of the class 'rare' is left"):
+        attempt(cohort, "y", y, groups="site")
+
+
+def test_a_subject_with_two_labels(cohort):
+    y = cohort[0].table["sex"].to_numpy(object).copy()
+    y[1] = "male" if y[0] == "female" else "female"
+    with pytest.raises(InputError, match=r"subject 'p00' has different labels"):
+        attempt(cohort, "y", y)
+
+
+def test_whole_numbers_are_not_guessed(cohort):
+    y = cohort[0].table["subject"].str[1:].astype(int) % 3
+    with pytest.raises(InputError, match=r"could be classes or a scale: 3 different whole numbers"):
+        attempt(cohort, "y", y)
+    as_classes = attempt(cohort, "y", y, target=[Target("y", "classification")], n_bootstrap=20)
+    assert as_classes.meta["targets"]["y"]["classes"] == ["0", "1", "2"]
+    as_scale = attempt(cohort, "y", y, target=[Target("y", "regression")], n_bootstrap=20)
+    assert as_scale.meta["targets"]["y"]["kind"] == "regression"
+
+
+def test_other_mistakes(cohort):
+    store, noise = cohort
+    with pytest.raises(
+        InputError, match=r"sexx: the store has no such column\. Did you mean 'sex'"
+    ):
+        evaluate_probes(store, {"a": noise}, ["sexx"])
+    with pytest.raises(InputError, match="regression needs numbers"):
+        evaluate_probes(store, {"a": noise}, [Target("sex", "regression")])
+    with pytest.raises(InputError, match=r"one row per recording \(80\)"):
+        evaluate_probes(store, {"a": noise[:7]}, ["sex"])
+    with pytest.raises(InputError, match="need groups='site'"):
+        evaluate_probes(store, {"a": noise}, ["sex"], test_sites=["s1"])
+    with pytest.raises(InputError, match="nothing to evaluate"):
+        evaluate_probes(store, {}, ["sex"])
