@@ -79,7 +79,12 @@ class EncoderConfig:
             raise ConfigError("must lie in [0, 1)", field="encoder.drop_path", value=self.drop_path)
         if not self.branches:
             raise ConfigError("needs at least one branch", field="encoder.branches")
-        branch_widths(self.branches, self.width)
+        _ = self.branch_widths
+
+    @property
+    def branch_widths(self) -> list[int]:
+        """Output channels of every branch of the tokenizer."""
+        return branch_widths(self.branches, self.width)
 
     @property
     def view_length(self) -> int:

@@ -1,20 +1,22 @@
-"""Save and load encoders: a folder with safetensors, a JSON header and the table of ROIs.
+"""Save, load and convert encoders: a folder with safetensors, a JSON header, a table of ROIs.
 
 A model folder holds ``model.safetensors`` (``student.*`` and ``teacher.*``), ``config.json``
 (architecture, preprocessing, what the weights have seen) and ``rois.tsv``. Every checkpoint of a
-run is such a folder, and a run's folder stands for its newest checkpoint.
+run is such a folder, and a run's folder stands for its newest checkpoint. The authors' checkpoints
+(``.pth``, see `semantoks.model.authors`) are read and written too.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,8 +24,11 @@ from torch import Tensor
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import parse, to_tree
 from semantoks.data.signal import Preprocessing
-from semantoks.errors import CheckpointError
+from semantoks.errors import CheckpointError, InputError
+from semantoks.model.authors import read_authors, write_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.projection import head_shapes
+from semantoks.model.weights import check_weights
 
 Role = Literal["teacher", "student"]
 
@@ -61,19 +66,6 @@ def newest_checkpoint(run: Path) -> Path | None:
     return max((run / "checkpoints").glob("step-*"), default=None, key=lambda p: p.name)
 
 
-def _model_folder(source: Path) -> Path:
-    if (source / HEADER).exists():
-        return source
-    checkpoint = newest_checkpoint(source)
-    if checkpoint is not None:
-        return checkpoint
-    raise CheckpointError(
-        f"is no model: it has neither {HEADER} nor checkpoints/",
-        file=source,
-        fix="Give the folder of a run, of one of its checkpoints, or of an exported model",
-    )
-
-
 def read_header(folder: Path) -> dict[str, Any]:
     """Read and check ``config.json`` of a model folder."""
     file = folder / HEADER
@@ -98,22 +90,134 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
 
     Parameters
     ----------
-    source : path
-        Folder of a run (its newest checkpoint), of a checkpoint, or of a model.
+    source : path or str
+        Folder of a run (its newest checkpoint), of a checkpoint, or of a model; a checkpoint of
+        the authors (``.pth``); or, as a string that is no path, ``owner/name`` on the Hugging Face
+        hub, which holds either.
     role : {"teacher", "student"}
         The teacher is what the paper evaluates.
 
     Returns
     -------
     Encoder
-        In evaluation mode, on the CPU, its `pretraining` saying what it has seen.
+        In evaluation mode, on the CPU. Its `parcellation` and `preprocessing` are those that the
+        weights expect, its `pretraining` says what they have seen.
 
     Raises
     ------
     CheckpointError
-        If the folder is no model, is damaged, or its weights do not fit its header.
+        If there is no model, it is damaged, or its weights do not fit its header.
+
+    Examples
+    --------
+    >>> encoder = load_pretrained("runs/first")  # doctest: +SKIP
+    >>> encoder.preprocessing.tr  # doctest: +SKIP
+    2.0
     """
-    folder = _model_folder(Path(source))
+    if role not in get_args(Role):
+        raise InputError(f"has to be one of {get_args(Role)}", field="role", value=role)
+    path = _locate(source)
+    if path.is_file():
+        encoder, weights = read_authors(path, (role,), heads=False)
+        weights = {name.removeprefix(f"{role}.encoder."): w for name, w in weights.items()}
+    else:
+        encoder = _blank_encoder(path)
+        weights = read_weights(path, f"{role}.encoder.", encoder.state_dict())
+    encoder.load_state_dict(weights)
+    return encoder.eval().requires_grad_(False)
+
+
+def convert(source: str | Path, target: str | Path) -> Path:
+    """Write a model in the other form: ours from the authors' checkpoint, or theirs from ours.
+
+    Student and teacher with their projection heads are copied exactly.
+
+    Parameters
+    ----------
+    source : path or str
+        What `load_pretrained` takes.
+    target : path
+        New: a file ending in ``.pth`` is written as the authors do, complete for their strict
+        loading; anything else is a folder of ours. A network map that is not one of the published
+        two is written beside a ``.pth``.
+
+    Returns
+    -------
+    Path
+        The target.
+
+    Raises
+    ------
+    CheckpointError
+        If the source is no complete model, the target exists or cannot be written, or the authors'
+        form cannot express the model. Nothing is left behind.
+    """
+    target = Path(target)
+    if target.exists():
+        raise CheckpointError("exists already and is not overwritten", file=target)
+    path = _locate(source)
+    encoder, weights = read_authors(path) if path.is_file() else _read_all(path)
+    writing = target.with_name(f".writing-{target.name}")
+    try:
+        writing.mkdir(parents=True)
+        if target.suffix == ".pth":
+            write_authors(writing / target.name, weights, encoder)
+            for made in sorted(writing.iterdir()):  # the map, if any, before the checkpoint
+                made.rename(target.with_name(made.name))
+        else:
+            save_model(writing, weights, encoder)
+            writing.rename(target)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"could not be written ({error})", file=target) from error
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+    return target
+
+
+def _locate(source: str | Path) -> Path:
+    """Return the model folder of ours, or the file of the authors, that `source` stands for."""
+    path = Path(source)
+    # A string that begins with a folder of this machine is a path, if a wrong one.
+    is_hub_id = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
+    if not path.exists() and is_hub_id and not path.parent.exists():
+        path = _download(str(source))
+    if path.is_file():
+        return path
+    folder = path if (path / HEADER).exists() else newest_checkpoint(path)
+    if folder is not None:
+        return folder
+    files = sorted(path.glob("*.pth"))
+    if len(files) == 1:
+        return files[0]
+    raise CheckpointError(
+        f"is no model: it has neither {HEADER} nor checkpoints/ nor a single .pth"
+        if path.exists()
+        else "does not exist",
+        file=path,
+        fix="Give the folder of a run, of one of its checkpoints, or of an exported model, "
+        "a .pth of the authors, or owner/name on the Hugging Face hub",
+    )
+
+
+def _download(repository: str) -> Path:
+    """Fetch a repository of the Hugging Face hub; offline, what the cache holds of it."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [WEIGHTS, HEADER, ROIS, "*.pth", "*.yaml", "*.npz"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except Exception as error:  # of the hub, of the network below it, of the disk
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"is no file or folder here, and could not be fetched from the Hugging Face hub "
+            f"({reason})",
+            field="source",
+            value=repository,
+        ) from error
+
+
+def _blank_encoder(folder: Path) -> Encoder:
+    """Return the encoder that a model folder's header describes, its weights not loaded."""
     header = read_header(folder)
     try:
         encoder_config = parse(EncoderConfig, header["encoder"])
@@ -129,9 +233,26 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
         )
     parcellation = replace(parcellation, name=name)
     encoder = Encoder.random(encoder_config, parcellation, preprocessing, seed=0)
-    encoder.load_state_dict(read_weights(folder, f"{role}.encoder.", encoder.state_dict()))
     encoder.pretraining = header.get("pretraining")
-    return encoder.eval().requires_grad_(False)
+    return encoder
+
+
+def _read_all(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
+    """Read student and teacher with their heads."""
+    encoder = _blank_encoder(folder)
+    encoder_shapes = {f"encoder.{name}": w.shape for name, w in encoder.state_dict().items()}
+    weights: dict[str, Tensor] = {}
+    for role in get_args(Role):
+        found = _tensors(folder, f"{role}.")
+        # The header does not state the heads' widths; without a head the check names it.
+        last = found.get("head.out.weight")
+        out_width, hidden = (1, 1) if last is None else last.shape
+        heads = head_shapes(
+            encoder.config.width, hidden, out_width, separate="mask_head.out.weight" in found
+        )
+        check_weights(found, encoder_shapes | heads, folder / WEIGHTS)
+        weights |= {f"{role}.{name}": tensor for name, tensor in found.items()}
+    return encoder, weights
 
 
 def read_weights(folder: Path, prefix: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -142,29 +263,19 @@ def read_weights(folder: Path, prefix: str, expected: Mapping[str, Tensor]) -> d
     CheckpointError
         Naming what is missing, left over or of another shape.
     """
+    found = _tensors(folder, prefix)
+    check_weights(found, {k: v.shape for k, v in expected.items()}, folder / WEIGHTS)
+    return found
+
+
+def _tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
     file = folder / WEIGHTS
     try:
         with safe_open(file, framework="pt") as archive:
-            found: dict[str, Tensor] = {
+            return {
                 name.removeprefix(prefix): archive.get_tensor(name)
                 for name in archive.keys()  # noqa: SIM118 - not a dict
                 if name.startswith(prefix)
             }
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"is missing or truncated ({error})", file=file) from None
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is not known" for name in found if name not in expected]
-    problems += [
-        f"{name} has the shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(
-            f"does not fit its header: {'; '.join(problems[:5])}{more}", file=file
-        )
-    broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise CheckpointError("holds NaN or infinite weights", file=file, field=broken[0])
-    return found

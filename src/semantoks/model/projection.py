@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,3 +27,21 @@ class ProjectionHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to unit vectors (..., d)."""
         return F.normalize(self.out(F.gelu(self.hidden(x))), dim=-1)
+
+
+def head_shapes(
+    width: int, hidden: int, out_width: int, *, separate: bool
+) -> dict[str, torch.Size]:
+    """Return the shapes of a projected encoder's heads by name.
+
+    Parameters
+    ----------
+    width, hidden, out_width : int
+        As for `ProjectionHead`.
+    separate : bool
+        Whether masked tokens have a head of their own, ``mask_head.*``, beside ``head.*``.
+    """
+    with torch.device("meta"):
+        head = ProjectionHead(width, hidden, out_width).state_dict()
+    names = ("head", "mask_head") if separate else ("head",)
+    return {f"{name}.{key}": tensor.shape for name in names for key, tensor in head.items()}

@@ -1,0 +1,158 @@
+"""The network maps of the authors' checkpoints: which ROI belongs to which token.
+
+A map is an ``.npz`` with one array of ids per atlas; ids are offset per atlas, so only their order
+counts: tokens are numbered through the sorted ids of the cortex, then of the other atlases. The
+published maps (7 + 2 and 17 + 2 networks) are the built-in parcellations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.errors import CheckpointError
+
+#: ROIs of every atlas, in the order of the columns.
+ATLASES = {"schaefer400": 400, "tian3": 50, "buckner7": 7}
+#: Number of cortical networks -> built-in parcellation.
+BUILT_IN = {7: "semantoks457", 17: "semantoks457-17n"}
+_ROLES = ("schaefer", "tian", "buckner")
+
+
+def network_map(data: Mapping[str, Any], file: Path) -> tuple[Parcellation, NDArray[np.int64]]:
+    """Return the parcellation that a checkpoint expects, and the token of every ROI in it.
+
+    Parameters
+    ----------
+    data : mapping
+        The section ``data`` of the authors' config.
+    file : Path
+        The checkpoint; a map of the name that the config gives may lie beside it.
+
+    Returns
+    -------
+    parcellation : Parcellation
+    tokens : ndarray of int, shape (n_rois,)
+        Index of every ROI's network in the checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If the atlases are others, or the map is not built in and missing or damaged.
+    """
+    given = {f"{role}_atlas": data.get(f"{role}_atlas") for role in _ROLES}
+    if list(given.values()) != list(ATLASES) or data.get("channels", "all") != "all":
+        raise CheckpointError(
+            f"the names of its ROIs are known for all ROIs of {' + '.join(ATLASES)} only",
+            file=file,
+            field="config.data",
+            value=given | {"channels": data.get("channels", "all")},
+        )
+    n_networks = data.get("schaefer_networks")
+    beside = file.parent / PurePosixPath(str(data.get("network_map_path"))).name
+    if beside.is_file():
+        return _own(_read_map(beside, n_networks), beside)
+    plain = data.get("tian_networks", 1) == data.get("buckner_networks", 1) == 1
+    if n_networks in BUILT_IN and plain:
+        parcellation = Parcellation.load(BUILT_IN[n_networks])
+        return parcellation, _tokens(parcellation)
+    raise CheckpointError(
+        f"its network map is not built in (those with {sorted(BUILT_IN)} cortical networks are)",
+        file=file,
+        field="config.data.schaefer_networks",
+        value=n_networks,
+        fix=f"Put the map beside the checkpoint, as {beside.name}",
+    )
+
+
+def token_order(parcellation: Parcellation, tokens: NDArray[np.int64]) -> list[int]:
+    """Return the checkpoint's token index of every network of ours."""
+    return [int(tokens[rois[0]]) for rois in parcellation.network_indices]
+
+
+def write_map(parcellation: Parcellation, file: Path) -> dict[str, Any]:
+    """Return the section ``data`` on atlases and networks; write a map if it is not built in.
+
+    Parameters
+    ----------
+    parcellation : Parcellation
+        Tokens are numbered in the order of its networks.
+    file : Path
+        The checkpoint; a map goes beside it, named after it.
+
+    Raises
+    ------
+    CheckpointError
+        If the ROIs are not those of the authors' atlases, or a network spans two of them.
+    """
+    labels = Parcellation.load(BUILT_IN[7]).labels
+    if parcellation.labels != labels:
+        raise CheckpointError(
+            f"the authors' form knows the {len(labels)} ROIs of {' + '.join(ATLASES)} only",
+            field="parcellation",
+            value=parcellation.name,
+        )
+    ids = _split(_tokens(parcellation))
+    if any(ids[i].max() >= ids[i + 1].min() for i in range(len(ids) - 1)):
+        raise CheckpointError(
+            "the authors' form numbers the networks atlas by atlas: cortex, subcortex, cerebellum",
+            field="parcellation.networks",
+            value=parcellation.network_names,
+        )
+    counts = [len(np.unique(part)) for part in ids]
+    section: dict[str, Any] = {"channels": "all", "network_map_path": "network_mapping.npz"}
+    for role, (atlas, n_rois), count in zip(_ROLES, ATLASES.items(), counts, strict=True):
+        section |= {f"{role}_atlas": atlas, f"{role}_rois": n_rois, f"{role}_networks": count}
+    if all(parcellation != Parcellation.load(name) for name in BUILT_IN.values()):
+        section["network_map_path"] = f"{file.stem}_network_mapping.npz"
+        with (file.parent / section["network_map_path"]).open("xb") as out:
+            np.savez(out, **dict(zip(_keys(counts[0]), ids, strict=True)))  # type: ignore[arg-type]
+    return section
+
+
+def _keys(n_networks: object) -> list[str]:
+    cortex, *others = ATLASES
+    return [f"network_map_{cortex}_{n_networks}n", *(f"network_map_{name}" for name in others)]
+
+
+def _split(tokens: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.split(tokens, np.cumsum(list(ATLASES.values()))[:-1])
+
+
+def _tokens(parcellation: Parcellation) -> NDArray[np.int64]:
+    number = {name: i for i, name in enumerate(parcellation.network_names)}
+    return np.array([number[name] for name in parcellation.networks])
+
+
+def _read_map(file: Path, n_networks: object) -> NDArray[np.int64]:
+    """Return the token of every ROI."""
+    tokens, first = [], 0
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            for key, n_rois in zip(_keys(n_networks), ATLASES.values(), strict=True):
+                ids = np.asarray(archive[key], dtype=np.float64)
+                if ids.shape != (n_rois,) or not np.isfinite(ids).all():
+                    raise ValueError(f"{key} has to give a number for each of {n_rois} ROIs")
+                names, place = np.unique(ids, return_inverse=True)
+                tokens.append(first + place)
+                first += len(names)
+    except Exception as error:  # np.load raises nearly anything for a damaged file
+        raise CheckpointError(f"is no network map, or damaged ({error})", file=file) from None
+    return np.concatenate(tokens)
+
+
+def _own(tokens: NDArray[np.int64], file: Path) -> tuple[Parcellation, NDArray[np.int64]]:
+    """Return the built-in parcellation with these networks, or one named after the map."""
+    for name in BUILT_IN.values():
+        known = Parcellation.load(name)
+        if (tokens == _tokens(known)).all():
+            return known, tokens
+    networks = tuple(f"network {token + 1:02}" for token in tokens)
+    base = Parcellation.load(BUILT_IN[7])
+    return replace(base, name=f"{base.name} with {file.name}", networks=networks), tokens

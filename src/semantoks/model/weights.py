@@ -1,0 +1,47 @@
+"""The one check that weights from a file are those of an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from semantoks.errors import CheckpointError
+
+_SHOWN = 5
+
+
+def check_weights(
+    found: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], file: str | Path
+) -> None:
+    """Check that `found` holds the `expected` names and shapes, finite, and nothing else.
+
+    Parameters
+    ----------
+    found : mapping of str to Tensor
+    expected : mapping of str to shape
+    file : path
+        Named in the error.
+
+    Raises
+    ------
+    CheckpointError
+        Naming what is missing, left over, of another shape, or not finite.
+    """
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not known" for name in found if name not in expected]
+    problems += [
+        f"{name} has the shape {tuple(found[name].shape)}, not {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name].shape) != tuple(shape)
+    ]
+    if problems:
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise CheckpointError(
+            f"does not fit its header: {'; '.join(problems[:_SHOWN])}{more}", file=file
+        )
+    broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError("holds NaN or infinite weights", file=file, field=broken[0])
