@@ -270,8 +270,10 @@ def _model_facts(folder: Path) -> dict[str, object]:
     facts["preprocessing"] = encoder.preprocessing
     if encoder.pretraining:
         seen = encoder.pretraining
-        facts["has seen"] = (
-            f"{seen['n_recordings']} recordings of {seen['n_subjects']} people, "
-            f"sites {', '.join(seen['sites']) or 'not stated'}"
-        )
+        facts["has seen"] = "not stated"
+        if seen["subjects"] is not None:
+            facts["has seen"] = (
+                f"{seen['n_recordings']} recordings of {seen['n_subjects']} people, "
+                f"sites {', '.join(seen['sites']) or 'not stated'}"
+            )
     return facts

@@ -445,8 +445,12 @@ def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
     subjects, sites = set(table["subject"]), set(table["site"].dropna().astype(str))
     facts: dict[str, Any] = {"n_test_subjects": len(subjects), "pretrained": seen is not None}
     if seen is not None:
-        keys = set(seen["subjects"])
-        facts["n_test_subjects_seen"] = sum(subject_key(s) in keys for s in subjects)
-        facts["test_sites_seen"] = sorted(sites & set(seen["sites"]))
+        # None: the weights do not say (the authors' checkpoints), which is not "nobody".
+        facts["n_test_subjects_seen"] = facts["test_sites_seen"] = None
+        if seen["subjects"] is not None:
+            keys = set(seen["subjects"])
+            facts["n_test_subjects_seen"] = sum(subject_key(s) in keys for s in subjects)
+        if seen["sites"] is not None:
+            facts["test_sites_seen"] = sorted(sites & set(seen["sites"]))
         facts["pretraining"] = {k: v for k, v in seen.items() if k != "subjects"}
     return facts

@@ -185,6 +185,10 @@ def _seen_sentence(facts: dict[str, Any]) -> str:
     if not facts["pretrained"]:
         return "has seen no recording in pretraining"
     n, total = facts["n_test_subjects_seen"], facts["n_test_subjects"]
+    if n is None:
+        return (
+            f"does not say which people it has seen; some of the {total} tested may be among them"
+        )
     text = f"was pretrained on {facts['pretraining']['n_recordings']} recordings of "
     text += f"{facts['pretraining']['n_subjects']} people; it saw {n} of the {total} tested people"
     sites = facts["test_sites_seen"]
