@@ -63,8 +63,16 @@ _NAMES = (
 )
 
 
-def _name(ours: str, order: Sequence[int]) -> str:
-    """Return their name of a weight; `order` gives their token index of every network of ours."""
+def authors_name(ours: str, order: Sequence[int]) -> str:
+    """Return the authors' name of a weight.
+
+    Parameters
+    ----------
+    ours : str
+        Our name, ``teacher.encoder.cls_token`` say.
+    order : sequence of int
+        Their token index of every network of ours.
+    """
     name = re.sub(
         r"\.tokenizer\.networks\.(\d+)\.",
         lambda found: f".network_tokenizers.{CORTEX}.{order[int(found[1])]}.",
@@ -128,11 +136,11 @@ def read_authors(
         shapes |= heads_of(config, file)
     order = token_order(parcellation, tokens)
     ours = {f"{role}.{name}": shape for role in roles for name, shape in shapes.items()}
-    theirs = {_name(name, order): _shape_there(name, shape) for name, shape in ours.items()}
+    theirs = {authors_name(name, order): _shape_there(name, shape) for name, shape in ours.items()}
     entries = _entries(content, file)
     _check_constants(entries, encoder, has_mask_head(config, file), file)
     check_weights(_relevant(entries, {name.split(".")[0] for name in theirs}), theirs, file)
-    weights = {name: entries[_name(name, order)].view(s).float() for name, s in ours.items()}
+    weights = {name: entries[authors_name(name, order)].view(s).float() for name, s in ours.items()}
     for role in roles:
         embedding = weights[f"{role}.encoder.network_embedding"]
         weights[f"{role}.encoder.network_embedding"] = embedding[order]
@@ -244,7 +252,9 @@ def to_authors(weights: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Ten
         Entries that are never used are zero.
     """
     order = range(encoder.n_networks)
-    state = {_name(k, order): v.reshape(_shape_there(k, v.shape)) for k, v in weights.items()}
+    state = {
+        authors_name(k, order): v.reshape(_shape_there(k, v.shape)) for k, v in weights.items()
+    }
     state |= dict(_constants(state, encoder))
     for name, tensor in list(state.items()):
         if f".network_tokenizers.{CORTEX}." in name:
