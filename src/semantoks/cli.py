@@ -184,7 +184,7 @@ def probe(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
     """Predict targets from frozen embeddings, next to connectivity and random weights."""
-    from semantoks.tables import score_table
+    from semantoks.tables import score_tables
     from semantoks.workflow import probe_store
 
     result = probe_store(
@@ -199,7 +199,7 @@ def probe(
         seed=seed,
         device=device,
     )
-    _console().print(score_table(result.scores))
+    _console().print(score_tables(result.scores))
 
 
 @app.command()

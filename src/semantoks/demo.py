@@ -12,7 +12,7 @@ from rich.console import Console
 
 from semantoks.errors import ConfigError
 from semantoks.report.report import write_report
-from semantoks.tables import score_table
+from semantoks.tables import score_tables
 from semantoks.train.run import RunConfig
 from semantoks.train.screen import TrainingScreen
 from semantoks.train.trainer import Trainer
@@ -23,8 +23,8 @@ TEST_SITES = ("KKI", "PITT", "STANFORD", "YALE")
 TARGETS = ("diagnosis", "sex", "age")
 
 _SIZES: dict[str, tuple[str, dict[str, Any]]] = {
-    "default": ("small", {"optim": {"epochs": 60, "batch_size": 32}}),
-    "smallest": ("tiny", {"optim": {"epochs": 8, "batch_size": 32}}),
+    "default": ("small", {"optim": {"epochs": 60, "batch_size": 32}, "train": {"log_every": 6}}),
+    "smallest": ("tiny", {"optim": {"epochs": 8}, "train": {"log_every": 6}}),
 }
 
 
@@ -80,7 +80,7 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
     page = folder / "report.html"
     with _stage(console, "Write the report"):
         write_report(page, runs=[run], results=[folder / "result"], stores=[abide, stages])
-    console.print(score_table(result.scores))
+    console.print(score_tables(result.scores))
     console.print(f"Report: {page}")
 
 

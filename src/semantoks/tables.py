@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
+from rich.box import SIMPLE
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,26 +21,24 @@ def listing(facts: Mapping[str, object]) -> Table:
     return table
 
 
-def score_table(scores: pd.DataFrame) -> Table:
-    """Return the scores of a `ProbeResult`, one row per target and model, with 95 % intervals."""
-    metrics = list(dict.fromkeys(scores["metric"]))
-    table = Table(title="Scores with 95 % intervals over subjects")
-    for name in ("target", "model", *metrics):
-        table.add_column(name, justify="left" if name in ("target", "model") else "right")
+def score_tables(scores: pd.DataFrame) -> Group:
+    """Return one table per target of a `ProbeResult`: models, scores and 95 % intervals."""
+    tables = []
     for target, block in scores.groupby("target", sort=False):
+        n = block["n_subjects"].iloc[0]
+        title = f"{escape(str(target))}, {n} tested people, 95 % intervals over people"
+        table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1))
+        table.add_column("model", no_wrap=True)
+        for metric in dict.fromkeys(block["metric"]):
+            table.add_column(str(metric), justify="right", no_wrap=True)
         for model, rows in block.groupby("model", sort=False):
-            cells = {row["metric"]: _score(row) for _, row in rows.iterrows()}
-            table.add_row(
-                escape(str(target)), escape(str(model)), *(cells.get(m, "") for m in metrics)
+            cells = (
+                f"{v:.2f} [{low:.2f}, {high:.2f}]"
+                for v, low, high in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
             )
-        table.add_section()
-    return table
-
-
-def _score(row: pd.Series) -> str:
-    if pd.isna(row["ci_low"]):
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+            table.add_row(escape(str(model)), *(escape(cell) for cell in cells))
+        tables.append(table)
+    return Group(*tables)
 
 
 def key_table(keys: Iterable[Key]) -> Table:

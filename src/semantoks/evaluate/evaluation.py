@@ -33,6 +33,7 @@ from semantoks.evaluate.statistics import METRICS, estimate, resamples
 Kind = Literal["classification", "regression"]
 Features = NDArray[np.float32]
 
+#: The model that knows nothing: classes as frequent as each other, or the mean of those trained on.
 CHANCE = "chance"
 _SCORES, _DIFFERENCES, _PREDICTIONS, _META = (
     "scores.parquet",
@@ -184,14 +185,17 @@ def evaluate_probes(
         _folds(store.table.iloc[rows], y, kind, groups, n_folds, test_sites, seed)
         for rows, y, kind in labels
     ]
+    if CHANCE in models:
+        raise InputError("is taken by the model that knows nothing", field="models", value=CHANCE)
     features = {name: _features(store, model) for name, model in models.items()}
+    features[CHANCE] = np.zeros((len(store), 1), np.float32)  # no information, same path
     predictions = [
         _predict(store, target, label, folds, name, X, groups, seed)
         for target, label, folds in zip(chosen, labels, designs, strict=True)
         for name, X in features.items()
     ]
     table = pd.concat(predictions, ignore_index=True)
-    scores, differences = _scores(table, chosen, labels, list(models), against, seed, n_bootstrap)
+    scores, differences = _scores(table, chosen, labels, list(features), against, seed, n_bootstrap)
     design = {"groups": groups, "n_folds": n_folds, "test_sites": list(test_sites or [])}
     meta = _meta(store, chosen, labels, designs, models, table, design)
     meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "missing": missing}
@@ -373,9 +377,6 @@ def _scores(
                     gap = estimate(metric, y, predicted[model], samples, against=predicted[against])
                     row = {**base, "model": model, "against": against, "metric": name}
                     differences.append(row | vars(gap))
-            chance = _chance(name, values, y)
-            row = {**base, "model": CHANCE, "metric": name, "value": chance}
-            scores.append(row | {"ci_low": np.nan, "ci_high": np.nan, "n_subjects": len(y)})
     columns = ["target", "kind", "model", "against", "metric", "value", "ci_low", "ci_high"]
     return pd.DataFrame(scores), pd.DataFrame(differences, columns=columns)
 
@@ -388,15 +389,6 @@ def _arrays(
     if kind == "classification":
         return np.searchsorted(np.unique(values), part["truth"].to_numpy(str)), stacked
     return part["truth"].to_numpy(np.float64), stacked[:, 0]
-
-
-def _chance(metric: str, values: NDArray[Any], y: NDArray[Any]) -> float:
-    """Return what guessing scores: evenly over classes, or the mean of all."""
-    if metric == "balanced accuracy":
-        return 1.0 / len(np.unique(values))
-    if metric == "MAE":
-        return float(np.abs(y - y.mean()).mean())
-    return {"AUROC": 0.5, "Pearson r": 0.0, "R2": 0.0}[metric]
 
 
 def _meta(

@@ -104,9 +104,9 @@ def _image(picture: Picture) -> Markup:
 
 
 _MEANS_RUN_AGAINST = (
-    "With a site left out, whoever predicts the mean of the others predicts a little less where "
-    "the tested site is higher, and more where it is lower: knowing nothing gives a correlation "
-    "below zero here, not zero."
+    "Chance predicts the mean of those trained on. With a site left out, that mean is lower where "
+    "the tested site is higher, and the other way round: the correlation of knowing nothing is "
+    "below zero here."
 )
 
 
