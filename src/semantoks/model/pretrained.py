@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 from safetensors import SafetensorError, safe_open
@@ -157,21 +157,30 @@ def convert(source: str | Path, target: str | Path) -> Path:
         raise CheckpointError("exists already and is not overwritten", file=target)
     path = _locate(source)
     encoder, weights = read_authors(path) if path.is_file() else _read_all(path)
-    writing = target.with_name(f".writing-{target.name}")
     try:
-        writing.mkdir(parents=True)
-        if target.suffix == ".pth":
-            write_authors(writing / target.name, weights, encoder)
-            for made in sorted(writing.iterdir()):  # the map, if any, before the checkpoint
-                made.rename(target.with_name(made.name))
-        else:
-            save_model(writing, weights, encoder)
-            writing.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=".writing-") as name:
+            made = Path(name) / target.name
+            if target.suffix == ".pth":
+                write_authors(made, weights, encoder)
+            else:
+                made.mkdir()
+                save_model(made, weights, encoder)
+            _move_new(Path(name), target)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"could not be written ({error})", file=target) from error
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
     return target
+
+
+def _move_new(folder: Path, target: Path) -> None:
+    """Move what is in `folder` to beside `target`, the target last, over nothing."""
+    parts = sorted(folder.iterdir(), key=lambda part: part.name == target.name)
+    for part in parts:
+        if target.with_name(part.name).exists():
+            rule = "exists already and is not overwritten"
+            raise CheckpointError(rule, file=target.with_name(part.name))
+    for part in parts:
+        part.rename(target.with_name(part.name))
 
 
 def _locate(source: str | Path) -> Path:

@@ -1,0 +1,247 @@
+"""Models of ours: found, read, refused; the hub; converting folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+
+from semantoks.errors import CheckpointError, InputError
+from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.pretrained import convert, load_pretrained, save_model
+from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
+
+TINY = Path(__file__).parent / "golden" / "reference_tiny.pth"
+CONFIG = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patches=4)
+
+
+@pytest.fixture(scope="module")
+def method(parcellation, preprocessing) -> SelfDistillation:
+    encoder = Encoder.random(CONFIG, parcellation, preprocessing, seed=11)
+    method = SelfDistillation(encoder, ObjectiveConfig(projection_hidden=7, projection_width=5))
+    for parameter in method.teacher.parameters():
+        parameter.data.mul_(1.25)
+    return method
+
+
+@pytest.fixture
+def folder(tmp_path, method) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weights = {k: v for k, v in method.state_dict().items() if ".mask_head." not in k}
+    save_model(folder, weights, method.student.encoder)
+    return folder
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    header = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(header))
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_model_comes_back_as_it_was(folder, method, role):
+    encoder, original = load_pretrained(folder, role), getattr(method, role).encoder
+    assert encoder.config == CONFIG
+    assert encoder.parcellation == original.parcellation
+    assert encoder.parcellation.name == original.parcellation.name
+    assert encoder.preprocessing == original.preprocessing
+    state = original.state_dict()
+    assert encoder.state_dict().keys() == state.keys()
+    assert all(torch.equal(v, state[k]) for k, v in encoder.state_dict().items())
+    assert not encoder.training
+
+
+def test_loading_leaves_the_global_generator_alone(folder):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_pretrained(folder)
+    load_pretrained(TINY)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_an_unknown_role_is_refused(folder):
+    with pytest.raises(InputError, match=r"role = 'pupil': has to be one of"):
+        load_pretrained(folder, "pupil")
+
+
+# -- where a model may be --------------------------------------------------------------------------
+
+
+def test_a_run_stands_for_its_newest_checkpoint(tmp_path, folder):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    folder.rename(run / "checkpoints" / "step-00000010")
+    (run / "checkpoints" / "step-00000009").mkdir()
+    assert load_pretrained(run).config == CONFIG
+
+
+def test_a_folder_with_one_checkpoint_of_the_authors_is_a_model(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(TINY.read_bytes())
+    assert load_pretrained(tmp_path).config.width == 64
+    (tmp_path / "more.pth").write_bytes(TINY.read_bytes())
+    with pytest.raises(CheckpointError, match=r"nor a single \.pth"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_what_is_not_there_is_refused_without_asking_the_network(tmp_path, monkeypatch, as_text):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for source in ("runs/first", "nothing", "a/b/c", "../x/y", "own er/name"):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            load_pretrained(source if as_text else Path(source))
+    with pytest.raises(CheckpointError, match=r"is no model: it has neither config\.json"):
+        load_pretrained("runs" if as_text else Path("runs"))
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_pretrained(Path("owner/name"))  # a path is a path
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_a_hub_id_is_fetched(tmp_path, folder, monkeypatch, theirs):
+    asked = []
+    snapshot = tmp_path / "snapshot"
+    if theirs:
+        snapshot.mkdir()
+        (snapshot / "published.pth").write_bytes(TINY.read_bytes())
+    else:
+        folder.rename(snapshot)
+
+    def download(repository: str, *, allow_patterns: list[str]) -> str:
+        asked.append(repository)
+        assert {"model.safetensors", "*.pth", "*.npz"} <= set(allow_patterns)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert load_pretrained("some-lab/brain.v2").config.width == (64 if theirs else 16)
+    assert asked == ["some-lab/brain.v2"]
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error_of_ours(tmp_path, monkeypatch):
+    def download(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("outgoing traffic has been disabled\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    message = r"'owner/name': is no file or folder here.*\(outgoing traffic has been disabled\)"
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained("owner/name")
+
+
+def test_offline_means_offline(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="could not be fetched from the Hugging Face hub"):
+        load_pretrained("no-such-owner/no-such-name")
+
+
+# -- refusing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", "{", r"config\.json: is damaged"),
+        ("config.json", "{}", r"config\.json: is damaged \('format'\)"),
+        ("config.json", "[1]", r"config\.json: is damaged"),
+        ("rois.tsv", "label\tnetwork\nA\tVis\n", r"rois\.tsv: hash: does not list the ROIs"),
+        ("rois.tsv", "label\n", r"config\.json: is damaged: .*has no column 'network'"),
+        ("model.safetensors", "", r"model\.safetensors: is missing or truncated"),
+        ("model.safetensors", "no weights", r"model\.safetensors: is missing or truncated"),
+    ],
+)
+def test_damaged_parts_are_named(folder, name, text, message):
+    (folder / name).write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained(folder)
+
+
+def test_truncated_and_missing_weights_are_refused(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="is missing or truncated"):
+        load_pretrained(folder)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="is missing or truncated"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, r"format = 2: was written by a newer version.*Upgrade semantoks"),
+        ({"encoder": {"widht": 16}}, r"unknown key widht"),
+        ({"encoder": {"width": 24, "depth": 1}}, r"multiple of head_width"),
+        (
+            {"encoder": {"width": 24, "head_width": 8, "depth": 1}},
+            r"mask_token has the shape \(16,\), not \(24,\)",
+        ),
+        ({"parcellation": {}}, r"is damaged"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(folder, changes, message):
+    rewrite(folder, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("teacher.encoder.cls_token"), r"header: cls_token is missing"),
+        (lambda w: w.update({"teacher.encoder.x": torch.ones(2)}), r"x is not known"),
+        (lambda w: w["teacher.encoder.cls_token"].fill_(torch.inf), r"cls_token: holds NaN or inf"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(folder, change, message):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained(folder)
+    assert load_pretrained(folder, "student").config == CONFIG, "only what is asked for is read"
+
+
+# -- converting ------------------------------------------------------------------------------------
+
+
+def test_convert_copies_a_folder_whole(folder, tmp_path):
+    made = convert(folder, tmp_path / "new" / "copy")
+    one, two = (load_file(f / "model.safetensors") for f in (folder, made))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert sorted(p.name for p in made.parent.iterdir()) == ["copy"]
+
+
+@pytest.mark.parametrize("name", ["there.pth", "there"])
+def test_convert_overwrites_nothing(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(CheckpointError, match="exists already and is not overwritten"):
+        convert(TINY, tmp_path / name)
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_convert_names_a_missing_head_and_leaves_nothing(folder, tmp_path):
+    weights = load_file(folder / "model.safetensors")
+    kept = {k: v for k, v in weights.items() if ".head." not in k}
+    save_file(kept, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"head\.hidden\.weight is missing"):
+        convert(folder, tmp_path / "copy")
+    assert sorted(tmp_path.iterdir()) == [folder]
+
+
+def test_convert_says_when_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("file/theirs.pth", "file/ours"):
+        with pytest.raises(CheckpointError, match="could not be written"):
+            convert(TINY, tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
