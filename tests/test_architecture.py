@@ -32,6 +32,7 @@ ORDER = [
     "evaluate",
     "report",
     "workflow",
+    "studies",
     "demo",
     "cli",
     "__main__",

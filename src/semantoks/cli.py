@@ -203,6 +203,88 @@ def probe(
 
 
 @app.command()
+def ablate(
+    configs: Annotated[
+        list[Path], typer.Argument(help="YAML files of runs; the first is the reference.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study.")],
+    target: Annotated[list[str], typer.Option(help="Column, or column:kind, to predict.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key.sub=value for all runs.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    groups: Annotated[Groups, typer.Option(help="What stays together in one fold.")] = (
+        Groups.subject
+    ),
+    test_site: Annotated[
+        list[str] | None, typer.Option(help="Tested, and left out of every pretraining.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
+) -> None:
+    """Pretrain a list of configurations and compare their probes with the first one's."""
+    from semantoks.studies import Probing, ablate, ablation_table
+
+    console = _console()
+    changes = [*(set_ or ()), *([f"data.store={store}"] if store else ())]
+    probing = Probing(
+        targets=tuple(target),
+        groups=groups.value,
+        test_sites=tuple(test_site or ()),
+        seed=seed,
+    )
+    result = ablate(configs, out, probing, overrides=changes, say=console.print)
+    table = ablation_table(result)
+    (out / "ablations.md").write_text(table, encoding="utf-8")
+    typer.echo(table)
+
+
+@app.command()
+def scale(
+    out: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    n_subjects: Annotated[list[int], typer.Option(help="People in pretraining; repeat it.")],
+    target: Annotated[list[str], typer.Option(help="Column, or column:kind, to predict.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of the run.")] = None,
+    preset: Annotated[Preset | None, typer.Option(help="Size of the model.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key.sub=value.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    groups: Annotated[Groups, typer.Option(help="What stays together in one fold.")] = (
+        Groups.subject
+    ),
+    test_site: Annotated[
+        list[str] | None, typer.Option(help="Tested, and left out of every pretraining.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
+) -> None:
+    """Pretrain on more and more people; fit a power law to the probes' scores."""
+    from semantoks.studies import Probing, scale
+    from semantoks.train.run import RunConfig
+
+    console = _console()
+    changes = [*(set_ or ()), *([f"data.store={store}"] if store else ())]
+    resolved = RunConfig.load(config, changes, preset=preset.value if preset else None)
+    probing = Probing(
+        targets=tuple(target),
+        groups=groups.value,
+        test_sites=tuple(test_site or ()),
+        seed=seed,
+    )
+    _, fits = scale(resolved, n_subjects, out, probing, say=console.print)
+    console.print(fits.to_string(index=False))
+    console.print(f"Figure: {out / 'scaling.png'}")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A model of ours, or the authors' .pth.")],
+    target: Annotated[Path, typer.Argument(help="New: a .pth is theirs, a folder is ours.")],
+) -> None:
+    """Convert weights between our folders and the authors' checkpoints, exactly."""
+    from semantoks.model.pretrained import convert
+
+    _console().print(f"Written: {convert(source, target)}")
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(help="New HTML file.")],
     run: Annotated[list[Path] | None, typer.Option(help="Folder of a run.")] = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
-from rich.box import SIMPLE
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -27,7 +26,8 @@ def score_tables(scores: pd.DataFrame) -> Group:
     for target, block in scores.groupby("target", sort=False):
         n = block["n_subjects"].iloc[0]
         title = f"{escape(str(target))}, {n} tested people, 95 % intervals over people"
-        table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1))
+        table = Table(title=f"\n{title}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.pad_edge = False
         table.add_column("model", no_wrap=True)
         for metric in dict.fromkeys(block["metric"]):
             table.add_column(str(metric), justify="right", no_wrap=True)

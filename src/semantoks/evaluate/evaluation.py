@@ -84,6 +84,32 @@ class ProbeResult:
     predictions: pd.DataFrame
     meta: dict[str, Any]
 
+    def arrays(
+        self, target: str, models: Sequence[str]
+    ) -> tuple[NDArray[Any], list[NDArray[np.float64]]]:
+        """Return truth and predictions of one target, people in the same order for all models.
+
+        Parameters
+        ----------
+        target : str
+        models : sequence of str
+
+        Returns
+        -------
+        y : array of shape (n_subjects,)
+            Codes of the classes, or values.
+        predicted : list of arrays of shape (n_subjects, n_classes) or (n_subjects,)
+            One per model.
+        """
+        facts = self.meta["targets"][target]
+        of_target = self.predictions[self.predictions["target"] == target]
+        parts = [of_target[of_target["model"] == model] for model in models]
+        stacked = [np.stack(part["scores"].to_list()) for part in parts]
+        truth = parts[0]["truth"]
+        if facts["kind"] == "classification":
+            return np.searchsorted(facts["classes"], truth.to_numpy(str)), stacked
+        return truth.to_numpy(np.float64), [s[:, 0] for s in stacked]
+
     def save(self, folder: str | Path) -> None:
         """Write the result into a new folder.
 

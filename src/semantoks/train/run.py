@@ -25,6 +25,12 @@ class DataConfig:
     """Folder of the recording store."""
     exclude_sites: tuple[str, ...] = ()
     """Sites left out of pretraining, so that they can be test sites."""
+    n_subjects: int | None = None
+    """Pretrain on so many subjects, drawn by `seed`, smaller numbers within larger; null: all."""
+
+    def __post_init__(self) -> None:
+        if self.n_subjects is not None and self.n_subjects < 2:
+            raise ConfigError("must be at least 2", field="data.n_subjects", value=self.n_subjects)
 
 
 @dataclass(frozen=True, kw_only=True)

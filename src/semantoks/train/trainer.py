@@ -34,7 +34,7 @@ from semantoks.objectives.distillation import Losses, SelfDistillation
 from semantoks.objectives.terms import effective_rank, mean_cosine
 from semantoks.train import schedules
 from semantoks.train.checkpoint import load_checkpoint, save_checkpoint
-from semantoks.train.run import DataConfig, RunConfig
+from semantoks.train.run import RunConfig
 from semantoks.views.loader import ViewLoader
 
 Metrics = dict[str, float]
@@ -82,7 +82,7 @@ class Trainer:
         self.config, self.run = config, Path(run)
         self._reporter = reporter
         self._device = pick_device(config.train.device)
-        store = training_recordings(config.data)
+        store = training_recordings(config)
         _check_run_folder(self.run, config, resume)
 
         with torch.random.fork_rng(devices=[]):
@@ -284,35 +284,46 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def training_recordings(config: DataConfig) -> RecordingStore:
-    """Open the store and leave out the sites that pretraining must not see.
+def training_recordings(config: RunConfig) -> RecordingStore:
+    """Open the store and keep what pretraining may see.
 
     Raises
     ------
     ConfigError
-        If no store is named or a site to leave out is not in it.
+        If no store is named, a site to leave out is not in it, or it has too few subjects.
     """
-    if not config.store:
+    data = config.data
+    if not data.store:
         raise ConfigError(
             "names no recording store",
             field="data.store",
-            value=config.store,
+            value=data.store,
             fix="Make one with `semantoks prepare`, then give data.store=FOLDER",
         )
-    store = RecordingStore(config.store)
-    if not config.exclude_sites:
+    store = RecordingStore(data.store)
+    if data.exclude_sites:
+        sites = store.table["site"]
+        known = {str(s) for s in sites.dropna()}
+        for site in data.exclude_sites:
+            if site not in known:
+                raise ConfigError(
+                    f"is no site of {data.store}",
+                    field="data.exclude_sites",
+                    value=site,
+                    fix=nearest(site, known),
+                )
+        store = store.select(~sites.isin(data.exclude_sites).to_numpy(bool))
+    if data.n_subjects is None:
         return store
-    sites = store.table["site"]
-    known = {str(s) for s in sites.dropna()}
-    for site in config.exclude_sites:
-        if site not in known:
-            raise ConfigError(
-                f"is no site of {config.store}",
-                field="data.exclude_sites",
-                value=site,
-                fix=nearest(site, known),
-            )
-    return store.select(~sites.isin(config.exclude_sites).to_numpy(bool))
+    subjects = np.unique(store.table["subject"].to_numpy(str))
+    if data.n_subjects > len(subjects):
+        raise ConfigError(
+            f"there are only {len(subjects)} subjects to pretrain on",
+            field="data.n_subjects",
+            value=data.n_subjects,
+        )
+    drawn = np.random.default_rng(config.seed).permutation(subjects)[: data.n_subjects]
+    return store.select(np.isin(store.table["subject"].to_numpy(str), drawn))
 
 
 def _record(store: RecordingStore, config: RunConfig) -> dict[str, Any]:
