@@ -35,6 +35,8 @@ from semantoks.model.transformer import Block, sincos_positions
 
 Granularity = Literal["networks", "one", "rois"]
 
+_BRANCHES: tuple[Branch, ...] = (DenseBranch(), StructuredBranch())
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -58,7 +60,7 @@ class EncoderConfig:
     """Patches per view P; a view has patch_length * n_patches time points."""
     granularity: Granularity = "networks"
     """What one token stands for: a functional network, the whole brain ("one"), or one ROI."""
-    branches: tuple[Branch, ...] = (DenseBranch(), StructuredBranch())
+    branches: tuple[Branch, ...] = _BRANCHES
     """Parallel branches of the tokenizer, concatenated in this order (not for "rois")."""
     pooling: Pooling = "mean"
     """Pooling over the time points of a patch: mean, max or attention (not for "rois")."""
@@ -77,8 +79,16 @@ class EncoderConfig:
             )
         if not 0.0 <= self.drop_path < 1.0:
             raise ConfigError("must lie in [0, 1)", field="encoder.drop_path", value=self.drop_path)
+        if self.mlp_ratio <= 0:
+            raise ConfigError("must be positive", field="encoder.mlp_ratio", value=self.mlp_ratio)
         if not self.branches:
             raise ConfigError("needs at least one branch", field="encoder.branches")
+        if self.granularity == "rois" and (self.branches, self.pooling) != (_BRANCHES, "mean"):
+            raise ConfigError(
+                "have no effect with one token per ROI, which is a single linear map",
+                field="encoder.branches, encoder.pooling",
+                fix="Leave them out, or choose another encoder.granularity",
+            )
         _ = self.branch_widths
 
     @property

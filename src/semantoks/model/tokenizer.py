@@ -11,16 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Discriminator
 from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
 from semantoks.model.longconv import StructuredConv
 
 Pooling = Literal["mean", "max", "attention"]
+
+
+def _check_positive(branch: Branch, *names: str) -> None:
+    for name in names:
+        value = getattr(branch, name)
+        if value is not None and value <= 0:
+            raise ConfigError("must be positive", field=f"encoder.branches.{name}", value=value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,9 @@ class DenseBranch:
     dilation: int = 1
     """Distance between the kernel's taps, time points; above 1 the branch is dilated."""
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "width", "kernel_length", "dilation")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeparableBranch:
@@ -47,6 +58,9 @@ class SeparableBranch:
     """Kernel length, time points."""
     dilation: int = 1
     """Distance between the kernel's taps, time points."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "width", "kernel_length", "dilation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +79,12 @@ class StructuredBranch:
     decay_max: float = 2.0
     """Decay of the last ROI's kernel; linear in between."""
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "width", "n_scales", "base_length", "decay_min", "decay_max")
 
-Branch = DenseBranch | SeparableBranch | StructuredBranch
+
+# Told apart by `kind`, so that an error is about the branch that was meant.
+Branch = Annotated[DenseBranch | SeparableBranch | StructuredBranch, Discriminator("kind")]
 
 
 def branch_widths(branches: Sequence[Branch], width: int) -> list[int]:

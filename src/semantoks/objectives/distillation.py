@@ -121,7 +121,13 @@ class SelfDistillation(nn.Module):
         super().__init__()
         self.config = config
         self.student = ProjectedEncoder(encoder, config)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> SelfDistillation:
+        """Set the student's mode; the teacher is always in evaluation mode (no drop path)."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
 
     def forward(self, batch: ViewBatch, network_weight: float) -> Losses:
         """Compute the loss of one step.
@@ -169,6 +175,8 @@ class SelfDistillation(nn.Module):
                 target = self.teacher.mask_head(teacher.tokens)
             mask = masked_agreement(self.student.mask_head(student.tokens), target, hidden)
         total = config.cls_weight * cls + network_weight * network + config.mask_weight * mask
+        if not total.requires_grad:  # no term has a weight on this step: a gradient of zero
+            total = total + 0.0 * student.cls.sum()
         return Losses(total, cls, network, mask, teacher.cls[:n_recordings])
 
     @torch.no_grad()
