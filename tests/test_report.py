@@ -112,7 +112,7 @@ def test_the_page_says_what_was_found_and_seen(material):
         "to connectivity",
     ):
         assert part in text, part
-    assert re.search(r"(Above|Below|Not told apart from) connectivity", text)
+    assert re.search(r"(Above|Below|Not told apart from) random weights", text)
 
 
 def test_a_page_of_stores_alone(store_path, tmp_path):

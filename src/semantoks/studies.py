@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import ProbeResult, evaluate_probes
+from semantoks.evaluate.evaluation import RANDOM, ProbeResult, evaluate_probes
 from semantoks.evaluate.statistics import LOWER_IS_BETTER, METRICS, resamples
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.plots import PALETTE
 from semantoks.train.run import RunConfig
 from semantoks.train.trainer import CONFIG, Trainer, training_recordings
-from semantoks.workflow import RANDOM, parse_target
+from semantoks.workflow import parse_target
 
 Say = Callable[[str], None]
 
@@ -180,7 +180,7 @@ def _compare(runs: Mapping[str, Path], out: Path, probing: Probing, store: str) 
         [parse_target(target) for target in probing.targets],
         groups=probing.groups,
         test_sites=probing.test_sites or None,
-        against=reference,
+        against=(reference,),
         seed=probing.seed,
     )
     result.save(out / "result")

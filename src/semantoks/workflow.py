@@ -19,13 +19,18 @@ from semantoks.datasets import DATASETS
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.baselines import ConnectivityBaseline
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import ProbeResult, Target, evaluate_probes
+from semantoks.evaluate.evaluation import (
+    CONNECTIVITY,
+    RANDOM,
+    ProbeResult,
+    Target,
+    evaluate_probes,
+)
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.trainer import CONFIG, METRICS, pick_device
 
-RANDOM, CONNECTIVITY = "random weights", "connectivity"
 _SUFFIXES = (".parquet", ".csv", ".tsv")
 
 

@@ -35,6 +35,8 @@ Features = NDArray[np.float32]
 
 #: The model that knows nothing: classes as frequent as each other, or the mean of those trained on.
 CHANCE = "chance"
+#: What every model has to beat: functional connectivity, and its own architecture untrained.
+CONTROLS = CONNECTIVITY, RANDOM = "connectivity", "random weights"
 _SCORES, _DIFFERENCES, _PREDICTIONS, _META = (
     "scores.parquet",
     "differences.parquet",
@@ -162,7 +164,7 @@ def evaluate_probes(
     n_folds: int = 5,
     test_sites: Sequence[str] | None = None,
     missing: Literal["refuse", "drop"] = "refuse",
-    against: str = "connectivity",
+    against: Sequence[str] = CONTROLS,
     seed: int = 0,
     n_bootstrap: int = 1000,
 ) -> ProbeResult:
@@ -183,8 +185,9 @@ def evaluate_probes(
         With ``groups="site"``: only these sites are tested, the others always trained on.
     missing : {"refuse", "drop"}
         What to do where a recording has no value of the target.
-    against : str
-        Model whose scores are subtracted from those of all others.
+    against : sequence of str
+        Models whose scores are subtracted from those of all others; names not in `models` are
+        passed over.
     seed : int
         Seed of folds and bootstrap.
     n_bootstrap : int
@@ -379,7 +382,7 @@ def _scores(
     targets: Sequence[Target],
     labels: Sequence[_Labels],
     models: Sequence[str],
-    against: str,
+    against: Sequence[str],
     seed: int,
     n_bootstrap: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -399,10 +402,13 @@ def _scores(
                 found = estimate(metric, y, predicted[model], samples)
                 row = {**base, "model": model, "metric": name, **vars(found)}
                 scores.append(row | {"n_subjects": len(y)})
-                if against in models and model != against:
-                    gap = estimate(metric, y, predicted[model], samples, against=predicted[against])
-                    row = {**base, "model": model, "against": against, "metric": name}
-                    differences.append(row | vars(gap))
+                for other in against:
+                    if other in models and other != model:
+                        gap = estimate(
+                            metric, y, predicted[model], samples, against=predicted[other]
+                        )
+                        row = {**base, "model": model, "against": other, "metric": name}
+                        differences.append(row | vars(gap))
     columns = ["target", "kind", "model", "against", "metric", "value", "ci_low", "ci_high"]
     return pd.DataFrame(scores), pd.DataFrame(differences, columns=columns)
 

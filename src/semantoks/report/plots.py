@@ -38,7 +38,7 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
     for (column, label), color in zip(names.items(), PALETTE, strict=False):
         # A term that a step does not compute is logged as zero: leave it out of its curve.
         shown = metrics[metrics[column] != 0]
-        loss.plot(shown["epoch"], shown[column], color=color, label=label, lw=1.4)
+        loss.plot(shown["epoch"], shown[column], ".-", ms=3, color=color, label=label, lw=1.2)
     loss.set_title("loss terms (before their weights)", fontsize=9)
     loss.legend(fontsize=7, frameon=False)
     rate.plot(metrics["epoch"], metrics["lr"], color=PALETTE[0], lw=1.4)
@@ -128,9 +128,9 @@ def embedding_map(
     colorings : mapping of str to Series of length n
         Text is coloured by value, numbers by a colour bar; unknown values are grey.
     """
-    n_columns = min(len(colorings), 3)
+    n_columns = 2 if len(colorings) in (2, 4) else min(len(colorings), 3)
     n_rows = -(-len(colorings) // n_columns)
-    figure = Figure(figsize=(3.2 * n_columns, 3.0 * n_rows), layout="constrained")
+    figure = Figure(figsize=(3.2 * n_columns, 3.3 * n_rows), layout="constrained")
     for i, (name, values) in enumerate(colorings.items()):
         axes = _axes(figure, n_rows, n_columns, i + 1)
         axes.set_title(name, fontsize=9)
@@ -157,7 +157,15 @@ def _scatter(axes: Axes, points: NDArray[np.floating], values: pd.Series) -> Non
         mine = (values.astype(str) == kind).to_numpy() & ~unknown
         axes.scatter(*points[mine].T, color=color, label=_short(kind), **style)
     if len(kinds) <= 12:
-        axes.legend(fontsize=6.5, frameon=False, markerscale=1.2, handletextpad=0.1)
+        axes.legend(
+            fontsize=7,
+            frameon=False,
+            handletextpad=0.1,
+            columnspacing=0.8,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.08),
+            ncols=4,
+        )
 
 
 def _short(text: str) -> str:

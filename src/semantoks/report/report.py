@@ -142,7 +142,10 @@ def _target_block(result: ProbeResult, target: str) -> dict[str, Any]:
             plots.score_intervals(models, float(chance.iloc[0]) if len(chance) else None),
             f"{first} of {target} per model, with 95 % intervals",
         ),
-        "verdict": _verdict(gaps[gaps["metric"] == first], str(first)),
+        "verdicts": [
+            _verdict(rows, str(first))
+            for _, rows in gaps[gaps["metric"] == first].groupby("against", sort=False)
+        ],
         "caution": _MEANS_RUN_AGAINST
         if facts["kind"] == "regression" and result.meta["design"]["groups"] == "site"
         else "",
@@ -152,19 +155,13 @@ def _target_block(result: ProbeResult, target: str) -> dict[str, Any]:
 def _score_row(model: object, rows: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, Any]:
     cells = {}
     for row in rows.to_dict("records"):
-        gap = gaps[(gaps["model"] == model) & (gaps["metric"] == row["metric"])]
-        cells[row["metric"]] = {
-            **row,
-            "has_interval": bool(pd.notna(row["ci_low"])),
-            "gap": gap.iloc[0].to_dict() if len(gap) else None,
-        }
+        mine = gaps[(gaps["model"] == model) & (gaps["metric"] == row["metric"])]
+        cells[row["metric"]] = {**row, "gaps": mine.to_dict("records")}
     return {"model": model, "cells": cells}
 
 
 def _verdict(gaps: pd.DataFrame, metric: str) -> str:
-    """Say how the models compare with connectivity, by the paired intervals alone."""
-    if not len(gaps):
-        return ""
+    """Say how the models compare with one of them, by the paired intervals alone."""
     against = gaps["against"].iloc[0]
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     low, high = (sign * gaps[c] for c in ("ci_low", "ci_high"))
