@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,13 +11,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.inputs import Signals, signal_list
+from semantoks.evaluate.crops import cut, sources
+from semantoks.evaluate.inputs import Signals
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.views.crops import evenly_spaced_starts
-from semantoks.views.loader import missing_networks
 
 
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -100,78 +98,16 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             recording is shorter than one patch.
         """
         check_is_fitted(self)
-        config = self.encoder_.config
+        view_length = self.encoder_.config.view_length
         rows = []
-        for name, signal, absent in self._recordings(X):
-            if len(signal) < config.patch_length:
-                raise InputError(
-                    f"is shorter than one patch of {config.patch_length} time points at a TR of "
-                    f"{self.encoder_.preprocessing.tr:g} s",
-                    file=name,
-                    field="length",
-                    value=len(signal),
-                    fix="Leave the recording out",
-                )
-            views, mask = self._crops(signal, absent)
-            out = self.encoder_(views, mask)
+        for source in sources(self.encoder_, X, self.tr):
+            starts = evenly_spaced_starts(len(source.signal), view_length, self.n_crops)
+            views, missing = cut(self.encoder_, source, starts)
+            mask = missing.to(self.device) if missing.any() else None
+            out = self.encoder_(views.to(self.device), mask)
             crops = out.cls if self.features == "cls" else out.cls_avg
             rows.append(crops.mean(dim=0).float().cpu().numpy())
         return np.stack(rows)
-
-    def _crops(
-        self, signal: NDArray[np.float32], absent: NDArray[np.bool_]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the crops of one recording (K, C, T) and which of their tokens have no data."""
-        config = self.encoder_.config
-        starts = evenly_spaced_starts(len(signal), config.view_length, self.n_crops)
-        short = max(config.view_length - len(signal), 0)
-        padded = np.pad(signal, ((0, short), (0, 0)))
-        views = np.stack([padded[s : s + config.view_length].T for s in starts])
-        empty = np.arange(config.n_patches) * config.patch_length >= len(signal)
-        mask = np.broadcast_to(
-            absent[:, None] | empty, (len(starts), len(absent), config.n_patches)
-        )
-        tensor = torch.from_numpy(np.ascontiguousarray(views, np.float32)).to(self.device)
-        if not mask.any():
-            return tensor, None
-        return tensor, torch.from_numpy(mask.copy()).to(self.device)
-
-    def _recordings(
-        self, X: Signals
-    ) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.bool_]]]:
-        """Yield name, preprocessed signal and networks without data of every recording."""
-        encoder = self.encoder_
-        if isinstance(X, RecordingStore):
-            columns = self._fitting_columns(X)
-            absent = missing_networks(X, encoder.network_rois, encoder.parcellation.labels)
-            for i in range(len(X)):
-                yield str(X.table["id"].iloc[i]), X.signal(i)[:, columns], absent[i]
-            return
-        if self.tr is None:
-            raise InputError(
-                "the TR of signals given as arrays is not stated",
-                field="tr",
-                value=None,
-                fix="Give Embedder(..., tr=seconds)",
-            )
-        none = np.zeros(encoder.n_networks, dtype=bool)
-        for i, x in enumerate(signal_list(X, len(encoder.parcellation))):
-            yield f"X[{i}]", encoder.preprocessing.apply(x, self.tr, f"X[{i}]"), none
-
-    def _fitting_columns(self, store: RecordingStore) -> NDArray[np.intp]:
-        """Return the columns of the store in the encoder's order of ROIs."""
-        encoder = self.encoder_
-        columns = encoder.parcellation.columns_of(store.parcellation.labels, source=store.path)
-        if store.preprocessing != encoder.preprocessing:
-            raise InputError(
-                f"was preprocessed in another way than the encoder's training data, "
-                f"{encoder.preprocessing}",
-                file=store.path,
-                field="preprocessing",
-                value=store.preprocessing,
-                fix="Prepare the recordings again with the encoder's settings",
-            )
-        return columns
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
         """Return ``e0000``, ``e0001``, ..."""
