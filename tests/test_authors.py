@@ -17,6 +17,8 @@ import yaml
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError
+from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.evaluation import evaluate_probes
 from semantoks.model.authors import authors_name, read_authors, to_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import convert, load_pretrained, save_model
@@ -25,6 +27,7 @@ from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "reference_tiny.pth"
+SMALL_FILE = Path(__file__).parents[2] / "shared" / "golden" / "reference_small.pth"
 NAME = "teacher_encoder.network_tokenizers.schaefer400.3.branches.1.slconv.D"
 
 
@@ -183,6 +186,19 @@ def test_17_networks_are_known_by_the_config(tmp_path):
     assert encoder.parcellation == Parcellation.load("semantoks457-17n")
     assert encoder.n_networks == 19
     assert sorted(tmp_path.iterdir()) == [source, file], "a published map is not written again"
+
+
+def test_a_probe_says_that_nobody_knows_whom_the_weights_have_seen(
+    store, parcellation, preprocessing
+):
+    config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+    encoder.pretraining = load_pretrained(TINY).pretraining
+    result = evaluate_probes(store, {"m": Embedder(encoder)}, ["sex"], n_folds=3, n_bootstrap=50)
+    seen = result.meta["models"]["m"]
+    assert seen["pretrained"]
+    assert seen["n_test_subjects_seen"] is None, "unknown is not zero"
+    assert seen["test_sites_seen"] is None
 
 
 # -- refusing --------------------------------------------------------------------------------------
@@ -346,10 +362,8 @@ def test_every_name_and_shape_of_theirs_is_written():
 def test_theirs_to_ours_to_theirs_is_exact(tmp_path):
     convert(TINY, tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "theirs.pth")
-    before, after = (
-        content()["model_state_dict"],
-        content(tmp_path / "theirs.pth")["model_state_dict"],
-    )
+    before = content()["model_state_dict"]
+    after = content(tmp_path / "theirs.pth")["model_state_dict"]
     assert len(after) == 786
     assert before.keys() < after.keys()
     for name, tensor in before.items():
@@ -361,7 +375,30 @@ def test_theirs_to_ours_to_theirs_is_exact(tmp_path):
         assert all(torch.equal(after[k], after[k.replace("_mask", "")]) for k in shared)
     unused = {k: v for k, v in after.items() if k not in before and "_mask_predictor" not in k}
     assert len(unused) == 472
-    assert not any(v.any() for k, v in unused.items() if "initialized" not in k)
+    assert not any(v.any() for k, v in unused.items())
+
+
+@pytest.mark.skipif(
+    not SMALL_FILE.exists(), reason="reference_small.pth is not beside this checkout"
+)
+def test_a_whole_file_of_theirs_comes_back(tmp_path):
+    """With its optimiser, unused entries and second names, as they publish it."""
+    convert(SMALL_FILE, tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs.pth")
+    before, after = content(SMALL_FILE), content(tmp_path / "theirs.pth")
+    assert before.keys() <= after.keys()
+    one, two = before["model_state_dict"], after["model_state_dict"]
+    assert len(one) == 838
+    assert {k: (v.shape, v.dtype) for k, v in one.items()} == {
+        k: (v.shape, v.dtype) for k, v in two.items()
+    }
+    differ = [k for k in one if not torch.equal(one[k], two[k])]
+    unused = ("tian3", "buckner7", "inter_network_transformer.norm")
+    assert all(any(part in name for part in unused) for name in differ)
+    model = before["config"]["model"]
+    assert model | after["config"]["model"] == model
+    data = before["config"]["data"]
+    assert data | after["config"]["data"] == data, "what is stated is what they state"
 
 
 def test_ours_to_theirs_to_ours_is_exact(tmp_path):
