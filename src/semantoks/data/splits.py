@@ -140,3 +140,52 @@ def _check_counts(subjects: NDArray[np.str_], labels: ArrayLike | None, n_folds:
             value=n_folds,
             fix=f"Use at most {per_class.min()} folds, or merge or leave out the class",
         )
+
+
+def three_parts(
+    subjects: ArrayLike,
+    labels: ArrayLike | None,
+    shares: tuple[float, float, float],
+    *,
+    seed: int,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Divide subjects at random into training, validation and test, classes spread evenly.
+
+    Parameters
+    ----------
+    subjects : array of shape (n_rows,)
+    labels : array of shape (n_rows,), optional
+        One class per subject.
+    shares : (float, float, float)
+        Shares of the subjects; they sum to 1.
+    seed : int
+
+    Returns
+    -------
+    train, validation, test : int arrays
+        Rows, sorted.
+
+    Raises
+    ------
+    InputError
+        If the shares are not three positive numbers that sum to 1, or a part would miss a class.
+    """
+    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise InputError("have to be positive and sum to 1", field="shares", value=shares)
+    who, first, row_of = np.unique(np.asarray(subjects), return_index=True, return_inverse=True)
+    strata = np.zeros(len(who), int) if labels is None else np.asarray(labels)[first]
+    part = np.empty(len(who), int)
+    rng = np.random.default_rng(seed)
+    edges = np.cumsum(shares)[:2]
+    for value in np.unique(strata):
+        members = rng.permutation(np.flatnonzero(strata == value))
+        cuts = np.rint(edges * len(members)).astype(int)
+        if min(cuts[0], cuts[1] - cuts[0], len(members) - cuts[1]) < 1:
+            raise InputError(
+                f"{value!s} has {len(members)} subjects, too few for three parts",
+                field="labels",
+                fix="Leave the class out, or use folds",
+            )
+        part[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
+    rows = part[row_of]
+    return np.flatnonzero(rows == 0), np.flatnonzero(rows == 1), np.flatnonzero(rows == 2)

@@ -76,7 +76,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.encoder_ = encoder.eval().to(self.device)
         return self
 
-    @torch.inference_mode()
     def transform(self, X: Signals) -> NDArray[np.float32]:
         """Embed.
 
@@ -97,6 +96,21 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             If the ROIs, the TR or the preprocessing do not fit, a signal holds NaN, or a
             recording is shorter than one patch.
         """
+        return np.stack([crops.mean(axis=0) for crops in self.crop_features(X)])
+
+    @torch.inference_mode()
+    def crop_features(self, X: Signals) -> list[NDArray[np.float32]]:
+        """Embed every crop on its own.
+
+        Parameters
+        ----------
+        X : as in `transform`
+
+        Returns
+        -------
+        list of ndarray of float32, shape (n_crops, 2 D) or (n_crops, D)
+            One per recording; a recording with no room for `n_crops` has fewer.
+        """
         check_is_fitted(self)
         view_length = self.encoder_.config.view_length
         rows = []
@@ -106,8 +120,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             mask = missing.to(self.device) if missing.any() else None
             out = self.encoder_(views.to(self.device), mask)
             crops = out.cls if self.features == "cls" else out.cls_avg
-            rows.append(crops.mean(dim=0).float().cpu().numpy())
-        return np.stack(rows)
+            rows.append(crops.float().cpu().numpy())
+        return rows
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
         """Return ``e0000``, ``e0001``, ..."""

@@ -209,7 +209,7 @@ def evaluate_probes(
     if not models or not targets:
         raise InputError("there is nothing to evaluate", field="models, targets")
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
-    labels = [_labels(store, target, missing) for target in chosen]
+    labels = [target_values(store, target, missing) for target in chosen]
     designs = [
         _folds(store.table.iloc[rows], y, kind, groups, n_folds, test_sites, seed)
         for rows, y, kind in labels
@@ -231,11 +231,23 @@ def evaluate_probes(
     return ProbeResult(scores, differences, table, meta)
 
 
-_Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
+Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
 
 
-def _labels(store: RecordingStore, target: Target, missing: str) -> _Labels:
-    """Return the rows that have a value of the target, the values, and the kind."""
+def target_values(store: RecordingStore, target: Target, missing: str) -> Labels:
+    """Return the rows that have a value of the target, the values, and the kind.
+
+    Parameters
+    ----------
+    store : RecordingStore
+    target : Target
+    missing : {"refuse", "drop"}
+
+    Raises
+    ------
+    InputError
+        If the column is unknown, values are missing, contradict each other, or are of one class.
+    """
     table = store.table
     where: dict[str, Any] = {"file": store.path, "field": target.column}
     if target.column not in table.columns:
@@ -331,7 +343,7 @@ def _features(store: RecordingStore, model: Any) -> Features:
 def _predict(
     store: RecordingStore,
     target: Target,
-    label: _Labels,
+    label: Labels,
     folds: Sequence[Fold],
     model: str,
     X: Features,
@@ -380,7 +392,7 @@ def _predict(
 def _scores(
     table: pd.DataFrame,
     targets: Sequence[Target],
-    labels: Sequence[_Labels],
+    labels: Sequence[Labels],
     models: Sequence[str],
     against: Sequence[str],
     seed: int,
@@ -426,7 +438,7 @@ def _arrays(
 def _meta(
     store: RecordingStore,
     targets: Sequence[Target],
-    labels: Sequence[_Labels],
+    labels: Sequence[Labels],
     designs: Sequence[Sequence[Fold]],
     models: Mapping[str, Any],
     table: pd.DataFrame,

@@ -344,11 +344,11 @@ def _check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
     file = run / CONFIG
     if not resume:
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise ConfigError(
-                "already holds a run" if file.exists() else "is not an empty folder",
-                file=run,
-                fix="Continue it with --resume, or choose another folder",
-            )
+            if file.exists():
+                rule, fix = "already holds a run", "Continue it with --resume, or choose another"
+            else:
+                rule, fix = "is not an empty folder", "Choose another folder"
+            raise ConfigError(rule, file=run, fix=fix)
         return
     if not file.exists():
         raise ConfigError("holds no run to resume", file=run, fix="Start it without --resume")
