@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -130,6 +131,21 @@ def test_mistakes_are_one_message_and_exit_code_2(run, tmp_path, monkeypatch, ar
     assert message in text
     assert "Traceback" not in text
     assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+def test_convert_there_and_back(run, table, tmp_path):
+    golden = Path(__file__).parent / "golden" / "reference_tiny.pth"
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs.pth"
+    assert run("convert", golden, ours)[0] == 0
+    assert run("convert", ours, theirs)[0] == 0
+    for model in (golden, ours, theirs):
+        code, text = run("info", model)
+        assert (code, "semantoks457, 457 ROIs" in text) == (0, True), text
+    code, text = run("convert", ours, theirs)
+    assert (code, "theirs.pth" in text) == (2, True)
+    code, text = run("convert", table, tmp_path / "x.pth")
+    assert code == 2
+    assert "Traceback" not in text
 
 
 def test_info_knows_the_parcellations(run):

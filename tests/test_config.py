@@ -75,6 +75,10 @@ def test_branches_are_chosen_by_their_kind():
         ({"optim": {"warmup_epochs": 100}}, r"optim\.warmup_epochs = 100.0: must be less than"),
         ({"encoder": {"branches": [{"kind": "dense", "width": 3}]}}, "widths must add up to"),
         ({"encoder": {"branches": [{"kind": "fourier"}]}}, r"encoder\.branches\.0"),
+        (
+            {"encoder": {"branches": [{"kind": "dense", "kernel_length": "x"}]}},
+            r"encoder\.branches\.0\.kernel_length = 'x': .*integer",
+        ),
         ({"encoder": 5}, r"encoder = 5"),
     ],
 )

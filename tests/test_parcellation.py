@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semantoks.atlas.parcellation import NETWORK_ORDER, TABLES, YEO_17, Parcellation, recognise
+from semantoks.atlas.parcellation import (
+    NETWORK_ORDER,
+    TABLES,
+    YEO_17,
+    Parcellation,
+    canonical_network,
+    recognise,
+)
 from semantoks.errors import InputError
 
 
@@ -226,3 +233,11 @@ def test_select_by_networks_keeps_the_present_order():
 def test_select_refuses_what_is_not_there(arguments, message):
     with pytest.raises(InputError, match=message):
         small().select(**arguments)
+
+
+def test_yeo_17_networks_have_a_canonical_one():
+    names = Parcellation.load("semantoks457-17n").network_names
+    assert {canonical_network(name) for name in names} == set(NETWORK_ORDER)
+    assert canonical_network("ContC") == "Cont"
+    assert canonical_network("TempPar") == "Default"
+    assert canonical_network("my own") == "my own"

@@ -157,6 +157,19 @@ def test_masks_of_the_paper_hide_3_or_4_of_5_patches_and_5_or_6_of_9_networks():
     assert share[6] == pytest.approx(0.5, abs=0.03)
 
 
+def test_canonical_masks_keep_finer_tokens_of_a_network_together():
+    groups = torch.tensor([0, 2, 1, 2, 0, 2, 3])
+    config = MaskConfig(kind="network", frequency=1.0, canonical=True, ratio_min=0.4)
+    masks = draw_masks(300, 7, 5, config, generator(), groups)
+    for group in range(4):
+        rows = masks[:, groups == group]
+        assert (rows.all(dim=1) == rows.any(dim=1)).all()
+    hidden = torch.stack([masks[:, groups == g].all(dim=(1, 2)) for g in range(4)]).sum(dim=0)
+    assert set(hidden.tolist()) == {1, 2}
+    with pytest.raises(ConfigError, match="has no effect on masks of the kind 'temporal'"):
+        MaskConfig(kind="temporal", canonical=True)
+
+
 def test_a_temporal_mask_is_one_run_that_reaches_every_patch():
     masks = temporal_masks(3000, 2, 7, MaskConfig(ratio_min=0.3, ratio_max=0.31), generator())
     runs = masks[:, 0].int().diff(dim=1, prepend=torch.zeros(3000, 1)).clamp(min=0).sum(dim=1)
@@ -193,6 +206,7 @@ def make_loader(store, *, batch_size=4, n_patches=4, seed=0, **changes):
         patch_length=6,
         n_patches=n_patches,
         batch_size=batch_size,
+        canonical_groups=np.array([0, 1, 1]),
         seed=seed,
         device=torch.device("cpu"),
         **{**options, **changes},

@@ -25,6 +25,9 @@ app = typer.Typer(
 )
 
 
+MODEL_HELP = "A run, checkpoint or model folder, the authors' .pth, or owner/name on the hub."
+
+
 class MissingRois(StrEnum):
     """What to do with ROIs that have no data."""
 
@@ -148,7 +151,7 @@ def pretrain(
 
 @app.command()
 def embed(
-    model: Annotated[Path, typer.Argument(help="Folder of a run, a checkpoint or a model.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     store: Annotated[Path, typer.Argument(help="Recording store.")],
     out: Annotated[Path, typer.Argument(help="New table: .parquet, .csv or .tsv.")],
     crops: Annotated[int, typer.Option(help="Evenly spaced crops per recording.")] = 8,
@@ -165,7 +168,7 @@ def embed(
 def probe(
     store: Annotated[Path, typer.Argument(help="Recording store.")],
     out: Annotated[Path, typer.Argument(help="Folder of the new result.")],
-    model: Annotated[list[Path], typer.Option(help="Run or model; may be repeated.")],
+    model: Annotated[list[str], typer.Option(help=f"{MODEL_HELP} May be repeated.")],
     target: Annotated[
         list[str],
         typer.Option(help="Column to predict, or column:classification, column:regression."),

@@ -59,8 +59,9 @@ def _explain(error: ValidationError) -> Iterator[str]:
         if isinstance(cause, ConfigError):  # raised by a dataclass about itself
             yield str(cause).removesuffix(".")
         else:
-            # Pydantic adds the names of union members to the place; they are no keys.
-            path = [str(p) for p in item["loc"] if not str(p)[:1].isupper()]
+            # After a place in a list pydantic adds the kind of the union's member: it is no key.
+            loc = item["loc"]
+            path = [str(p) for i, p in enumerate(loc) if not (i and isinstance(loc[i - 1], int))]
             yield f"{'.'.join(path)} = {item['input']!r}: {item['msg'].lower()}"
 
 

@@ -237,6 +237,8 @@ def describe_path(path: str) -> dict[str, object]:
         return RecordingStore(folder).info()
     if (folder / CONFIG).exists() or (folder / MODEL_HEADER).exists():
         return _model_facts(folder)
+    if folder.suffix == ".pth":
+        return _model_facts(folder)
     if path in Parcellation.available() or folder.is_file():
         parcellation = Parcellation.load(path)
         sizes = zip(parcellation.network_names, parcellation.network_indices, strict=True)

@@ -55,6 +55,19 @@ YEO_17 = (
 _CANONICAL_ORDER = NETWORK_ORDER[:7] + YEO_17 + NETWORK_ORDER[7:]
 
 
+def canonical_network(network: str) -> str:
+    """Return the network of `NETWORK_ORDER` that a Yeo-17 network belongs to; others as they are.
+
+    The temporo-parietal network, which Yeo-7 divides, counts as Default, with which most of it
+    overlaps.
+    """
+    if network == "TempPar":
+        return "Default"
+    if network not in YEO_17:
+        return network
+    return next(name for name in NETWORK_ORDER if network.startswith(name))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parcellation:
     """Names, order, networks and places of the ROIs of an atlas.

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from semantoks.atlas.parcellation import Parcellation
+from semantoks.atlas.parcellation import Parcellation, canonical_network
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.tokenizer import (
@@ -150,6 +150,8 @@ class Encoder(nn.Module):
         What every row of the token grid stands for.
     network_rois : list of int arrays, length N
         ROIs of every row of the token grid.
+    canonical_groups : int array of shape (N,)
+        Canonical network of every row: rows with the same number belong together.
     pretraining : dict or None
         What the weights have seen: recordings, hashed subjects, sites. None for random weights.
     """
@@ -161,6 +163,8 @@ class Encoder(nn.Module):
         self.config, self.parcellation, self.preprocessing = config, parcellation, preprocessing
         self.pretraining: dict[str, Any] | None = None
         self.network_names, self.network_rois = _token_rows(config.granularity, parcellation)
+        networks = [canonical_network(parcellation.networks[rois[0]]) for rois in self.network_rois]
+        self.canonical_groups = np.unique(networks, return_inverse=True)[1]
         self.tokenizer: SemanticTokenizer | RoiTokenizer
         if config.granularity == "rois":
             self.tokenizer = RoiTokenizer(config.width, config.patch_length)

@@ -98,6 +98,7 @@ class Trainer:
             crops=config.views.crops,
             augmentation=config.views.augment,
             masks=config.views.masks,
+            canonical_groups=encoder.canonical_groups,
             seed=config.seed,
             device=self._device,
         )

@@ -58,6 +58,8 @@ class ViewLoader:
     crops : CropConfig
     augmentation : AugmentConfig
     masks : MaskConfig
+    canonical_groups : int array of shape (N,)
+        Canonical network of every row, for masks that keep these together.
     seed : int
     device : torch device
         Augmentation runs there.
@@ -79,6 +81,7 @@ class ViewLoader:
         crops: CropConfig,
         augmentation: AugmentConfig,
         masks: MaskConfig,
+        canonical_groups: IntArray,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -90,7 +93,11 @@ class ViewLoader:
                 field="subjects",
                 value=len(subjects),
             )
-        masks.check_grid(len(network_rois), n_patches)
+        self._groups = None
+        if masks.canonical:
+            self._groups = torch.from_numpy(canonical_groups).to(device)
+        n_rows = len(set(canonical_groups)) if masks.canonical else len(network_rois)
+        masks.check_grid(n_rows, n_patches)
         self._store, self._seed, self._device = store, seed, device
         self._patch_length, self._n_patches = patch_length, n_patches
         self._crops, self._augmentation, self._masks = crops, augmentation, masks
@@ -130,7 +137,12 @@ class ViewLoader:
         n_networks = self._missing_networks.shape[1]
         grid = (n_views, n_recordings, n_networks, self._n_patches)
         masks = draw_masks(
-            n_views * n_recordings, n_networks, self._n_patches, self._masks, generator
+            n_views * n_recordings,
+            n_networks,
+            self._n_patches,
+            self._masks,
+            generator,
+            self._groups,
         )
         return ViewBatch(
             views=x.view(n_views, n_recordings, n_rois, view_length),

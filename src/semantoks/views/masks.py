@@ -27,7 +27,18 @@ class MaskConfig:
     ratio_max: float = 0.85
     """Largest share of the grid that is masked."""
 
+    canonical: bool = False
+    """Network masks hide whole canonical networks (Yeo-7, subcortex, cerebellum) where tokens are
+    finer: ROIs or 17 networks."""
+
     def __post_init__(self) -> None:
+        if self.canonical and self.kind not in ("slice", "network"):
+            raise ConfigError(
+                f"has no effect on masks of the kind {self.kind!r}",
+                field="views.masks.canonical",
+                value=True,
+                fix="Leave it out, or choose slice or network masks",
+            )
         if not 0.0 <= self.frequency <= 1.0:
             raise ConfigError(
                 "must lie in [0, 1]", field="views.masks.frequency", value=self.frequency
@@ -123,7 +134,12 @@ def random_masks(
 
 
 def draw_masks(
-    m: int, n_networks: int, n_patches: int, config: MaskConfig, generator: Generator
+    m: int,
+    n_networks: int,
+    n_patches: int,
+    config: MaskConfig,
+    generator: Generator,
+    groups: Tensor | None = None,
 ) -> Tensor | None:
     """Draw the masks of one step.
 
@@ -135,6 +151,8 @@ def draw_masks(
         The token grid.
     config : MaskConfig
     generator : torch Generator
+    groups : Tensor of int, shape (N,), optional
+        Canonical network of every row, 0, 1, ...: network masks hide or leave them whole.
 
     Returns
     -------
@@ -148,13 +166,14 @@ def draw_masks(
     grid = (m, n_networks, n_patches)
     if config.kind == "temporal":
         return temporal_masks(*grid, config, generator)
-    if config.kind == "network":
-        return network_masks(*grid, config, generator)
     if config.kind == "random":
         return random_masks(*grid, config, generator)
+    if groups is None:
+        networks = network_masks(*grid, config, generator)
+    else:
+        n_groups = int(groups.max()) + 1
+        networks = network_masks(m, n_groups, n_patches, config, generator)[:, groups]
+    if config.kind == "network":
+        return networks
     coin = torch.rand(m, device=generator.device, generator=generator) < 0.5
-    return torch.where(
-        coin[:, None, None],
-        temporal_masks(*grid, config, generator),
-        network_masks(*grid, config, generator),
-    )
+    return torch.where(coin[:, None, None], temporal_masks(*grid, config, generator), networks)
