@@ -139,6 +139,49 @@ def test_what_a_model_saw_in_pretraining_is_reported(store, parcellation, prepro
     assert result.meta["models"]["connectivity"] == {"n_test_subjects": 10, "pretrained": False}
 
 
+def test_trials_are_decoded_one_by_one_with_subjects_whole(store, parcellation, preprocessing):
+    config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+    events = pd.DataFrame(
+        [
+            {"id": name, "onset": 30.0 * k, "duration": 20.0, "trial_type": "ab"[k]}
+            for name in store.table["id"]
+            for k in range(2)
+        ]
+    )
+    trials = store.trials(events, delay=4.0)
+    assert len(trials) == 26
+    assert trials.table["id"][3] == "sub-p00_ses-2_trial-2"
+    np.testing.assert_array_equal(trials.signal(3), store.signal(1)[17:27])
+    models = {"encoder": Embedder(encoder), "connectivity": ConnectivityBaseline()}
+    result = evaluate_probes(
+        trials, models, ["trial_type"], unit="recording", n_folds=3, n_bootstrap=50
+    )
+    predictions = result.predictions.query("model == 'encoder'")
+    assert len(predictions) == 26
+    assert predictions.groupby("subject")["fold"].nunique().max() == 1
+    row = value(result, "trial_type", "encoder", "balanced accuracy")
+    assert row["n_subjects"] == 10
+    assert row["ci_low"] < row["value"] < row["ci_high"]
+    with pytest.raises(InputError, match=r"has different labels.*unit='recording'"):
+        evaluate_probes(trials, models, ["trial_type"])
+
+
+def test_events_that_are_none(store):
+    good = {"id": "sub-p04_ses-1", "onset": 3.0, "duration": 9.0}
+    for change, message in (
+        ({"onset": 112.0}, "is not within the recording's 118 s"),
+        ({"onset": -3.0}, "is not within"),
+        ({"duration": 0.4}, "is not within"),
+        ({"id": "sub-nobody"}, "'sub-nobody': is no recording of"),
+        ({"sex": "x"}, "'sex': is a column of the store already"),
+    ):
+        with pytest.raises(InputError, match=message):
+            store.trials(pd.DataFrame([{**good, **change}]))
+    with pytest.raises(InputError, match="events need the column 'duration'"):
+        store.trials(pd.DataFrame([{"id": "x", "onset": 1.0}]))
+
+
 # -- labels that cannot be predicted ---------------------------------------------------------------
 
 

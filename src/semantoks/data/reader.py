@@ -210,6 +210,60 @@ class RecordingStore:
         view.table = self.table.iloc[chosen].reset_index(drop=True)
         return view
 
+    def trials(self, events: pd.DataFrame, *, delay: float = 0.0) -> RecordingStore:
+        """Return a store of trials, on the same files: one row per event.
+
+        A trial is a stretch of its recording, preprocessed and z-scored with the whole recording.
+
+        Parameters
+        ----------
+        events : DataFrame
+            Columns ``id`` (of the recording), ``onset`` and ``duration`` (seconds, from the first
+            volume, as in BIDS events files), and any others (``trial_type``), which become columns
+            of the table.
+        delay : float
+            Seconds by which the haemodynamic response lags: added to every onset.
+
+        Raises
+        ------
+        InputError
+            A column is missing, a recording unknown, or a trial is not within its recording.
+        """
+        for column in ("id", "onset", "duration"):
+            if column not in events.columns:
+                raise InputError(
+                    f"events need the column {column!r}", field="columns", value=[*events.columns]
+                )
+        place = {name: i for i, name in enumerate(self.table["id"])}
+        unknown = [name for name in events["id"] if name not in place]
+        if unknown:
+            raise InputError(f"is no recording of {self.path}", field="id", value=unknown[0])
+        extra = [c for c in events.columns if c not in ("id", "onset", "duration")]
+        taken = [c for c in extra if c in self.table.columns]
+        if taken:
+            raise InputError("is a column of the store already", field="events", value=taken[0])
+        view = self.select([place[name] for name in events["id"]])
+        first = np.rint((events["onset"].to_numpy(float) + delay) / self.tr).astype(np.int64)
+        length = np.rint(events["duration"].to_numpy(float) / self.tr).astype(np.int64)
+        outside = (first < 0) | (length < 1) | (first + length > view.table["length"].to_numpy())
+        if outside.any():
+            i = int(np.flatnonzero(outside)[0])
+            raise InputError(
+                f"is not within the recording's {view.table['length'][i] * self.tr:g} s",
+                file=events["id"].iloc[i],
+                field="onset, duration",
+                value=(float(events["onset"].iloc[i]), float(events["duration"].iloc[i])),
+            )
+        number = events.groupby("id", sort=False).cumcount().to_numpy() + 1
+        view.table["id"] = [
+            f"{name}_trial-{k}" for name, k in zip(events["id"], number, strict=True)
+        ]
+        view.table["start"] += first
+        view.table["length"] = length
+        for column in extra:
+            view.table[column] = events[column].to_numpy()
+        return view
+
     def verify(self) -> None:
         """Read everything once and compare the checksums; refuse a shard that has changed."""
         for shard in self.header["shards"]:

@@ -28,7 +28,7 @@ from semantoks.data.splits import Fold, leave_one_site_out, subject_folds
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
-from semantoks.evaluate.statistics import METRICS, estimate, resamples
+from semantoks.evaluate.statistics import METRICS, cluster_resamples, estimate, resamples
 
 Kind = Literal["classification", "regression"]
 Features = NDArray[np.float32]
@@ -74,7 +74,8 @@ class ProbeResult:
         Columns target, model, against, metric, value, ci_low, ci_high: scores minus those of the
         model `against`, on the same bootstrap samples.
     predictions : DataFrame
-        One row per target, model and tested subject: target, model, subject, site, fold, truth,
+        One row per target, model and tested unit: target, model, unit (a subject or a recording's
+        id), subject, site, fold, truth,
         predicted, scores (list: a probability per class, or the value).
     meta : dict
         Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
@@ -161,6 +162,7 @@ def evaluate_probes(
     targets: Sequence[Target | str],
     *,
     groups: Literal["subject", "site"] = "subject",
+    unit: Literal["subject", "recording"] = "subject",
     n_folds: int = 5,
     test_sites: Sequence[str] | None = None,
     missing: Literal["refuse", "drop"] = "refuse",
@@ -179,6 +181,10 @@ def evaluate_probes(
     targets : sequence of Target or str
     groups : {"subject", "site"}
         Folds over subjects, or one site left out at a time; inner folds likewise.
+    unit : {"subject", "recording"}
+        What is predicted and counted: a subject, the predictions of whose recordings are averaged,
+        or a recording, as for trials (`RecordingStore.trials`), sessions or states. Subjects stay
+        whole in the folds either way, and intervals are over subjects.
     n_folds : int
         Folds over subjects.
     test_sites : sequence of str, optional
@@ -204,12 +210,14 @@ def evaluate_probes(
     """
     if groups not in ("subject", "site"):
         raise InputError("must be subject or site", field="groups", value=groups)
+    if unit not in ("subject", "recording"):
+        raise InputError("must be subject or recording", field="unit", value=unit)
     if test_sites and groups != "site":
         raise InputError("need groups='site'", field="test_sites", value=list(test_sites))
     if not models or not targets:
         raise InputError("there is nothing to evaluate", field="models, targets")
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
-    labels = [target_values(store, target, missing) for target in chosen]
+    labels = [target_values(store, target, missing, unit) for target in chosen]
     designs = [
         _folds(store.table.iloc[rows], y, kind, groups, n_folds, test_sites, seed)
         for rows, y, kind in labels
@@ -219,13 +227,18 @@ def evaluate_probes(
     features = {name: _features(store, model) for name, model in models.items()}
     features[CHANCE] = np.zeros((len(store), 1), np.float32)  # no information, same path
     predictions = [
-        _predict(store, target, label, folds, name, X, groups, seed)
+        _predict(store, target, label, folds, name, X, groups, unit, seed)
         for target, label, folds in zip(chosen, labels, designs, strict=True)
         for name, X in features.items()
     ]
     table = pd.concat(predictions, ignore_index=True)
     scores, differences = _scores(table, chosen, labels, list(features), against, seed, n_bootstrap)
-    design = {"groups": groups, "n_folds": n_folds, "test_sites": list(test_sites or [])}
+    design = {
+        "groups": groups,
+        "unit": unit,
+        "n_folds": n_folds,
+        "test_sites": list(test_sites or []),
+    }
     meta = _meta(store, chosen, labels, designs, models, table, design)
     meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "missing": missing}
     return ProbeResult(scores, differences, table, meta)
@@ -234,7 +247,9 @@ def evaluate_probes(
 Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
 
 
-def target_values(store: RecordingStore, target: Target, missing: str) -> Labels:
+def target_values(
+    store: RecordingStore, target: Target, missing: str, unit: str = "subject"
+) -> Labels:
     """Return the rows that have a value of the target, the values, and the kind.
 
     Parameters
@@ -242,6 +257,8 @@ def target_values(store: RecordingStore, target: Target, missing: str) -> Labels
     store : RecordingStore
     target : Target
     missing : {"refuse", "drop"}
+    unit : {"subject", "recording"}
+        Whether the recordings of a subject must have one label.
 
     Raises
     ------
@@ -276,13 +293,13 @@ def target_values(store: RecordingStore, target: Target, missing: str) -> Labels
     y = values.astype(str).to_numpy(str)
     per_subject = pd.DataFrame({"s": table["subject"].iloc[rows].to_numpy(str), "y": y})
     several = per_subject.groupby("s")["y"].nunique()
-    if (several > 1).any():
+    if (several > 1).any() and unit == "subject":
         who = several.index[several > 1][0]
         raise InputError(
             f"subject {who!r} has different labels",
             **where,
             value=sorted(per_subject.loc[per_subject["s"] == who, "y"].unique()),
-            fix="Correct them, or leave the subject out",
+            fix="Correct them, leave the subject out, or predict recordings (unit='recording')",
         )
     if len(set(y)) < 2:
         raise InputError("has one class only: there is nothing to tell apart", **where, value=y[0])
@@ -348,12 +365,13 @@ def _predict(
     model: str,
     X: Features,
     groups: str,
+    unit: str,
     seed: int,
 ) -> pd.DataFrame:
-    """Fit a probe per fold and return one row per tested subject."""
+    """Fit a probe per fold and return one row per tested subject or recording."""
     rows, y, kind = label
     table = store.table.iloc[rows]
-    subjects = table["subject"].to_numpy(str)
+    units = table["subject" if unit == "subject" else "id"].to_numpy(str)
     inner = table[groups].to_numpy(str)
     parts = []
     for fold in folds:
@@ -365,20 +383,19 @@ def _predict(
         scores = probe.predict_proba(test) if kind == "classification" else probe.predict(test)
         part = pd.DataFrame(np.reshape(scores, (len(test), -1)))
         part["truth"] = y[fold.test]
-        by_subject = part.groupby(subjects[fold.test], sort=True)
-        truth = (
-            by_subject["truth"].first() if kind == "classification" else by_subject["truth"].mean()
-        )
-        mean = by_subject.mean(numeric_only=True).drop(columns="truth", errors="ignore").to_numpy()
+        by_unit = part.groupby(units[fold.test], sort=True)
+        truth = by_unit["truth"].first() if kind == "classification" else by_unit["truth"].mean()
+        mean = by_unit.mean(numeric_only=True).drop(columns="truth", errors="ignore").to_numpy()
         predicted = probe.classes_[mean.argmax(1)] if kind == "classification" else mean[:, 0]
-        sites = pd.Series(table["site"].to_numpy()[fold.test]).groupby(subjects[fold.test]).first()
+        who = table[["subject", "site"]].iloc[fold.test].groupby(units[fold.test]).first()
         parts.append(
             pd.DataFrame(
                 {
                     "target": target.column,
                     "model": model,
-                    "subject": truth.index,
-                    "site": sites.to_numpy(),
+                    "unit": truth.index,
+                    "subject": who["subject"].astype(str).to_numpy(),
+                    "site": who["site"].to_numpy(),
                     "fold": fold.name,
                     "truth": truth.astype(str).to_numpy(),
                     "predicted": predicted.astype(str),
@@ -407,13 +424,20 @@ def _scores(
             part = of_target[of_target["model"] == model]
             truth[model], predicted[model] = _arrays(part, values, kind)
         y = truth[models[0]]
-        samples = resamples(len(y), n_bootstrap, seed, y if kind == "classification" else None)
+        subjects = of_target.loc[of_target["model"] == models[0], "subject"].to_numpy(str)
+        n_subjects = len(set(subjects))
+        samples: Sequence[NDArray[np.intp]]
+        if n_subjects < len(y):
+            samples = cluster_resamples(subjects, n_bootstrap, seed)
+        else:
+            strata = y if kind == "classification" else None
+            samples = list(resamples(len(y), n_bootstrap, seed, strata))
         base = {"target": target.column, "kind": kind}
         for name, metric in METRICS[kind].items():
             for model in models:
                 found = estimate(metric, y, predicted[model], samples)
                 row = {**base, "model": model, "metric": name, **vars(found)}
-                scores.append(row | {"n_subjects": len(y)})
+                scores.append(row | {"n_subjects": n_subjects})
                 for other in against:
                     if other in models and other != model:
                         gap = estimate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,11 +125,33 @@ def resamples(n: int, n_bootstrap: int, seed: int, strata: Codes | None = None) 
     return out
 
 
+def cluster_resamples(subjects: NDArray[np.str_], n_bootstrap: int, seed: int) -> list[Codes]:
+    """Draw bootstrap samples of subjects, each with all its rows.
+
+    Parameters
+    ----------
+    subjects : array of shape (n,)
+        Subject of every row.
+    n_bootstrap : int
+    seed : int
+
+    Returns
+    -------
+    list of int arrays
+        Rows of every sample; their number differs with the subjects drawn.
+    """
+    rng = np.random.default_rng(seed)
+    codes = np.unique(subjects, return_inverse=True)[1]
+    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    drawn = rng.integers(0, len(rows), size=(n_bootstrap, len(rows)))
+    return [np.concatenate([rows[i] for i in sample]) for sample in drawn]
+
+
 def estimate(
     metric: Metric,
     y: NDArray[np.generic],
     predicted: Array,
-    samples: Codes,
+    samples: Sequence[Codes],
     *,
     against: Array | None = None,
     level: float = 0.95,
@@ -140,10 +162,10 @@ def estimate(
     ----------
     metric : callable
     y : array of shape (n,)
-        One row per subject.
+        One row per subject or recording.
     predicted : array of shape (n, ...)
-    samples : int array of shape (n_bootstrap, n)
-        See `resamples`; the same samples pair the scores of two models.
+    samples : sequence of int arrays
+        See `resamples` and `cluster_resamples`; the same samples pair the scores of two models.
     against : array of shape (n, ...), optional
         Predictions of another model, whose score is subtracted.
     level : float
