@@ -81,7 +81,10 @@ def _root(
 @app.command()
 def prepare(
     source: Annotated[
-        str, typer.Argument(help="A shipped sample (stages, abide-sample) or a table of files.")
+        str,
+        typer.Argument(
+            help="A table of files, a shipped sample (stages, abide-sample), or abide (download)."
+        ),
     ],
     store: Annotated[Path, typer.Argument(help="Folder of the new store.")],
     atlas: Annotated[

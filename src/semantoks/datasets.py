@@ -225,7 +225,7 @@ def abide_people(phenotypic: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Sample:
-    """A set of recordings that comes with the repository.
+    """A set of recordings that `semantoks prepare` knows by name.
 
     Parameters
     ----------
@@ -242,6 +242,7 @@ class Sample:
 DATASETS = {
     "stages": Sample(load_stages, "schaefer400"),
     "abide-sample": Sample(load_abide_sample, "cc200"),
+    "abide": Sample(fetch_abide, "cc200"),  # downloads
 }
 
 

@@ -48,8 +48,8 @@ def prepare_store(
     Parameters
     ----------
     source : str
-        A sample that comes with the repository, or the path of a table of files (see
-        `semantoks.data.sources.read_table`).
+        A sample that comes with the repository, ``abide`` (downloads all of it), or the path of a
+        table of files (see `semantoks.data.sources.read_table`).
     path : path
         Folder of the new store.
     atlas : str, optional
