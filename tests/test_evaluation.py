@@ -10,7 +10,9 @@ from semantoks.data.recording import subject_key
 from semantoks.errors import InputError
 from semantoks.evaluate.baselines import ConnectivityBaseline
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import ProbeResult, Target, evaluate_probes
+from semantoks.evaluate.evaluation import evaluate_probes
+from semantoks.evaluate.result import ProbeResult
+from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 

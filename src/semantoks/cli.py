@@ -135,7 +135,8 @@ def pretrain(
     """Pretrain an encoder on the recordings of a store, without labels."""
     from semantoks.train.run import RunConfig
     from semantoks.train.screen import TrainingScreen
-    from semantoks.train.trainer import CONFIG, Trainer
+    from semantoks.train.setup import CONFIG
+    from semantoks.train.trainer import Trainer
 
     if resume and config is None and preset is None and (run / CONFIG).exists():
         config = run / CONFIG

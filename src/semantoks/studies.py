@@ -18,13 +18,15 @@ from matplotlib.figure import Figure
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import RANDOM, ProbeResult, evaluate_probes
+from semantoks.evaluate.evaluation import RANDOM, evaluate_probes
+from semantoks.evaluate.result import ProbeResult
 from semantoks.evaluate.statistics import LOWER_IS_BETTER, METRICS, resamples
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.plots import PALETTE
 from semantoks.train.run import RunConfig
-from semantoks.train.trainer import CONFIG, Trainer, training_recordings
+from semantoks.train.setup import CONFIG, training_recordings
+from semantoks.train.trainer import Trainer
 from semantoks.workflow import parse_target
 
 Say = Callable[[str], None]

@@ -19,17 +19,13 @@ from semantoks.datasets import DATASETS
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.baselines import ConnectivityBaseline
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import (
-    CONNECTIVITY,
-    RANDOM,
-    ProbeResult,
-    Target,
-    evaluate_probes,
-)
+from semantoks.evaluate.evaluation import CONNECTIVITY, RANDOM, evaluate_probes
+from semantoks.evaluate.result import ProbeResult
+from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
-from semantoks.train.trainer import CONFIG, METRICS, pick_device
+from semantoks.train.setup import CONFIG, METRICS, pick_device
 
 _SUFFIXES = (".parquet", ".csv", ".tsv")
 

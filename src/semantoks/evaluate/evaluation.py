@@ -10,13 +10,10 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,134 +23,18 @@ from numpy.typing import NDArray
 from semantoks.data.recording import subject_key
 from semantoks.data.splits import Fold, leave_one_site_out, subject_folds
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError
 from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.result import ProbeResult
 from semantoks.evaluate.statistics import METRICS, cluster_resamples, estimate, resamples
+from semantoks.evaluate.targets import Kind, Labels, Target, target_values
 
-Kind = Literal["classification", "regression"]
 Features = NDArray[np.float32]
 
 #: The model that knows nothing: classes as frequent as each other, or the mean of those trained on.
 CHANCE = "chance"
 #: What every model has to beat: functional connectivity, and its own architecture untrained.
 CONTROLS = CONNECTIVITY, RANDOM = "connectivity", "random weights"
-_SCORES, _DIFFERENCES, _PREDICTIONS, _META = (
-    "scores.parquet",
-    "differences.parquet",
-    "predictions.parquet",
-    "result.json",
-)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is predicted.
-
-    Parameters
-    ----------
-    column : str
-        Column of the store's index.
-    kind : {"classification", "regression"}, optional
-        Text and truth values are classes; numbers are regressed on, but a column of few whole
-        numbers could be either and has to be told.
-    """
-
-    column: str
-    kind: Kind | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeResult:
-    """Scores, predictions, and what was run.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns target, kind, model, metric, value, ci_low, ci_high, n_subjects.
-    differences : DataFrame
-        Columns target, model, against, metric, value, ci_low, ci_high: scores minus those of the
-        model `against`, on the same bootstrap samples.
-    predictions : DataFrame
-        One row per target, model and tested unit: target, model, unit (a subject or a recording's
-        id), subject, site, fold, truth,
-        predicted, scores (list: a probability per class, or the value).
-    meta : dict
-        Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
-        subjects and sites in pretraining.
-    """
-
-    scores: pd.DataFrame
-    differences: pd.DataFrame
-    predictions: pd.DataFrame
-    meta: dict[str, Any]
-
-    def arrays(
-        self, target: str, models: Sequence[str]
-    ) -> tuple[NDArray[Any], list[NDArray[np.float64]]]:
-        """Return truth and predictions of one target, people in the same order for all models.
-
-        Parameters
-        ----------
-        target : str
-        models : sequence of str
-
-        Returns
-        -------
-        y : array of shape (n_subjects,)
-            Codes of the classes, or values.
-        predicted : list of arrays of shape (n_subjects, n_classes) or (n_subjects,)
-            One per model.
-        """
-        facts = self.meta["targets"][target]
-        of_target = self.predictions[self.predictions["target"] == target]
-        parts = [of_target[of_target["model"] == model] for model in models]
-        stacked = [np.stack(part["scores"].to_list()) for part in parts]
-        truth = parts[0]["truth"]
-        if facts["kind"] == "classification":
-            return np.searchsorted(facts["classes"], truth.to_numpy(str)), stacked
-        return truth.to_numpy(np.float64), [s[:, 0] for s in stacked]
-
-    def save(self, folder: str | Path) -> None:
-        """Write the result into a new folder.
-
-        Raises
-        ------
-        InputError
-            If the folder exists and is not empty, or cannot be written.
-        """
-        path = Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(
-                "exists already and is not overwritten", file=path, fix="Choose another folder"
-            )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self.scores.to_parquet(path / _SCORES, index=False)
-            self.differences.to_parquet(path / _DIFFERENCES, index=False)
-            self.predictions.to_parquet(path / _PREDICTIONS, index=False)
-            text = json.dumps(self.meta, indent=1)
-            (path / _META).write_text(text, encoding="utf-8")  # last: it makes the result whole
-        except OSError as error:
-            raise InputError(f"cannot be written ({error.strerror})", file=path) from error
-
-    @classmethod
-    def load(cls, folder: str | Path) -> ProbeResult:
-        """Read a result that `save` wrote.
-
-        Raises
-        ------
-        InputError
-            If the folder holds no whole result.
-        """
-        path = Path(folder)
-        try:
-            meta = json.loads((path / _META).read_text(encoding="utf-8"))
-            scores = pd.read_parquet(path / _SCORES)
-            differences = pd.read_parquet(path / _DIFFERENCES)
-            predictions = pd.read_parquet(path / _PREDICTIONS)
-        except (OSError, ValueError) as error:
-            raise InputError(f"holds no whole result ({error})", file=path) from None
-        return cls(scores, differences, predictions, meta)
 
 
 def evaluate_probes(
@@ -242,82 +123,6 @@ def evaluate_probes(
     meta = _meta(store, chosen, labels, designs, models, table, design)
     meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "missing": missing}
     return ProbeResult(scores, differences, table, meta)
-
-
-Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
-
-
-def target_values(
-    store: RecordingStore, target: Target, missing: str, unit: str = "subject"
-) -> Labels:
-    """Return the rows that have a value of the target, the values, and the kind.
-
-    Parameters
-    ----------
-    store : RecordingStore
-    target : Target
-    missing : {"refuse", "drop"}
-    unit : {"subject", "recording"}
-        Whether the recordings of a subject must have one label.
-
-    Raises
-    ------
-    InputError
-        If the column is unknown, values are missing, contradict each other, or are of one class.
-    """
-    table = store.table
-    where: dict[str, Any] = {"file": store.path, "field": target.column}
-    if target.column not in table.columns:
-        raise InputError(
-            "the store has no such column", **where, fix=nearest(target.column, table.columns)
-        )
-    column = table[target.column]
-    unknown = column.isna().to_numpy(bool)
-    if unknown.any() and missing != "drop":
-        who = sorted(table.loc[unknown, "subject"].astype(str).unique())
-        shown = ", ".join(who[:5]) + (", ..." if len(who) > 5 else "")
-        raise InputError(
-            f"{unknown.sum()} of {len(table)} recordings have no value (subjects {shown})",
-            **where,
-            fix="Leave them out with missing='drop' (--drop-missing)",
-        )
-    rows = np.flatnonzero(~unknown)
-    if not len(rows):
-        raise InputError("no recording has a value", **where)
-    values = column.iloc[rows]
-    kind = target.kind or _guess_kind(values, where)
-    if kind == "regression":
-        if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
-            raise InputError("regression needs numbers", **where, value=str(values.iloc[0]))
-        return rows, values.to_numpy(np.float64), kind
-    y = values.astype(str).to_numpy(str)
-    per_subject = pd.DataFrame({"s": table["subject"].iloc[rows].to_numpy(str), "y": y})
-    several = per_subject.groupby("s")["y"].nunique()
-    if (several > 1).any() and unit == "subject":
-        who = several.index[several > 1][0]
-        raise InputError(
-            f"subject {who!r} has different labels",
-            **where,
-            value=sorted(per_subject.loc[per_subject["s"] == who, "y"].unique()),
-            fix="Correct them, leave the subject out, or predict recordings (unit='recording')",
-        )
-    if len(set(y)) < 2:
-        raise InputError("has one class only: there is nothing to tell apart", **where, value=y[0])
-    return rows, y, kind
-
-
-def _guess_kind(values: pd.Series, where: dict[str, Any]) -> Kind:
-    if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
-        return "classification"
-    whole = bool((values == values.round()).all())
-    if whole and values.nunique() <= 10:
-        raise InputError(
-            f"could be classes or a scale: {values.nunique()} different whole numbers",
-            **where,
-            fix=f"Say which: Target({where['field']!r}, 'classification') or 'regression' "
-            f"({where['field']}:classification on the command line)",
-        )
-    return "regression"
 
 
 def _folds(

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from semantoks.data.splits import three_parts
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import Target, target_values
 from semantoks.evaluate.statistics import balanced_accuracy, mean_absolute_error
+from semantoks.evaluate.targets import Target, target_values
 
 LEARNING_RATES = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 EPOCHS, MOMENTUM, WEIGHT_STD, LARGEST_BATCH = 50, 0.9, 2e-5, 256

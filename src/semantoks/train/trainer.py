@@ -8,14 +8,9 @@ everything else, so that a resumed run equals an uninterrupted one.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from signal import SIGINT, SIGTERM, getsignal, signal
 from threading import current_thread, main_thread
@@ -25,23 +20,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from semantoks import config as trees
-from semantoks.data.recording import subject_key
-from semantoks.data.store import RecordingStore
-from semantoks.errors import ConfigError, InputError, nearest
+from semantoks.errors import ConfigError, InputError
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.distillation import Losses, SelfDistillation
 from semantoks.objectives.terms import effective_rank, mean_cosine
 from semantoks.train import schedules
 from semantoks.train.checkpoint import load_checkpoint, save_checkpoint
 from semantoks.train.run import RunConfig
+from semantoks.train.setup import (
+    METRICS,
+    check_run_folder,
+    forget_metrics_after,
+    open_run,
+    pick_device,
+    pretraining_record,
+    training_recordings,
+)
 from semantoks.views.loader import ViewLoader
 
 Metrics = dict[str, float]
 Reporter = Callable[[Metrics], None]
-
-CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.jsonl", "environment.json"
-_PACKAGES = ("semantoks", "torch", "numpy", "scipy", "scikit-learn", "nilearn", "pandas")
 
 
 class Trainer:
@@ -83,7 +81,7 @@ class Trainer:
         self._reporter = reporter
         self._device = pick_device(config.train.device)
         store = training_recordings(config)
-        _check_run_folder(self.run, config, resume)
+        check_run_folder(self.run, config, resume)
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -111,10 +109,10 @@ class Trainer:
         )
         self.n_steps = config.optim.epochs * self._loader.steps_per_epoch
         self.step = (load_checkpoint(self.run, self.method, self._optimizer) or 0) if resume else 0
-        encoder.pretraining = _record(store, config)
-        _open_run(self.run, config, self._device)
+        encoder.pretraining = pretraining_record(store, config)
+        open_run(self.run, config, self._device)
         if resume:
-            _forget_metrics_after(self.run / METRICS, self.step)
+            forget_metrics_after(self.run / METRICS, self.step)
 
     def fit(self) -> Path:
         """Train to the end, or until Ctrl-C or SIGTERM, and leave a checkpoint.
@@ -260,138 +258,6 @@ class _Clock:
 
     def seconds(self) -> float:
         return time.perf_counter() - self._start
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; ``auto`` takes CUDA where there is one.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"is no device of this machine ({str(error).splitlines()[0]})",
-            field="train.device",
-            value=name,
-            fix="Use auto or cpu",
-        ) from None
-    return device
-
-
-def training_recordings(config: RunConfig) -> RecordingStore:
-    """Open the store and keep what pretraining may see.
-
-    Raises
-    ------
-    ConfigError
-        If no store is named, a site to leave out is not in it, or it has too few subjects.
-    """
-    data = config.data
-    if not data.store:
-        raise ConfigError(
-            "names no recording store",
-            field="data.store",
-            value=data.store,
-            fix="Make one with `semantoks prepare`, then give data.store=FOLDER",
-        )
-    store = RecordingStore(data.store)
-    if data.exclude_sites:
-        sites = store.table["site"]
-        known = {str(s) for s in sites.dropna()}
-        for site in data.exclude_sites:
-            if site not in known:
-                raise ConfigError(
-                    f"is no site of {data.store}",
-                    field="data.exclude_sites",
-                    value=site,
-                    fix=nearest(site, known),
-                )
-        store = store.select(~sites.isin(data.exclude_sites).to_numpy(bool))
-    if data.n_subjects is None:
-        return store
-    subjects = np.unique(store.table["subject"].to_numpy(str))
-    if data.n_subjects > len(subjects):
-        raise ConfigError(
-            f"there are only {len(subjects)} subjects to pretrain on",
-            field="data.n_subjects",
-            value=data.n_subjects,
-        )
-    drawn = np.random.default_rng(config.seed).permutation(subjects)[: data.n_subjects]
-    return store.select(np.isin(store.table["subject"].to_numpy(str), drawn))
-
-
-def _record(store: RecordingStore, config: RunConfig) -> dict[str, Any]:
-    """Return what the encoder sees in this run, subjects hashed."""
-    subjects = sorted({subject_key(s) for s in store.table["subject"]})
-    sites = sorted({str(s) for s in store.table["site"].dropna()})
-    return {
-        "n_recordings": len(store),
-        "n_subjects": len(subjects),
-        "subjects": subjects,
-        "sites": sites,
-        "stores": [{"name": store.path.name, "fingerprint": store.fingerprint}],
-        "epochs": config.optim.epochs,
-    }
-
-
-def _check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
-    file = run / CONFIG
-    if not resume:
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            if file.exists():
-                rule, fix = "already holds a run", "Continue it with --resume, or choose another"
-            else:
-                rule, fix = "is not an empty folder", "Choose another folder"
-            raise ConfigError(rule, file=run, fix=fix)
-        return
-    if not file.exists():
-        raise ConfigError("holds no run to resume", file=run, fix="Start it without --resume")
-    old = trees.parse(RunConfig, trees.read_yaml(file), file=file)
-    changed = trees.differences(config, old)
-    changed.pop("train", None)  # how a run is carried out may change on the way
-    if changed:
-        raise ConfigError(
-            "differs from the run that is to be resumed",
-            file=file,
-            field="configuration",
-            value=changed,
-            fix="Resume with the same configuration, or start a new run in another folder",
-        )
-
-
-def _open_run(run: Path, config: RunConfig, device: torch.device) -> None:
-    try:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-        environment = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "seed": config.seed,
-            "device": str(device),
-            "threads": torch.get_num_threads(),
-            "cores": os.cpu_count(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in _PACKAGES},
-        }
-        (run / ENVIRONMENT).write_text(json.dumps(environment, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot be written ({error.strerror})", file=run) from error
-
-
-def _forget_metrics_after(file: Path, step: int) -> None:
-    """Drop the lines of steps that the checkpoint does not hold and that will come again."""
-    if file.exists():
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        file.write_text("".join(kept), encoding="utf-8")
 
 
 def _summary_writer(run: Path) -> Any:
