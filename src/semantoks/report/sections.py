@@ -1,0 +1,288 @@
+"""What the sections of the report show: plain values and figures, gathered from the folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+from semantoks import config as trees
+from semantoks.data.recording import subject_key
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.evaluation import CHANCE
+from semantoks.evaluate.result import ProbeResult
+from semantoks.model.encoder import Encoder
+from semantoks.model.pretrained import load_pretrained
+from semantoks.report import plots
+from semantoks.report.verdicts import design_sentences, reference, role, seen_facts, verdicts
+from semantoks.train.run import RunConfig
+from semantoks.train.setup import CONFIG, ENVIRONMENT, METRICS
+
+#: Recordings in one embedding map; of a larger store, so many evenly spaced ones.
+MAP_RECORDINGS = 2000
+#: Columns in a store's table of labels.
+LABEL_COLUMNS = 6
+
+Section = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the text that stands for it where it cannot be seen."""
+
+    figure: Figure
+    alt: str
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+_MEANS_RUN_AGAINST = (
+    "Chance predicts the mean of those trained on. With a site left out, that mean is the lower "
+    "the higher the site's own is: the correlation of knowing nothing is below zero here. "
+    "Prediction begins above zero."
+)
+
+
+def result_section(name: str, result: ProbeResult) -> Section:
+    """Return what is shown of one result: design, what models saw, a block per target."""
+    return {
+        "name": name,
+        "meta": result.meta,
+        "design": design_sentences(result.meta),
+        "models": {m: seen_facts(facts) for m, facts in result.meta["models"].items()},
+        "targets": [_target_block(result, target) for target in result.meta["targets"]],
+    }
+
+
+def _target_block(result: ProbeResult, target: str) -> Section:
+    facts = result.meta["targets"][target]
+    scores = result.scores[result.scores["target"] == target]
+    gaps = result.differences[result.differences["target"] == target]
+    first = str(scores["metric"].iloc[0])
+    drawn = scores[scores["metric"] == first].assign(role=lambda t: t["model"].map(role))
+    by_site = facts["kind"] == "regression" and result.meta["design"]["groups"] == "site"
+    alt = "; ".join(
+        f"{r.model} {r.value:.2f}, interval {r.ci_low:.2f} to {r.ci_high:.2f}"
+        for r in drawn.itertuples()
+    )
+    return {
+        "name": target,
+        "facts": facts,
+        "n_subjects": int(scores["n_subjects"].iloc[0]),
+        "metrics": list(dict.fromkeys(scores["metric"])),
+        "rows": _rows(scores, ["model"]),
+        "gaps": _pairs(_rows(gaps[gaps["model"] != CHANCE], ["model", "against"])),
+        "picture": Picture(
+            plots.score_intervals(drawn, reference(first, facts["classes"])),
+            f"{first} of {target} with 95 % intervals: {alt}",
+        ),
+        "verdicts": verdicts(scores, gaps, facts["classes"]),
+        "caution": _MEANS_RUN_AGAINST if by_site else "",
+    }
+
+
+def _rows(table: pd.DataFrame, keys: list[str]) -> list[Section]:
+    """Return a row per combination of keys, with its metrics under ``cells``."""
+    rows: dict[tuple[Any, ...], Section] = {}
+    for record in table.to_dict("records"):
+        key = tuple(record[k] for k in keys)
+        row = rows.setdefault(key, {k: record[k] for k in keys} | {"cells": {}})
+        decided = bool(record["ci_low"] > 0 or record["ci_high"] < 0)
+        row["cells"][record["metric"]] = record | {"decided": decided}
+    return list(rows.values())
+
+
+def _pairs(rows: list[Section]) -> list[Section]:
+    """Return the first row of every pair of models: b - a says nothing new after a - b."""
+    pairs: dict[frozenset[str], Section] = {}
+    for row in rows:
+        pairs.setdefault(frozenset((row["model"], row["against"])), row)
+    return list(pairs.values())
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def run_section(run: Path, stores: Sequence[RecordingStore], targets: Sequence[str]) -> Section:
+    """Return what is shown of one pretraining run.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no whole run, or no step was logged yet.
+    """
+    config = RunConfig.load(run / CONFIG)
+    metrics, environment = _read_run(run)
+    encoder = load_pretrained(run)
+    return {
+        "name": run.name,
+        "last": metrics.iloc[-1].to_dict(),
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+        "pretraining": encoder.pretraining,
+        "encoder": encoder.config,
+        "n_networks": encoder.n_networks,
+        "curves": _curves(metrics),
+        "monitors": _monitors(metrics, config),
+        "maps": [_embedding_maps(encoder, store, targets) for store in stores],
+        "differences": trees.to_yaml(trees.differences(config, RunConfig())),
+        "yaml": config.to_yaml(),
+        "environment": environment,
+    }
+
+
+def _read_run(run: Path) -> tuple[pd.DataFrame, Section]:
+    try:
+        lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
+        metrics = pd.DataFrame([json.loads(line) for line in lines])
+        environment = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"is no whole run ({error})", file=run) from None
+    if metrics.empty:
+        raise InputError("has no metrics yet", file=run / METRICS)
+    return metrics, environment
+
+
+def _curves(metrics: pd.DataFrame) -> list[Picture]:
+    first, last = metrics.iloc[0], metrics.iloc[-1]
+
+    def from_to(column: str) -> str:
+        return f"from {first[column]:.3g} to {last[column]:.3g}"
+
+    norm = plots.curve(metrics, "grad_norm", "norm of the gradient, before clipping", log=True)
+    return [
+        Picture(
+            plots.loss_terms(metrics),
+            f"Loss terms over epochs: CLS {from_to('loss_cls')}, mask {from_to('loss_mask')}",
+        ),
+        Picture(
+            plots.curve(metrics, "lr", "learning rate"),
+            f"Learning rate over epochs, at most {metrics['lr'].max():.3g}",
+        ),
+        Picture(norm, f"Norm of the gradient over epochs, {from_to('grad_norm')}"),
+    ]
+
+
+def _monitors(metrics: pd.DataFrame, config: RunConfig) -> Section:
+    bound = float(min(config.optim.batch_size - 1, config.encoder.width))
+    last = metrics.iloc[-1]
+    lowest = min(0.0, float(metrics["mean_cosine"].min()))
+    rank = plots.curve(
+        metrics, "effective_rank", "effective rank of a batch", limits=(0, None), bound=bound
+    )
+    cosine = plots.curve(
+        metrics, "mean_cosine", "mean cosine between recordings", limits=(lowest, 1.03), bound=1.0
+    )
+    return {
+        "rank": last["effective_rank"],
+        "bound": bound,
+        "cosine": last["mean_cosine"],
+        "pictures": [
+            Picture(rank, f"Effective rank, at last {last['effective_rank']:.1f} of {bound:.0f}"),
+            Picture(cosine, f"Mean cosine, at last {last['mean_cosine']:.2f}"),
+        ],
+    }
+
+
+def _embedding_maps(encoder: Encoder, store: RecordingStore, targets: Sequence[str]) -> Section:
+    """Return maps of a store's recordings, or why there are none."""
+    section: Section = {"store": store.path.name, "n": len(store), "pictures": [], "why_not": ""}
+    if len(store) > MAP_RECORDINGS:
+        store = store.select(np.linspace(0, len(store) - 1, MAP_RECORDINGS).astype(int))
+    section["shown"] = len(store)
+    try:
+        embeddings = Embedder(encoder).fit_transform(store)
+    except InputError as error:
+        return section | {"why_not": error.rule}
+    if len(store) < 3 or not np.ptp(embeddings, axis=0).any():
+        return section | {"why_not": "fewer than three different embeddings"}
+    pca = PCA(2, svd_solver="full").fit(embeddings)
+    points, shares = pca.transform(embeddings), pca.explained_variance_ratio_
+    section["shares"] = float(shares.sum())
+    section["pictures"] = [
+        Picture(
+            plots.embedding_map(points, shares, name, values),
+            f"First two principal components of the embeddings, coloured by {name}",
+        )
+        for name, values in _colorings(encoder, store.table, targets).items()
+    ]
+    return section
+
+
+def _colorings(
+    encoder: Encoder, table: pd.DataFrame, targets: Sequence[str]
+) -> dict[str, pd.Series]:
+    known = [name for name in ["site", *targets] if name in table and table[name].notna().any()]
+    colorings = {name: table[name] for name in dict.fromkeys(known)}
+    if encoder.pretraining and encoder.pretraining["subjects"] is not None:
+        keys = set(encoder.pretraining["subjects"])
+        was_seen = table["subject"].map(lambda subject: subject_key(subject) in keys)
+        colorings["in pretraining"] = was_seen.map({True: "seen", False: "not seen"})
+    return colorings or {"recordings": pd.Series("recording", index=table.index)}
+
+
+# -- stores ----------------------------------------------------------------------------------------
+
+
+def store_section(store: RecordingStore, targets: Sequence[str]) -> Section:
+    """Return what is shown of one store: sites, labels, parcellation, preprocessing."""
+    table = store.table.assign(site=store.table["site"].fillna("not stated").astype(str))
+    sizes = zip(store.parcellation.network_names, store.parcellation.network_indices, strict=True)
+    first = [name for name in targets if name in store.phenotypes]
+    columns = list(dict.fromkeys([*first, *store.phenotypes]))
+    sites = [(str(site), rows) for site, rows in table.groupby("site")]
+    return {
+        "name": store.path.name,
+        "info": store.info(),
+        "networks": {name: len(rois) for name, rois in sizes},
+        "steps": trees.to_yaml(store.header["steps"]),
+        "preprocessing": store.preprocessing,
+        "sites": [_site_row(site, rows, store.tr) for site, rows in sites],
+        "label_columns": columns[:LABEL_COLUMNS],
+        "n_more_columns": len(columns[LABEL_COLUMNS:]),
+        "labels": {
+            site: [_label_summary(rows[name]) for name in columns[:LABEL_COLUMNS]]
+            for site, rows in sites
+        },
+    }
+
+
+def _site_row(site: str, rows: pd.DataFrame, tr: float) -> Section:
+    return {
+        "site": site,
+        "n": len(rows),
+        "subjects": rows["subject"].nunique(),
+        "source_tr": ", ".join(f"{tr:g}" for tr in sorted(rows["source_tr"].unique())),
+        "minutes": _range(rows["length"] * tr / 60, "{:.1f}"),
+        "mean_fd": _range(rows["mean_fd"].dropna(), "{:.2f}"),
+    }
+
+
+def _label_summary(values: pd.Series) -> str:
+    """Return counts of classes, or median and range of numbers, and how many are unknown."""
+    known = values.dropna()
+    unknown = f"{len(values) - len(known)} unknown" if len(known) < len(values) else ""
+    if known.empty:
+        return "unknown"
+    if pd.api.types.is_numeric_dtype(known) and known.dtype != bool:
+        text = f"{known.median():.3g} ({known.min():.3g} – {known.max():.3g})"
+    else:
+        counts = known.astype(str).value_counts().sort_index()
+        shown = [f"{plots.short(str(name))} {n}" for name, n in counts.items()]
+        text = ", ".join(shown) if len(shown) <= 4 else f"{len(shown)} different"
+    return f"{text}; {unknown}" if unknown else text
+
+
+def _range(values: pd.Series, form: str) -> str:
+    if not len(values):
+        return "–"
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low} – {high}"
