@@ -320,9 +320,9 @@ def config_(
     if yaml:
         typer.echo(config.to_yaml(), nl=False)
         return
-    from semantoks.tables import key_table
+    from semantoks.tables import key_lines
 
-    _console().print(key_table(describe(config)))
+    typer.echo(key_lines(describe(config)))
 
 
 @app.command()

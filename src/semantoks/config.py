@@ -156,14 +156,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
 
 def to_tree(config: Any) -> Tree:
     """Return all values of a dataclass as plain nested dictionaries and lists."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return [plain(v) for v in value] if isinstance(value, tuple) else value
-
     tree: Tree = plain(config)
     return tree
+
+
+def plain(value: Any) -> Any:
+    """Return a value with dataclasses as dictionaries and tuples as lists."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def differences(config: Any, base: Any) -> Tree:
@@ -215,6 +216,16 @@ def describe(config: Any, prefix: str = "") -> Iterator[Key]:
             yield from describe(value, f"{prefix}{f.name}.")
         else:
             yield Key(f"{prefix}{f.name}", _type_name(hints[f.name]), value, docs[f.name])
+            for member in _members(hints[f.name]):
+                yield from describe(member(), f"{prefix}{f.name}.[{member().kind}].")
+
+
+def _members(tp: Any) -> list[Any]:
+    """Return the kinds of dataclasses that a list may hold."""
+    inner = typing.get_args(tp)[0] if typing.get_origin(tp) is tuple else None
+    while typing.get_origin(inner) is typing.Annotated:
+        inner = typing.get_args(inner)[0]
+    return [m for m in typing.get_args(inner) if dataclasses.is_dataclass(m)]
 
 
 def _type_name(tp: Any) -> str:

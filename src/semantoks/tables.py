@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from textwrap import fill
 
 import pandas as pd
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from semantoks.config import Key
+from semantoks.config import Key, plain
 
 
 def listing(facts: Mapping[str, object]) -> Table:
@@ -41,12 +43,11 @@ def score_tables(scores: pd.DataFrame) -> Group:
     return Group(*tables)
 
 
-def key_table(keys: Iterable[Key]) -> Table:
-    """Return every key of a configuration with its value, type and documentation."""
-    table = Table(show_lines=False, pad_edge=False)
-    for name in ("key", "value", "type", "meaning"):
-        table.add_column(name, overflow="fold", no_wrap=name == "key")
+def key_lines(keys: Iterable[Key]) -> str:
+    """Return every key of a configuration with its value, type and documentation, as text."""
+    entries = []
     for key in keys:
-        value = "null" if key.default is None else str(key.default)
-        table.add_row(key.path, escape(value), escape(key.type), escape(key.doc))
-    return table
+        value = json.dumps(plain(key.default))
+        meaning = fill(key.doc, 88, initial_indent="    ", subsequent_indent="    ")
+        entries.append(f"{key.path} = {value}  ({key.type})\n{meaning}")
+    return "\n".join(entries)

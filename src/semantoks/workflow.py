@@ -230,7 +230,7 @@ def describe_path(path: str) -> dict[str, object]:
     """
     folder = Path(path)
     if (folder / STORE_HEADER).exists() or list(folder.glob("signals-*.npy")):
-        return RecordingStore(folder).info()
+        return _store_facts(RecordingStore(folder))
     if (folder / CONFIG).exists() or (folder / MODEL_HEADER).exists():
         return _model_facts(folder)
     if folder.suffix == ".pth":
@@ -241,7 +241,7 @@ def describe_path(path: str) -> dict[str, object]:
         return {
             "parcellation": parcellation.name,
             "ROIs": len(parcellation),
-            "networks": ", ".join(f"{name} {len(rois)}" for name, rois in sizes),
+            "networks": _counts({name: len(rois) for name, rois in sizes}),
             "space": parcellation.space,
             "first, last ROI": f"{parcellation.labels[0]}, {parcellation.labels[-1]}",
             "hash": parcellation.hash[:16],
@@ -252,6 +252,34 @@ def describe_path(path: str) -> dict[str, object]:
         value=path,
         fix=f"Built-in parcellations: {', '.join(Parcellation.available())}",
     )
+
+
+def _store_facts(store: RecordingStore) -> dict[str, object]:
+    info = store.info()
+    minutes = info["minutes"]
+    steps = "; ".join(
+        f"TR {tr} s: " + ", ".join(str(step["step"]) for step in steps)
+        for tr, steps in sorted(info["steps"].items(), key=lambda item: float(item[0]))
+    )
+    return {
+        "store": info["path"],
+        "recordings": f"{info['n_recordings']} of {info['n_subjects']} people, "
+        f"{minutes['min']:.1f} to {minutes['max']:.1f} min, {minutes['sum'] / 60:.1f} h together",
+        "TR": f"{info['tr']:g} s",
+        "parcellation": f"{info['parcellation']}, {info['n_rois']} ROIs",
+        "networks": _counts(info["networks"]),
+        "sites": _counts(info["sites"]) or "not stated",
+        "phenotypes": _counts(info["phenotypes"]) or "none",
+        "missing ROIs": f"in {info['with_missing_rois']} recordings",
+        "preprocessing": store.preprocessing,
+        "steps by source": steps,
+        "size": f"{info['megabytes']:.1f} MB, written by semantoks {info['package_version']}",
+        "fingerprint": info["fingerprint"][:16],
+    }
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in numbers.items())
 
 
 def _model_facts(folder: Path) -> dict[str, object]:

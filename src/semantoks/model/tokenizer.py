@@ -36,6 +36,7 @@ class DenseBranch:
     """A convolution over all ROIs of the network at once."""
 
     kind: Literal["dense"] = "dense"
+    """Names this kind of branch."""
     width: int | None = None
     """Output channels; null gives the branch an even share of the encoder's width."""
     kernel_length: int = 3
@@ -52,6 +53,7 @@ class SeparableBranch:
     """A convolution per ROI followed by a linear map over ROIs."""
 
     kind: Literal["separable"] = "separable"
+    """Names this kind of branch."""
     width: int | None = None
     """Output channels; null gives the branch an even share of the encoder's width."""
     kernel_length: int = 3
@@ -68,6 +70,7 @@ class StructuredBranch:
     """A structured long convolution per ROI followed by a linear map over heads and ROIs."""
 
     kind: Literal["structured"] = "structured"
+    """Names this kind of branch."""
     width: int | None = None
     """Output channels; null gives the branch an even share of the encoder's width."""
     n_scales: int = 3

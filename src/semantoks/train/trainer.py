@@ -36,6 +36,7 @@ from semantoks.train.setup import (
     pretraining_record,
     training_recordings,
 )
+from semantoks.views.batch import ViewBatch
 from semantoks.views.loader import ViewLoader
 
 Metrics = dict[str, float]
@@ -148,7 +149,7 @@ class Trainer:
             self._save()
         return self.run / "checkpoints" / f"step-{self.step:08d}"
 
-    def _losses(self, batch: Any) -> Losses:
+    def _losses(self, batch: ViewBatch) -> Losses:
         objective = self.config.objective
         weight = schedules.network_weight(
             self.step / self._loader.steps_per_epoch,
