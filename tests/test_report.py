@@ -66,7 +66,7 @@ def material(tmp_path_factory, recordings, parcellation, preprocessing, tiny_run
         dataclasses.replace(
             r,
             subject=f"{r.subject}{VILLAIN}",
-            site=VILLAIN if r.site == "north" else r.site,
+            site={"north": VILLAIN, "west": "西"}.get(r.site, r.site),  # a script without a font
             phenotypes={
                 **r.phenotypes,
                 "sex": VILLAIN if r.phenotypes["sex"] == "male" else "f$x$",
@@ -140,7 +140,7 @@ def test_the_page_says_what_was_found_and_seen(material):
         "above connectivity",
         "above random weights",
         "One site is left out at a time",
-        "run_a$b$ 9 recordings of 7 people 7 of 10 east, west",
+        "run_a$b$ 9 recordings of 7 people 7 of 10 east, 西",
         "random weights none none none",
         "13 of 10 people",
         "Vis 2, Limbic 4, Default 5",
@@ -340,6 +340,11 @@ def test_dots_and_intervals_stand_where_the_numbers_say():
     assert [t.get_text() for t in axes.get_yticklabels()] == ["a$b$", "random weights", "chance"]
     heights = [float(line.get_ydata()[0]) for line in axes.lines[1:]]
     assert heights == [2, 2, 1, 1, 0, 0], "the first row is on top"
+
+
+def test_long_names_keep_both_ends():
+    assert plots.short("run-2024-seed-1", 15) == "run-2024-seed-1"
+    assert plots.short("run-2024-seed-12", 15) == "run-2024-…ed-12"
 
 
 def test_maps_say_why_they_are_missing(material, store_path, monkeypatch):

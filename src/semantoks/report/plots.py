@@ -229,5 +229,8 @@ def _draw_groups(
 
 
 def short(text: str, length: int = 26) -> str:
-    """Return the text, its end replaced by an ellipsis where it is longer than `length`."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """Return the text, its middle replaced by an ellipsis where it is longer than `length`."""
+    if len(text) <= length:
+        return text
+    tail = length // 3  # names of runs often differ at the end
+    return f"{text[: length - 1 - tail]}…{text[-tail:]}"
