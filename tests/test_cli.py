@@ -85,6 +85,8 @@ def test_the_whole_way(run, table, tmp_path):
     assert code == 0, text
     for word in ("balanced accuracy", "random weights", "connectivity", "chance", "Pearson r"):
         assert word in text
+    code, text = run("paper-probe", store, model, "--target", "sex", "--repetitions", "2")
+    assert (code, "over 2 splits" in text) == (0, True), text
     page = tmp_path / "report.html"
     code, text = run("report", page, "--run", model, "--result", tmp_path / "r", "--store", store)
     assert (code, page.stat().st_size > 50_000) == (0, True)

@@ -64,6 +64,16 @@ def test_evenly_spaced_crops_cover_both_ends(length, view, n):
     assert len(starts) == min(n, max(length - view, 0) + 1)
 
 
+def test_even_spacing_takes_both_ends_in_random_order():
+    lengths = np.array([107, 100, 41])
+    rng = np.random.default_rng(0)
+    drawn = [draw_starts(lengths, 100, CropConfig(spacing="even"), rng) for _ in range(60)]
+    assert {tuple(starts[:, 0]) for starts in drawn} == {(0, 7), (7, 0)}
+    assert all((np.sort(starts, axis=0) == [[0, 0, 0], [7, 0, 0]]).all() for starts in drawn)
+    with pytest.raises(ConfigError, match="leaves no distance to choose"):
+        CropConfig(spacing="even", max_distance=8)
+
+
 def test_crop_distances_that_contradict_are_refused():
     with pytest.raises(ConfigError, match=r"max_distance = 3.*at least min_distance \(5\)"):
         CropConfig(min_distance=5, max_distance=3)

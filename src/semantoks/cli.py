@@ -210,6 +210,38 @@ def probe(
 
 
 @app.command()
+def paper_probe(
+    store: Annotated[Path, typer.Argument(help="Recording store.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    target: Annotated[list[str], typer.Option(help="Column, or column:kind, to predict.")],
+    repetitions: Annotated[int, typer.Option(help="Random stratified splits.")] = 10,
+    crops: Annotated[int, typer.Option(help="Evenly spaced crops per recording.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of splits and probes.")] = 0,
+) -> None:
+    """Score a model by the paper's own probe, to compare with published numbers.
+
+    It mixes sites over the parts and has no controls: for claims use `semantoks probe`.
+    """
+    from semantoks.data.store import RecordingStore
+    from semantoks.evaluate.embed import Embedder
+    from semantoks.evaluate.protocol import paper_probe
+    from semantoks.workflow import parse_target
+
+    recordings = RecordingStore(store)
+    for name in target:
+        scores = paper_probe(
+            recordings,
+            Embedder(model, n_crops=crops),
+            parse_target(name),
+            n_repetitions=repetitions,
+            seed=seed,
+        )
+        mean, std = scores["value"].mean(), scores["value"].std()
+        metric = scores["metric"].iloc[0]
+        typer.echo(f"{name}: {metric} {mean:.3f} +- {std:.3f} over {repetitions} splits")
+
+
+@app.command()
 def ablate(
     configs: Annotated[
         list[Path], typer.Argument(help="YAML files of runs; the first is the reference.")

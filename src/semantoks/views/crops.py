@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,22 @@ IntArray = NDArray[np.int64]
 class CropConfig:
     """How the two views of a recording lie to each other; the default is the paper's."""
 
+    spacing: Literal["random", "even"] = "random"
+    """random: drawn anew each time; even: the first and the last place of the recording, in
+    random order."""
     min_distance: int = 0
     """Smallest distance between the two starts, time points; 0 leaves them independent."""
     max_distance: int | None = None
     """Largest distance between the two starts, time points; null sets no limit."""
 
     def __post_init__(self) -> None:
+        if self.spacing == "even" and (self.min_distance or self.max_distance is not None):
+            raise ConfigError(
+                "leaves no distance to choose",
+                field="views.crops.spacing",
+                value=self.spacing,
+                fix="Leave min_distance and max_distance out, or choose random",
+            )
         if self.min_distance < 0:
             raise ConfigError(
                 "must not be negative", field="views.crops.min_distance", value=self.min_distance
@@ -56,6 +67,8 @@ def draw_starts(
     int array of shape (2, B)
     """
     room = np.maximum(np.asarray(lengths) - view_length, 0)
+    if config.spacing == "even":
+        return rng.permuted(np.stack([np.zeros_like(room), room]), axis=0)
     if config.min_distance == 0 and config.max_distance is None:
         return rng.integers(0, room + 1, size=(2, room.size))
     farthest = room if config.max_distance is None else np.minimum(room, config.max_distance)
