@@ -162,6 +162,20 @@ def test_resume_after_a_crash_repeats_the_steps_since_the_checkpoint(tiny_run, t
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
+def test_resume_is_exact_with_stochastic_depth_and_leaves_the_global_generator(tiny_run, tmp_path):
+    config = tiny_run(encoder__drop_path=0.3)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    whole = Trainer(config, tmp_path / "whole")
+    whole.fit()
+    assert torch.equal(torch.rand(3), expected)
+    Trainer(config, tmp_path / "parts", reporter=stop_after(4)).fit()
+    second = Trainer(config, tmp_path / "parts", resume=True)
+    second.fit()
+    assert_equal_states(state(whole), state(second))
+
+
 def test_training_runs_outside_the_main_thread(tiny_run, tmp_path):
     trainer = Trainer(tiny_run(optim__epochs=2), tmp_path / "run")
     thread = threading.Thread(target=trainer.fit)

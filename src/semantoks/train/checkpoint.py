@@ -49,6 +49,8 @@ def save_checkpoint(
         If it cannot be written (a full disk, say); earlier checkpoints stay.
     """
     folder = run / "checkpoints" / f"step-{step:08d}"
+    if folder.exists():  # renamed into place, so whole; the same step has the same state
+        return folder
     writing = folder.with_name(f".writing-{folder.name}")
     try:
         shutil.rmtree(writing, ignore_errors=True)
@@ -58,7 +60,6 @@ def save_checkpoint(
         (writing / PROGRESS).write_text(json.dumps({"step": step}), encoding="utf-8")
         for path in [*writing.iterdir(), writing]:
             _fsync(path)
-        shutil.rmtree(folder, ignore_errors=True)
         writing.rename(folder)
         _fsync(folder.parent)
     except (OSError, SafetensorError) as error:

@@ -160,4 +160,6 @@ def forget_metrics_after(file: Path, step: int) -> None:
     if file.exists():
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        file.write_text("".join(kept), encoding="utf-8")
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(file)

@@ -158,9 +158,15 @@ class Trainer:
             objective.network_epochs,
         )
         self.method.train()
-        torch.manual_seed(int(np.random.default_rng([self.config.seed, self.step]).integers(2**63)))
         use_bfloat16 = self.config.train.precision == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=use_bfloat16):
+        # Stochastic depth draws from the global generator: a function of the step, too, and
+        # nobody else's numbers change.
+        with (
+            torch.random.fork_rng([self._device] if self._device.type == "cuda" else []),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=use_bfloat16),
+        ):
+            seed = np.random.default_rng([self.config.seed, self.step]).integers(2**63)
+            torch.manual_seed(int(seed))
             losses: Losses = self.method(batch, weight)
         return losses
 
