@@ -5,7 +5,6 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-DEMO ?= demo
 SIZE ?= default
 
 .PHONY: .venv demo test lint clean
@@ -19,8 +18,8 @@ SIZE ?= default
 	touch $@
 
 demo: .venv
-	rm -rf $(DEMO)
-	$(BIN)/semantoks demo $(DEMO) --size $(SIZE)
+	rm -rf demo
+	$(BIN)/semantoks demo demo --size $(SIZE)
 
 test: .venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
