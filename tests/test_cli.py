@@ -85,6 +85,18 @@ def test_the_whole_way(run, table, tmp_path):
     assert code == 0, text
     for word in ("balanced accuracy", "random weights", "connectivity", "chance", "Pearson r"):
         assert word in text
+    both = ["--model", model, "--model", tmp_path / "x" / model.name]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / model.name).symlink_to(model)
+    code, text = run("probe", store, tmp_path / "r2", *both, *targets)
+    assert (code, "has the same name" in text) == (2, True), text
+    (tmp_path / "x" / model.name).rename(tmp_path / "x" / "other")
+    both[-1] = tmp_path / "x" / "other"
+    code, text = run("probe", store, tmp_path / "r2", *both, *targets[:2], "--drop-missing")
+    assert code == 0, text
+    differences = pd.read_parquet(tmp_path / "r2" / "differences.parquet")
+    controls = {"connectivity", "random weights (run)", "random weights (other)"}
+    assert set(differences["against"]) == controls
     code, text = run("paper-probe", store, model, "--target", "sex", "--repetitions", "2")
     assert (code, "over 2 splits" in text) == (0, True), text
     page = tmp_path / "report.html"

@@ -244,6 +244,8 @@ def test_other_mistakes(cohort):
         evaluate_probes(store, {"a": noise}, [Target("sex", "regression")])
     with pytest.raises(InputError, match=r"one row per recording \(80\)"):
         evaluate_probes(store, {"a": noise[:7]}, ["sex"])
+    with pytest.raises(InputError, match="name a column twice"):
+        evaluate_probes(store, {"a": noise}, ["sex", Target("sex")])
     with pytest.raises(InputError, match="need groups='site'"):
         evaluate_probes(store, {"a": noise}, ["sex"], test_sites=["s1"])
     with pytest.raises(InputError, match="nothing to evaluate"):

@@ -185,15 +185,23 @@ def probe_store(
     recordings = RecordingStore(store)
     chosen = str(pick_device(device))
     transformers: dict[str, Any] = {}
+    controls = [CONNECTIVITY]
     for path in models:
         encoder = load_pretrained(path)
         name = Path(path).name
+        if name in transformers or name in (CONNECTIVITY, RANDOM):
+            raise InputError(
+                "another model of this comparison has the same name",
+                field="models",
+                value=str(path),
+                fix="Rename its folder",
+            )
         control = Encoder.random(
             encoder.config, encoder.parcellation, encoder.preprocessing, seed=seed
         ).eval()
-        suffix = "" if len(models) == 1 else f" ({name})"
+        controls.append(RANDOM if len(models) == 1 else f"{RANDOM} ({name})")
         transformers[name] = Embedder(encoder, n_crops=n_crops, device=chosen)
-        transformers[f"{RANDOM}{suffix}"] = Embedder(control, n_crops=n_crops, device=chosen)
+        transformers[controls[-1]] = Embedder(control, n_crops=n_crops, device=chosen)
     transformers[CONNECTIVITY] = ConnectivityBaseline()
     result = evaluate_probes(
         recordings,
@@ -202,6 +210,7 @@ def probe_store(
         groups=groups,
         test_sites=test_sites,
         missing=missing,
+        against=controls,
         seed=seed,
     )
     result.save(out)

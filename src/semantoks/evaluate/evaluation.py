@@ -98,6 +98,9 @@ def evaluate_probes(
     if not models or not targets:
         raise InputError("there is nothing to evaluate", field="models, targets")
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
+    columns = [target.column for target in chosen]
+    if len(set(columns)) < len(columns):
+        raise InputError("name a column twice", field="targets", value=columns)
     labels = [target_values(store, target, missing, unit) for target in chosen]
     designs = [
         _folds(store.table.iloc[rows], y, kind, groups, n_folds, test_sites, seed)
