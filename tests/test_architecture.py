@@ -31,6 +31,7 @@ ORDER = [
     "train",
     "evaluate",
     "report",
+    "explain",
     "workflow",
     "studies",
     "demo",

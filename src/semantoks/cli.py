@@ -313,6 +313,20 @@ def scale(
 
 
 @app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    store: Annotated[Path, typer.Argument(help="Recording store.")],
+    out: Annotated[Path, typer.Argument(help="New folder for figures and tables.")],
+    crops: Annotated[int, typer.Option(help="Evenly spaced crops per recording.")] = 8,
+) -> None:
+    """Look inside a model: network occlusion, filters, geometry of the networks."""
+    from semantoks.explain.explain import explain
+
+    for path in explain(model, store, out, n_crops=crops):
+        typer.echo(path)
+
+
+@app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="A model of ours, or the authors' .pth.")],
     target: Annotated[Path, typer.Argument(help="New: a .pth is theirs, a folder is ours.")],

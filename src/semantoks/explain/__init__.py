@@ -1,0 +1,1 @@
+"""Looking inside an encoder: networks, filters, geometry."""
