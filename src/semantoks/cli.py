@@ -103,7 +103,7 @@ def prepare(
     """Read recordings, check and preprocess them, and write a store."""
     from semantoks.data.signal import Preprocessing
     from semantoks.tables import listing
-    from semantoks.workflow import prepare_store
+    from semantoks.workflow import describe_path, prepare_store
 
     preprocessing = Preprocessing(tr=tr, low_hz=low_hz or None, high_hz=high_hz or None)
     made = prepare_store(
@@ -114,7 +114,7 @@ def prepare(
         source_tr=source_tr,
         missing_rois=missing_rois.value,
     )
-    _console().print(listing(made.info()))
+    _console().print(listing(describe_path(str(made.path))))
 
 
 @app.command()
