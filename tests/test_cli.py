@@ -97,6 +97,8 @@ def test_the_whole_way(run, table, tmp_path):
     differences = pd.read_parquet(tmp_path / "r2" / "differences.parquet")
     controls = {"connectivity", "random weights (run)", "random weights (other)"}
     assert set(differences["against"]) == controls
+    code, text = run("probe", store, tmp_path / "r3", "--target", "sex")
+    assert (code, "random weights" in text, "connectivity" in text) == (0, False, True), text
     code, text = run("paper-probe", store, model, "--target", "sex", "--repetitions", "2")
     assert (code, "over 2 splits" in text) == (0, True), text
     page = tmp_path / "report.html"

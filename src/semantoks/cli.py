@@ -172,11 +172,14 @@ def embed(
 def probe(
     store: Annotated[Path, typer.Argument(help="Recording store.")],
     out: Annotated[Path, typer.Argument(help="Folder of the new result.")],
-    model: Annotated[list[str], typer.Option(help=f"{MODEL_HELP} May be repeated.")],
     target: Annotated[
         list[str],
         typer.Option(help="Column to predict, or column:classification, column:regression."),
     ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{MODEL_HELP} May be repeated; none: connectivity alone."),
+    ] = None,
     groups: Annotated[
         Groups, typer.Option(help="subject: grouped folds; site: leave one site out.")
     ] = Groups.subject,
@@ -197,7 +200,7 @@ def probe(
     result = probe_store(
         store,
         out,
-        models=model,
+        models=model or [],
         targets=target,
         groups=groups.value,
         test_sites=test_site or None,
