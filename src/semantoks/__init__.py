@@ -22,6 +22,8 @@ _PUBLIC = {
     "Embedder": "semantoks.evaluate.embed",
     "LinearProbe": "semantoks.evaluate.probe",
     "LinearProbeRegressor": "semantoks.evaluate.probe",
+    "FineTuner": "semantoks.evaluate.finetune",
+    "FineTunerRegressor": "semantoks.evaluate.finetune",
     "ConnectivityBaseline": "semantoks.evaluate.baselines",
     "evaluate_probes": "semantoks.evaluate.evaluation",
     "write_report": "semantoks.report.report",
