@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from nilearn.connectome import ConnectivityMeasure
@@ -9,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
+from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate import statistics
 from semantoks.evaluate.baselines import ConnectivityBaseline
@@ -252,8 +255,6 @@ def test_short_recordings_are_padded_and_masked(encoder, preprocessing):
 def test_a_store_in_another_order_of_rois_is_reordered_by_name(
     encoder, store, recordings, parcellation, preprocessing, tmp_path
 ):
-    from semantoks.data.store import write_store
-
     turned = parcellation.select(parcellation.labels[::-1])
     other = write_store(tmp_path / "turned", recordings, turned, preprocessing)
     np.testing.assert_array_equal(
@@ -261,9 +262,35 @@ def test_a_store_in_another_order_of_rois_is_reordered_by_name(
     )
 
 
+def test_a_store_without_a_network_is_read_with_that_network_masked(
+    encoder, store, recordings, parcellation, preprocessing, tmp_path
+):
+    import torch
+
+    some = parcellation.select(networks=["Default", "Vis"])
+    rois = [parcellation.labels.index(label) for label in some.labels]
+    less = [
+        dataclasses.replace(r, signal=r.signal[:, rois], roi_names=some.labels) for r in recordings
+    ]
+    smaller = write_store(tmp_path / "less", less, some, preprocessing)
+    values = Embedder(encoder, n_crops=1).fit_transform(smaller)
+    x = torch.from_numpy(store.signal(6)[:24].T.copy())[None]
+    mask = torch.zeros(1, 3, 4, dtype=torch.bool)
+    mask[:, 1] = True
+    with torch.inference_mode():
+        expected = encoder(x, mask).cls_avg[0].numpy()
+    np.testing.assert_allclose(values[6], expected, atol=1e-6)
+    part = parcellation.select(parcellation.labels[:8])
+    cut = [
+        dataclasses.replace(r, signal=r.signal[:, :8], roi_names=part.labels) for r in recordings
+    ]
+    torn = write_store(tmp_path / "torn", cut, part, preprocessing)
+    with pytest.raises(InputError, match=r"of the \d ROIs of the network .*; a network is there"):
+        Embedder(encoder).fit_transform(torn)
+
+
 def test_what_does_not_fit_the_encoder_is_refused(encoder, recordings, parcellation, tmp_path):
     from semantoks.data.signal import Preprocessing
-    from semantoks.data.store import write_store
 
     embedder = Embedder(encoder).fit([])
     with pytest.raises(InputError, match=r"tr = None: the TR of signals given as arrays"):

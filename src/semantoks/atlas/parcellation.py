@@ -270,7 +270,7 @@ class Parcellation:
         if (labels is None) == (networks is None):
             raise InputError("give either labels or networks", field="labels, networks")
         if labels is not None:
-            indices = self._resolve(labels, "labels")
+            indices = self.indices_of(labels, "labels")
         else:
             wanted = list(networks or ())
             for network in wanted:
@@ -316,7 +316,7 @@ class Parcellation:
             raise self._misfit(
                 f"has {len(names)} ROIs where {self.name} has {len(self)}", names, source
             )
-        indices = self._resolve(names, source)
+        indices = self.indices_of(names, source)
         if not any(set(names) <= set(scheme) for scheme in self._schemes):
             rule = f"mixes several naming schemes of {self.name}"
             example = [name for name in names if name not in self.labels][:3]
@@ -326,7 +326,21 @@ class Parcellation:
         columns[indices] = np.arange(len(self))
         return columns
 
-    def _resolve(self, names: Sequence[str], source: str | Path) -> list[int]:
+    def indices_of(self, names: Sequence[str], source: str | Path = "recording") -> list[int]:
+        """Return the index of the ROI of every name, labels or aliases.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Some of the ROIs, in any order.
+        source : str or path
+            Where the names come from, for messages.
+
+        Raises
+        ------
+        InputError
+            A name is unknown, a bare number, or names a ROI a second time.
+        """
         unknown = [name for name in names if name not in self._lookup]
         if unknown:
             numbered = all(str(name).strip().isdecimal() for name in names)

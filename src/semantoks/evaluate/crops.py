@@ -44,8 +44,8 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
     ----------
     encoder : Encoder
     X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
-        A store is reordered by the names of its ROIs and must have been preprocessed like the
-        encoder's training data; arrays are preprocessed here.
+        A store is put into order by the names of its ROIs and must have been preprocessed like the
+        encoder's training data; whole networks may be missing. Arrays are preprocessed here.
     tr : float or None
         TR of arrays, seconds.
 
@@ -69,11 +69,14 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
 
 
 def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
+    n_rois = len(encoder.parcellation)
     if isinstance(X, RecordingStore):
-        columns = _fitting_columns(encoder, X)
-        absent = missing_networks(X, encoder.network_rois, encoder.parcellation.labels)
+        place, columns = _fit(encoder, X)
+        absent = missing_networks(X, columns, X.parcellation.labels)
         for i in range(len(X)):
-            yield Source(str(X.table["id"].iloc[i]), X.signal(i)[:, columns], absent[i])
+            signal = np.zeros((int(X.table["length"].iloc[i]), n_rois), np.float32)
+            signal[:, place] = X.signal(i)
+            yield Source(str(X.table["id"].iloc[i]), signal, absent[i])
         return
     if tr is None:
         raise InputError(
@@ -83,13 +86,16 @@ def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Sourc
             fix="Give tr=seconds to the estimator",
         )
     none = np.zeros(encoder.n_networks, dtype=bool)
-    for i, x in enumerate(signal_list(X, len(encoder.parcellation))):
+    for i, x in enumerate(signal_list(X, n_rois)):
         yield Source(f"X[{i}]", encoder.preprocessing.apply(x, tr, f"X[{i}]"), none)
 
 
-def _fitting_columns(encoder: Encoder, store: RecordingStore) -> NDArray[np.intp]:
-    """Return the columns of the store in the encoder's order of ROIs."""
-    columns = encoder.parcellation.columns_of(store.parcellation.labels, source=store.path)
+def _fit(encoder: Encoder, store: RecordingStore) -> tuple[list[int], list[IntArray]]:
+    """Return the encoder's ROI of every column of the store, and the columns of every network.
+
+    A store without the ROIs of some networks (no cerebellum, say) fits: a network without columns
+    counts as one without data.
+    """
     if store.preprocessing != encoder.preprocessing:
         raise InputError(
             f"was preprocessed in another way than the encoder's training data, "
@@ -99,7 +105,21 @@ def _fitting_columns(encoder: Encoder, store: RecordingStore) -> NDArray[np.intp
             value=store.preprocessing,
             fix="Prepare the recordings again with the encoder's settings",
         )
-    return columns
+    atlas, names = encoder.parcellation, store.parcellation.labels
+    place = atlas.indices_of(names, store.path)
+    column = np.full(len(atlas), -1, np.int64)
+    column[place] = np.arange(len(names))
+    columns = [column[rois] for rois in encoder.network_rois]
+    for network, found in zip(encoder.network_names, columns, strict=True):
+        if (found < 0).any() and (found >= 0).any():
+            raise InputError(
+                f"has {(found >= 0).sum()} of the {len(found)} ROIs of the network {network}; a "
+                "network is there as a whole, or not at all",
+                file=store.path,
+                field="ROI names",
+                fix=f"Prepare the recordings with {atlas.name} and mark the ROIs without data",
+            )
+    return place, [found[found >= 0] for found in columns]
 
 
 def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Tensor]:
