@@ -96,7 +96,7 @@ def motion_spikes(scan: Scan, severity: float, rng: Generator) -> Scan:
         out = np.zeros((n_times, n_rois))
         time = np.arange(n_times)[:, None]
         for start in when:
-            size = rng.uniform(*_SPIKE_SD) * rng.normal(1.0, 0.3, n_rois)
+            size = rng.uniform(*_SPIKE_SD) * rng.lognormal(0.0, 0.3, n_rois)
             shape = np.exp(-(time - start) * tr / _RECOVERY_S) * (time >= start)
             out -= shape * size
         return out
