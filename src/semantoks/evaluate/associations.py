@@ -134,12 +134,13 @@ def _classes(y: pd.Series, c: pd.Series) -> dict[str, Any]:
     phi = max(found.statistic / n - (r - 1) * (k - 1) / (n - 1), 0.0)
     least = min(r - (r - 1) ** 2 / (n - 1), k - (k - 1) ** 2 / (n - 1)) - 1
     effect = min(np.sqrt(phi / least), 1.0) if least > 0 else 0.0
-    share = counts.div(counts.sum(axis=1), axis=0)
+    share = counts.to_numpy() / counts.to_numpy().sum(axis=1, keepdims=True)
     rest = np.outer(1 - counts.sum(axis=1) / n, 1 - counts.sum(axis=0) / n)
     residual = (counts.to_numpy() - found.expected_freq) / np.sqrt(found.expected_freq * rest)
+    groups, labels = [*map(str, counts.index)], [*map(str, counts.columns)]
     largest = np.argsort(-residual, axis=None, kind="stable")[:_SHOWN]
     where = [
-        f"{counts.index[i]}: {100 * share.iloc[i, j]:.0f} % {counts.columns[j]}"
+        f"{groups[i]}: {100 * share[i, j]:.0f} % {labels[j]}"
         for i, j in (divmod(int(place), k) for place in largest)
     ]
     return _row("chi-square", found.pvalue, "Cramér's V", effect, where)

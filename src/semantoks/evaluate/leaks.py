@@ -159,7 +159,7 @@ def shared_members(
         if column not in table.columns:
             continue
         known = table[column].notna().to_numpy(bool)
-        values = table[column].astype(str).to_numpy(str)
+        values = table[column].where(known, "").astype(str).to_numpy(str)
         names: set[str] = set()
         where = []
         for fold in folds:
