@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ class ConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[mis
     ----------
     n_rois_ : int
     """
+
+    stateless: ClassVar[bool] = True  # every recording is described on its own
 
     def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
         """Note the number of ROIs.

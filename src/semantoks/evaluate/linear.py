@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,23 +138,29 @@ def smooth_path(
     (_, r), k = T.shape, signs.shape[1]
     steepness = 0.25 if loss is logistic_loss else 2.0
     curvature = steepness * (weight @ np.square(T))
+    total = float(weight.sum())
     at = np.zeros((r + 1, k))
     fits: dict[float, Fit] = {}
+
+    def objective(v: Array, strength: float, scale: Array) -> tuple[float, Array]:
+        u = v.reshape(r + 1, k) * scale
+        values, slopes = loss(T @ u[:-1] + u[-1], signs)
+        slopes = slopes * weight[:, None]
+        gradient = np.vstack([T.T @ slopes + strength * u[:-1], slopes.sum(axis=0)])
+        value = weight @ values + 0.5 * strength * np.square(u[:-1]).sum()
+        return float(value), (gradient * scale).ravel()
+
     for strength in sorted(set(strengths), reverse=True):
-        scale = 1.0 / np.sqrt(np.append(curvature + strength, steepness * weight.sum()))[:, None]
-
-        def objective(
-            v: Array, strength: float = strength, scale: Array = scale
-        ) -> tuple[float, Array]:
-            u = v.reshape(r + 1, k) * scale
-            values, slopes = loss(T @ u[:-1] + u[-1], signs)
-            slopes = slopes * weight[:, None]
-            gradient = np.vstack([T.T @ slopes + strength * u[:-1], slopes.sum(axis=0)])
-            value = weight @ values + 0.5 * strength * np.square(u[:-1]).sum()
-            return float(value), (gradient * scale).ravel()
-
-        tight: dict[str, Any] = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-6}
-        found = minimize(objective, (at / scale).ravel(), jac=True, method="L-BFGS-B", options=tight)
+        scale = 1.0 / np.sqrt(np.append(curvature + strength, steepness * total))[:, None]
+        start = (at / scale).ravel()
+        found = minimize(
+            objective,
+            start,
+            (strength, scale),
+            "L-BFGS-B",
+            True,
+            options={"maxiter": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-6},
+        )
         at = found.x.reshape(r + 1, k) * scale
         fits[strength] = (at[:-1], at[-1])
     return [fits[strength] for strength in strengths]

@@ -289,9 +289,7 @@ def _fits(
     return smooth_path(_SMOOTH[model], T, signs, weight, strengths)
 
 
-def _calibrated(
-    scores: Array, signs: Array, weight: Array, *, fixed: bool
-) -> tuple[float, float]:
+def _calibrated(scores: Array, signs: Array, weight: Array, *, fixed: bool) -> tuple[float, float]:
     """Return the weighted log loss of scores, and the temperature at which it is smallest."""
 
     def loss(log_temperature: float) -> float:
