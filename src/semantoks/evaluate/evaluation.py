@@ -30,6 +30,7 @@ from semantoks.data.recording import subject_key
 from semantoks.data.splits import Fold, column_values
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.baselines import make_baselines
 from semantoks.evaluate.features import Cohort, Features
 from semantoks.evaluate.probe import (
     ClassWeight,
@@ -94,6 +95,7 @@ def evaluate_probes(
     targets: Sequence[Target | str],
     *,
     design: Design = _SUBJECTS,
+    baselines: Sequence[str] = (),
     curve: SmallSamples | None = None,
     probe: Probe = _PROBE,
     unit: Literal["subject", "recording"] = "subject",
@@ -115,6 +117,8 @@ def evaluate_probes(
     targets : sequence of Target or str
     design : Design
         Five folds over subjects by default; see `semantoks.data.designs`.
+    baselines : sequence of str
+        Names of `semantoks.evaluate.baselines.BASELINES`, added to the models.
     curve : SmallSamples, optional
         Fit on few people too, drawn inside the training parts of the first repetition.
     probe : Probe
@@ -145,7 +149,7 @@ def evaluate_probes(
     """
     if unit not in ("subject", "recording"):
         raise InputError("must be subject or recording", field="unit", value=unit)
-    if not models or not targets:
+    if not (models or baselines) or not targets:
         raise InputError("there is nothing to evaluate", field="models, targets")
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
     columns = [target.column for target in chosen]
@@ -153,6 +157,10 @@ def evaluate_probes(
         raise InputError("name a column twice", field="targets", value=columns)
     if CHANCE in models:
         raise InputError("is taken by the model that knows nothing", field="models", value=CHANCE)
+    twice = sorted(set(models) & set(baselines))
+    if twice:
+        raise InputError("is the name of a baseline", field="models", value=twice[0])
+    models = {**models, **make_baselines(baselines)}
     cohort = Cohort.of(store, design)
     labels = [target_values(cohort, target, missing, unit) for target in chosen]
     tasks = [

@@ -140,6 +140,7 @@ def design_sentences(meta: dict[str, Any]) -> str:
         "strength of the penalty and the linear model are fitted in the training part only. "
         "Several recordings of a person count once. Scores are over all tested people together, "
         f"with 95 % bootstrap intervals over people ({meta['n_bootstrap']} samples, seed "
-        f"{meta['seed']}); differences are paired on the same samples. Intervals are not corrected for the number of models and "
-        "targets, and they do not cover the chance in pretraining and in the folds."
+        f"{meta['seed']}); differences are paired on the same samples. Intervals are not "
+        "corrected for the number of models and targets, and they do not cover the chance in "
+        "pretraining and in the folds."
     )
