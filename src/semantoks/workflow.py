@@ -11,6 +11,7 @@ import pandas as pd
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
+from semantoks.data.designs import design_for
 from semantoks.data.reader import HEADER as STORE_HEADER
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources import read_table
@@ -173,7 +174,9 @@ def probe_store(
     targets : sequence of str
         Columns of the store's index; ``column:classification`` or ``column:regression`` says what
         a column of few whole numbers is.
-    groups, test_sites, missing
+    groups, test_sites
+        See `semantoks.data.designs.design_for`.
+    missing
         See `semantoks.evaluate.evaluation.evaluate_probes`.
     n_crops, seed, device
         Crops per recording; seed of folds, random weights and bootstrap; device of the encoders.
@@ -207,8 +210,7 @@ def probe_store(
         recordings,
         transformers,
         [parse_target(target) for target in targets],
-        groups=groups,
-        test_sites=test_sites,
+        design=design_for(groups, test_sites or ()),
         missing=missing,
         against=controls,
         seed=seed,

@@ -1,40 +1,92 @@
 """Honest prediction: every model on the same folds, next to its controls.
 
-1. Features are computed once per recording by frozen models, which fit nothing.
-2. People are divided (`semantoks.data.splits`); a person is in one part only.
+1. People are divided by a design (`semantoks.data.designs`); a person is in one part only.
+2. Features that learn nothing are computed once per recording; those that do are fitted in the
+   training part of every fold (`semantoks.evaluate.features`).
 3. In every training part a linear probe is standardised, tuned and fitted; the test part is
    predicted once. Several recordings of a person count once: their predictions are averaged.
-4. Scores are computed on the predictions of all test people together, with bootstrap intervals
-   over people, and the difference to functional connectivity on the same samples.
+4. Scores are computed on the predictions of all test people together, with intervals and tests
+   (`semantoks.evaluate.scoring`).
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import has_fit_parameter
 
+from semantoks.data.designs import Design, GroupedKFold, LeaveOneSiteOut, SmallSamples
 from semantoks.data.recording import subject_key
-from semantoks.data.splits import Fold, leave_one_site_out, subject_folds
+from semantoks.data.splits import Fold, column_values
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
-from semantoks.evaluate.result import ProbeResult
-from semantoks.evaluate.statistics import METRICS, cluster_resamples, estimate, resamples
+from semantoks.evaluate.baselines import make_baselines
+from semantoks.evaluate.features import Cohort, Features
+from semantoks.evaluate.probe import (
+    ClassWeight,
+    LinearModel,
+    LinearProbe,
+    LinearProbeRegressor,
+)
+from semantoks.evaluate.result import CURVE_COLUMNS, ProbeResult
+from semantoks.evaluate.scoring import Sampling, Tested, adjusted, score_models
 from semantoks.evaluate.targets import Kind, Labels, Target, target_values
-
-Features = NDArray[np.float32]
 
 #: The model that knows nothing: classes as frequent as each other, or the mean of those trained on.
 CHANCE = "chance"
 #: What every model has to beat: functional connectivity, and its own architecture untrained.
 CONTROLS = CONNECTIVITY, RANDOM = "connectivity", "random weights"
+
+_SUBJECTS = GroupedKFold()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The linear model that is put behind every model's features.
+
+    Parameters
+    ----------
+    model : {"logistic", "ridge", "svm"}
+        For classes; numbers are always predicted by ridge regression.
+    class_weight : {"balanced"}, mapping of class to float, or None
+        See `LinearProbe`.
+    """
+
+    model: LinearModel = "logistic"
+    class_weight: ClassWeight = "balanced"
+
+    def make(self, kind: Kind, seed: int) -> LinearProbe | LinearProbeRegressor:
+        """Return an estimator for a kind of target."""
+        if kind == "regression":
+            return LinearProbeRegressor(seed=seed)
+        return LinearProbe(self.model, class_weight=self.class_weight, seed=seed)
+
+
+_PROBE = Probe()
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One target: what is known of it, and how people are divided for it."""
+
+    target: Target
+    rows: NDArray[np.intp]
+    y: NDArray[Any]
+    kind: Kind
+    folds: list[Fold]
+    small: list[tuple[int, Fold]]  # (number of training subjects, fold)
+    inner: NDArray[np.str_]
+    units: NDArray[np.str_]
 
 
 def evaluate_probes(
@@ -42,42 +94,48 @@ def evaluate_probes(
     models: Mapping[str, Any],
     targets: Sequence[Target | str],
     *,
-    groups: Literal["subject", "site"] = "subject",
+    design: Design = _SUBJECTS,
+    baselines: Sequence[str] = (),
+    curve: SmallSamples | None = None,
+    probe: Probe = _PROBE,
     unit: Literal["subject", "recording"] = "subject",
-    n_folds: int = 5,
-    test_sites: Sequence[str] | None = None,
     missing: Literal["refuse", "drop"] = "refuse",
     against: Sequence[str] = CONTROLS,
     seed: int = 0,
     n_bootstrap: int = 1000,
+    n_permutations: int = 5000,
+    n_jobs: int = 1,
 ) -> ProbeResult:
-    """Predict every target from every model's frozen features, on the same folds.
+    """Predict every target from every model, on the same folds.
 
     Parameters
     ----------
     store : RecordingStore
-    models : mapping of str to transformer or array
-        `Embedder`, `ConnectivityBaseline` or any transformer of a store that fits nothing; or
-        features of shape (n_recordings, n_features).
+        Who is tested, and, unless the design says otherwise, trained on.
+    models : mapping of str to array, transformer or predictor
+        See `semantoks.evaluate.features`.
     targets : sequence of Target or str
-    groups : {"subject", "site"}
-        Folds over subjects, or one site left out at a time; inner folds likewise.
+    design : Design
+        Five folds over subjects by default; see `semantoks.data.designs`.
+    baselines : sequence of str
+        Names of `semantoks.evaluate.baselines.BASELINES`, added to the models.
+    curve : SmallSamples, optional
+        Fit on few people too, drawn inside the training parts of the first repetition.
+    probe : Probe
+        The linear model behind features.
     unit : {"subject", "recording"}
         What is predicted and counted: a subject, the predictions of whose recordings are averaged,
         or a recording, as for trials (`RecordingStore.trials`), sessions or states. Subjects stay
         whole in the folds either way, and intervals are over subjects.
-    n_folds : int
-        Folds over subjects.
-    test_sites : sequence of str, optional
-        With ``groups="site"``: only these sites are tested, the others always trained on.
     missing : {"refuse", "drop"}
         What to do where a recording has no value of the target.
     against : sequence of str
-        Models whose scores are subtracted from those of all others; names not in `models` are
-        passed over.
+        Models with which all others are compared; names not in `models` are passed over.
     seed : int
-        Seed of folds and bootstrap.
-    n_bootstrap : int
+        Seed of folds, bootstrap and permutations.
+    n_bootstrap, n_permutations : int
+    n_jobs : int
+        Folds computed at the same time, in threads; results do not depend on it.
 
     Returns
     -------
@@ -87,195 +145,258 @@ def evaluate_probes(
     ------
     InputError
         If a target or site is unknown, labels are missing, contradict each other, have one class
-        only or too few members for the folds.
+        only or too few members for the folds, or a model does not fit.
     """
-    if groups not in ("subject", "site"):
-        raise InputError("must be subject or site", field="groups", value=groups)
     if unit not in ("subject", "recording"):
         raise InputError("must be subject or recording", field="unit", value=unit)
-    if test_sites and groups != "site":
-        raise InputError("need groups='site'", field="test_sites", value=list(test_sites))
-    if not models or not targets:
+    if not (models or baselines) or not targets:
         raise InputError("there is nothing to evaluate", field="models, targets")
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
     columns = [target.column for target in chosen]
     if len(set(columns)) < len(columns):
         raise InputError("name a column twice", field="targets", value=columns)
-    labels = [target_values(store, target, missing, unit) for target in chosen]
-    designs = [
-        _folds(store.table.iloc[rows], y, kind, groups, n_folds, test_sites, seed)
-        for rows, y, kind in labels
-    ]
     if CHANCE in models:
         raise InputError("is taken by the model that knows nothing", field="models", value=CHANCE)
-    features = {name: _features(store, model) for name, model in models.items()}
-    features[CHANCE] = np.zeros((len(store), 1), np.float32)  # no information, same path
-    predictions = [
-        _predict(store, target, label, folds, name, X, groups, unit, seed)
-        for target, label, folds in zip(chosen, labels, designs, strict=True)
-        for name, X in features.items()
+    twice = sorted(set(models) & set(baselines))
+    if twice:
+        raise InputError("is the name of a baseline", field="models", value=twice[0])
+    models = {**models, **make_baselines(baselines)}
+    cohort = Cohort.of(store, design)
+    labels = [target_values(cohort, target, missing, unit) for target in chosen]
+    tasks = [
+        _task(cohort, target, label, design, curve, unit, seed)
+        for target, label in zip(chosen, labels, strict=True)
     ]
-    table = pd.concat(predictions, ignore_index=True)
-    scores, differences = _scores(table, chosen, labels, list(features), against, seed, n_bootstrap)
-    design = {
-        "groups": groups,
+    no_information = np.zeros((len(cohort), 1), np.float32)
+    parts = [
+        part
+        for name, model in {**models, CHANCE: no_information}.items()
+        for part in _predict(cohort, name, model, tasks, probe, seed, n_jobs)
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    sampling = Sampling(n_bootstrap=n_bootstrap, n_permutations=n_permutations, seed=seed)
+    predictions = table[table["size"] == 0].drop(columns="size").reset_index(drop=True)
+    scores, differences = _scores(predictions, tasks, against, sampling)
+    meta = _meta(cohort, tasks, models, predictions)
+    meta["design"] = {
+        "sentence": design.sentence(),
+        "group": design.group,
         "unit": unit,
-        "n_folds": n_folds,
-        "test_sites": list(test_sites or []),
+        "probe": {"model": probe.model, "class_weight": _plain(probe.class_weight)},
     }
-    meta = _meta(store, chosen, labels, designs, models, table, design)
-    meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "missing": missing}
-    return ProbeResult(scores, differences, table, meta)
+    meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "n_permutations": n_permutations}
+    meta["missing"] = missing
+    curves = _curve(table[table["size"] > 0], tasks, sampling)
+    return ProbeResult(scores, differences, predictions, meta, curves)
 
 
-def _folds(
-    table: pd.DataFrame,
-    y: NDArray[Any],
-    kind: Kind,
-    groups: str,
-    n_folds: int,
-    test_sites: Sequence[str] | None,
+def _plain(weight: ClassWeight) -> Any:
+    return {str(k): float(v) for k, v in weight.items()} if isinstance(weight, Mapping) else weight
+
+
+# -- who is trained on and tested ------------------------------------------------------------------
+
+
+def _task(
+    cohort: Cohort,
+    target: Target,
+    label: Labels,
+    design: Design,
+    curve: SmallSamples | None,
+    unit: str,
     seed: int,
-) -> list[Fold]:
-    labels = y if kind == "classification" else None
-    if groups == "subject":
-        return subject_folds(table, n_folds, labels=labels, seed=seed)
-    folds = leave_one_site_out(table, test_sites)
+) -> _Task:
+    rows, y, kind = label
+    table = cohort.table.iloc[rows]
+    classes = y if kind == "classification" else None
+    folds = design.folds(table, classes, seed)
     for fold in folds if kind == "classification" else ():
         absent = sorted(set(y) - set(y[fold.train]))
         if absent:
+            of_site = isinstance(design, LeaveOneSiteOut)
+            where = f"without site {fold.name!r}" if of_site else f"in fold {fold.name}"
             raise InputError(
-                f"without site {fold.name!r} nobody of the class {str(absent[0])!r} is left to "
-                "train on",
-                field="groups",
-                value="site",
+                f"{where} nobody of the class {str(absent[0])!r} is left to train on",
+                field="design",
+                value=design.sentence(),
                 fix="Group by subject, or leave the class out",
             )
-    return folds
+    subjects = table["subject"].to_numpy(str)
+    first = [fold for fold in folds if fold.repeat == 0]
+    small = [] if curve is None else list(curve.draws(first, subjects, classes, seed))
+    inner = column_values(table, design.group)
+    units = table["subject" if unit == "subject" else "id"].to_numpy(str)
+    return _Task(target, rows, y, kind, folds, small, inner, units)
 
 
-def _features(store: RecordingStore, model: Any) -> Features:
-    values = model if isinstance(model, np.ndarray) else model.fit(store).transform(store)
-    if values.ndim != 2 or len(values) != len(store):
-        raise InputError(
-            f"features must have one row per recording ({len(store)})",
-            field="models",
-            value=values.shape,
-        )
-    return np.asarray(values, np.float32)
+# -- predictions -----------------------------------------------------------------------------------
 
 
 def _predict(
-    store: RecordingStore,
-    target: Target,
-    label: Labels,
-    folds: Sequence[Fold],
-    model: str,
-    X: Features,
-    groups: str,
-    unit: str,
+    cohort: Cohort,
+    name: str,
+    model: Any,
+    tasks: Sequence[_Task],
+    probe: Probe,
     seed: int,
+    n_jobs: int,
+) -> list[pd.DataFrame]:
+    """Fit in every fold of every target and return one row per tested unit."""
+    predictor = not isinstance(model, np.ndarray) and hasattr(model, "predict")
+    parts: list[pd.DataFrame] = []
+    for jobs, of_target in _by_features(model, tasks):
+        features = None if predictor else Features.of(cohort, name, of_target)
+
+        def run(
+            job: list[tuple[_Task, int, Fold]],
+            features: Features | None = features,
+            predictor: Any = of_target,
+        ) -> list[pd.DataFrame]:
+            first, _, fold = job[0]
+            if features is None:
+                return [
+                    _frame(cohort, name, t, s, f, *_from_predictor(cohort, predictor, name, t, f))
+                    for t, s, f in job
+                ]
+            X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+            return [
+                _frame(cohort, name, t, s, f, *_from_features(X, t, f, probe.make(t.kind, seed)))
+                for t, s, f in job
+            ]
+
+        for found in Parallel(n_jobs=n_jobs, prefer="threads")(delayed(run)(job) for job in jobs):
+            parts += found
+    return parts
+
+
+Job = list[tuple[_Task, int, Fold]]
+
+
+def _by_features(model: Any, tasks: Sequence[_Task]) -> Iterator[tuple[list[Job], Any]]:
+    """Yield the folds to fit, those together that train and test on the same recordings.
+
+    A model whose features depend on the target (`ConfoundsBaseline` leaves the target out) comes
+    with one set of jobs per target.
+    """
+    per_target = hasattr(model, "for_target")
+    for together in [[task] for task in tasks] if per_target else [list(tasks)]:
+        jobs: dict[tuple[bytes, bytes], Job] = {}
+        for task in together:
+            for size, fold in [*((0, fold) for fold in task.folds), *task.small]:
+                key = task.rows[fold.train].tobytes(), task.rows[fold.test].tobytes()
+                jobs.setdefault(key, []).append((task, size, fold))
+        of = model.for_target(together[0].target.column) if per_target else model
+        yield list(jobs.values()), of
+
+
+def _from_features(
+    X: tuple[NDArray[np.float32], NDArray[np.float32]],
+    task: _Task,
+    fold: Fold,
+    probe: LinearProbe | LinearProbeRegressor,
+) -> tuple[NDArray[Any], Any]:
+    inner = None
+    if fold.validation is not None:
+        held = np.isin(fold.train, fold.validation)
+        inner = [(np.flatnonzero(~held), np.flatnonzero(held))]
+    probe.fit(X[0], task.y[fold.train], groups=task.inner[fold.train], folds=inner)
+    if isinstance(probe, LinearProbe):
+        return probe.predict_proba(X[1]), probe.classes_
+    return probe.predict(X[1]), None
+
+
+def _from_predictor(
+    cohort: Cohort, model: Any, name: str, task: _Task, fold: Fold
+) -> tuple[NDArray[Any], Any]:
+    classify = task.kind == "classification"
+    if is_classifier(model) != classify:
+        raise InputError(
+            f"predicts {'numbers' if classify else 'classes'}; the target {task.target.column} is "
+            f"a {task.kind}",
+            field=f"models[{name!r}]",
+            fix="Evaluate targets of the two kinds apart",
+        )
+    model = clone(model)
+    groups = {"groups": task.inner[fold.train]} if has_fit_parameter(model, "groups") else {}
+    model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **groups)
+    test = cohort.select(task.rows[fold.test])
+    return (model.predict_proba(test), model.classes_) if classify else (model.predict(test), None)
+
+
+def _frame(
+    cohort: Cohort,
+    model: str,
+    task: _Task,
+    size: int,
+    fold: Fold,
+    scores: NDArray[Any],
+    classes: NDArray[Any] | None,
 ) -> pd.DataFrame:
-    """Fit a probe per fold and return one row per tested subject or recording."""
-    rows, y, kind = label
-    table = store.table.iloc[rows]
-    units = table["subject" if unit == "subject" else "id"].to_numpy(str)
-    inner = table[groups].to_numpy(str)
-    parts = []
-    for fold in folds:
-        probe = (
-            LinearProbe(seed=seed) if kind == "classification" else LinearProbeRegressor(seed=seed)
-        )
-        probe.fit(X[rows[fold.train]], y[fold.train], groups=inner[fold.train])
-        test = X[rows[fold.test]]
-        scores = probe.predict_proba(test) if kind == "classification" else probe.predict(test)
-        part = pd.DataFrame(np.reshape(scores, (len(test), -1)))
-        part["truth"] = y[fold.test]
-        by_unit = part.groupby(units[fold.test], sort=True)
-        truth = by_unit["truth"].first() if kind == "classification" else by_unit["truth"].mean()
-        mean = by_unit.mean(numeric_only=True).drop(columns="truth", errors="ignore").to_numpy()
-        predicted = probe.classes_[mean.argmax(1)] if kind == "classification" else mean[:, 0]
-        who = table[["subject", "site"]].iloc[fold.test].groupby(units[fold.test]).first()
-        parts.append(
-            pd.DataFrame(
-                {
-                    "target": target.column,
-                    "model": model,
-                    "unit": truth.index,
-                    "subject": who["subject"].astype(str).to_numpy(),
-                    "site": who["site"].to_numpy(),
-                    "fold": fold.name,
-                    "truth": truth.astype(str).to_numpy(),
-                    "predicted": predicted.astype(str),
-                    "scores": list(mean),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+    """Return one row per tested subject or recording, the scores of its rows averaged."""
+    units = task.units[fold.test]
+    part = pd.DataFrame(np.reshape(scores, (len(units), -1)))
+    mean = part.groupby(units, sort=True).mean().to_numpy()
+    truth = pd.Series(task.y[fold.test]).groupby(units, sort=True)
+    who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]].groupby(units).first()
+    return pd.DataFrame(
+        {
+            "target": task.target.column,
+            "model": model,
+            "unit": who.index,
+            "subject": who["subject"].astype(str).to_numpy(),
+            "site": who["site"].to_numpy(),
+            "size": size,
+            "repeat": fold.repeat,
+            "fold": fold.name,
+            "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
+            "predicted": (mean[:, 0] if classes is None else classes[mean.argmax(1)]).astype(str),
+            "scores": list(mean),
+        }
+    )
+
+
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def _scores(
-    table: pd.DataFrame,
-    targets: Sequence[Target],
-    labels: Sequence[Labels],
-    models: Sequence[str],
-    against: Sequence[str],
-    seed: int,
-    n_bootstrap: int,
+    predictions: pd.DataFrame, tasks: Sequence[_Task], against: Sequence[str], sampling: Sampling
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     scores: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
-    for target, (_, values, kind) in zip(targets, labels, strict=True):
-        of_target = table[table["target"] == target.column]
-        truth, predicted = {}, {}
-        for model in models:
-            part = of_target[of_target["model"] == model]
-            truth[model], predicted[model] = _arrays(part, values, kind)
-        y = truth[models[0]]
-        subjects = of_target.loc[of_target["model"] == models[0], "subject"].to_numpy(str)
-        n_subjects = len(set(subjects))
-        samples: Sequence[NDArray[np.intp]]
-        if n_subjects < len(y):
-            samples = cluster_resamples(subjects, n_bootstrap, seed)
-        else:
-            strata = y if kind == "classification" else None
-            samples = list(resamples(len(y), n_bootstrap, seed, strata))
-        base = {"target": target.column, "kind": kind}
-        for name, metric in METRICS[kind].items():
-            for model in models:
-                found = estimate(metric, y, predicted[model], samples)
-                row = {**base, "model": model, "metric": name, **vars(found)}
-                scores.append(row | {"n_subjects": n_subjects})
-                for other in against:
-                    if other in models and other != model:
-                        gap = estimate(
-                            metric, y, predicted[model], samples, against=predicted[other]
-                        )
-                        row = {**base, "model": model, "against": other, "metric": name}
-                        differences.append(row | vars(gap))
+    for task in tasks:
+        tested = _tested(predictions, task)
+        base = {"target": task.target.column, "kind": task.kind}
+        found, gaps = score_models(tested, against, CHANCE, sampling)
+        scores += [base | row for row in found]
+        differences += [base | row for row in gaps]
     columns = ["target", "kind", "model", "against", "metric", "value", "ci_low", "ci_high"]
-    return pd.DataFrame(scores), pd.DataFrame(differences, columns=columns)
+    columns += ["site_low", "site_high", "test", "p_value", "effect_size"]
+    return adjusted(pd.DataFrame(scores), pd.DataFrame(differences, columns=columns))
 
 
-def _arrays(
-    part: pd.DataFrame, values: NDArray[Any], kind: Kind
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return truth (codes or numbers) and scores of the tested subjects."""
-    stacked = np.stack(part["scores"].to_list())
-    if kind == "classification":
-        return np.searchsorted(np.unique(values), part["truth"].to_numpy(str)), stacked
-    return part["truth"].to_numpy(np.float64), stacked[:, 0]
+def _tested(predictions: pd.DataFrame, task: _Task) -> Tested:
+    classes = np.unique(task.y).tolist() if task.kind == "classification" else None
+    return Tested.of(predictions[predictions["target"] == task.target.column], task.kind, classes)
+
+
+def _curve(table: pd.DataFrame, tasks: Sequence[_Task], sampling: Sampling) -> pd.DataFrame:
+    """Score every number of training subjects; a score is the mean over the draws."""
+    rows = []
+    untested = Sampling(n_bootstrap=sampling.n_bootstrap, n_permutations=0, seed=sampling.seed)
+    for task in tasks:
+        for size in sorted(set(table["size"])):
+            found, _ = score_models(
+                _tested(table[table["size"] == size], task), (), CHANCE, untested
+            )
+            base = {"target": task.target.column, "kind": task.kind, "n_train": size}
+            rows += [base | row for row in found]
+    return pd.DataFrame(rows, columns=CURVE_COLUMNS)
 
 
 def _meta(
-    store: RecordingStore,
-    targets: Sequence[Target],
-    labels: Sequence[Labels],
-    designs: Sequence[Sequence[Fold]],
-    models: Mapping[str, Any],
-    table: pd.DataFrame,
-    design: dict[str, Any],
+    cohort: Cohort, tasks: Sequence[_Task], models: Mapping[str, Any], table: pd.DataFrame
 ) -> dict[str, Any]:
+    store = cohort.stores[-1]
     packages = ("semantoks", "scikit-learn", "torch", "numpy", "nilearn")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -289,18 +410,23 @@ def _meta(
             "n_recordings": len(store),
             "n_subjects": int(store.table["subject"].nunique()),
         },
-        "design": design,
         "targets": {
-            target.column: {
-                "kind": kind,
-                "classes": np.unique(y).tolist() if kind == "classification" else None,
-                "n_recordings": len(rows),
-                "n_left_out": len(store) - len(rows),
+            task.target.column: {
+                "kind": task.kind,
+                "classes": np.unique(task.y).tolist() if task.kind == "classification" else None,
+                "n_recordings": len(task.rows),
+                "n_left_out": len(cohort) - len(task.rows),
                 "folds": [
-                    {"name": f.name, "n_train": len(f.train), "n_test": len(f.test)} for f in folds
+                    {
+                        "name": f.name,
+                        "repeat": f.repeat,
+                        "n_train": len(f.train),
+                        "n_test": len(f.test),
+                    }
+                    for f in task.folds
                 ],
             }
-            for target, (rows, y, kind), folds in zip(targets, labels, designs, strict=True)
+            for task in tasks
         },
         "models": {name: _seen(model, table) for name, model in models.items()},
     }
