@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 from scipy.signal import periodogram
 
+from semantoks.data.designs import AcrossStores, GroupedKFold, LeaveOneSiteOut
 from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing, resample, zscore
 from semantoks.data.store import write_store
@@ -31,7 +32,9 @@ from semantoks.evaluate.corruption import (
     slower_sampling,
 )
 from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.evaluation import evaluate_probes
 from semantoks.evaluate.sensitivity import corruption_curves
+from semantoks.evaluate.tangent import TangentBaseline
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 OPEN = Preprocessing(tr=0.5, low_hz=None, high_hz=None, detrend=False)
@@ -317,16 +320,18 @@ def test_curves_start_at_the_clean_score_and_fall(planted):
 
 
 def test_clean_scores_are_those_of_the_evaluation(planted):
-    from semantoks.evaluate.evaluation import evaluate_probes
-
     models = {"connectivity": ConnectivityBaseline()}
-    for groups in ("subject", "site"):
+    models["tangent"] = TangentBaseline()
+    for design in (GroupedKFold(n_folds=3), LeaveOneSiteOut()):
         curve = corruption_curves(
-            planted, models, "sex", corruptions=[], groups=groups, n_bootstrap=20
+            planted, models, "sex", corruptions=[], design=design, n_bootstrap=20
         )
-        scores = evaluate_probes(planted, models, ["sex"], groups=groups, n_bootstrap=20).scores
-        scores = scores[scores["model"] == "connectivity"]
-        np.testing.assert_allclose(curve["value"], scores["value"])
+        scores = evaluate_probes(
+            planted, models, ["sex"], design=design, n_bootstrap=20, n_permutations=20
+        ).scores
+        expected = scores.set_index(["model", "metric"])["value"]
+        found = curve.set_index(["model", "metric"])["value"]
+        np.testing.assert_allclose(found, expected[found.index], rtol=1e-6)
 
 
 def test_curves_of_a_number(planted):
@@ -344,5 +349,5 @@ def test_curves_of_a_number(planted):
     assert set(found["metric"]) == {"Pearson r", "MAE", "R2"}
     with pytest.raises(InputError, match="is no corruption"):
         corruption_curves(planted, {"c": ConnectivityBaseline()}, "sex", corruptions=["snow"])
-    with pytest.raises(InputError, match="must be subject or site"):
-        corruption_curves(planted, {"c": ConnectivityBaseline()}, "sex", groups="run")
+    with pytest.raises(InputError, match="curves are of one store"):
+        corruption_curves(planted, {}, "sex", design=AcrossStores(train=planted))

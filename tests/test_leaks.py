@@ -8,9 +8,10 @@ import pytest
 from scipy import stats
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.designs import GroupedKFold
 from semantoks.data.recording import Recording, subject_key
 from semantoks.data.signal import Preprocessing
-from semantoks.data.splits import Fold, leave_one_site_out, subject_folds
+from semantoks.data.splits import Fold, grouped_folds, leave_one_site_out
 from semantoks.data.store import write_store
 from semantoks.datasets import _ABIDE_TR, load_abide_sample
 from semantoks.errors import InputError
@@ -61,7 +62,7 @@ def test_a_subject_in_both_parts_is_named(people):
 
 
 def test_siblings_in_both_parts_are_named_and_the_missing_are_no_family(people):
-    folds = subject_folds(people, 4, seed=0)
+    folds = grouped_folds(people, 4, seed=0)
     (alarm,) = shared_members(people, folds)
     assert "family" in alarm.what
     assert set(alarm.found) <= {f"f{i}" for i in range(10)}
@@ -374,7 +375,14 @@ def test_abide_is_known_by_all_its_sites():
 
 
 def test_all_alarms_of_a_store_leaks_first(store, embedder):
-    result = evaluate_probes(store, {"m": ConnectivityBaseline()}, ["sex"], n_folds=2, n_bootstrap=20)  # fmt: skip  # noqa: E501
+    result = evaluate_probes(
+        store,
+        {"m": ConnectivityBaseline()},
+        ["sex"],
+        design=GroupedKFold(n_folds=2),
+        n_bootstrap=20,
+        n_permutations=20,
+    )
     embedder.encoder_.pretraining = {"subjects": None, "sites": ["west"]}
     rows = np.arange(len(store))
     found = leak_alarms(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from semantoks.errors import InputError, nearest
-from semantoks.evaluate.confounds import CONFOUNDS
+from semantoks.evaluate.confounds import ACQUISITION
+from semantoks.evaluate.significance import holm
 from semantoks.evaluate.targets import Target
 
 #: Effects from which on one speaks of a medium one (Cohen 1988), and of all but determination.
@@ -41,7 +42,7 @@ def associations(
     targets : sequence of Target or str
         Text and truth values are classes, numbers are numbers unless the target says otherwise.
     columns : sequence of str, optional
-        Confounds; numbers of at most 10 values (TRs) are groups. Those of `CONFOUNDS` that are
+        Confounds; numbers of at most 10 values (TRs) are groups. Those of `ACQUISITION` that are
         there by default. Confounds and targets that do not vary are left out.
 
     Returns
@@ -57,7 +58,7 @@ def associations(
     """
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
     if columns is None:
-        columns = [c for c in CONFOUNDS if c in table.columns]
+        columns = [c for c in ACQUISITION if c in table.columns]
     for column in [*(t.column for t in chosen), *columns]:
         if column not in table.columns:
             fix = nearest(column, [str(c) for c in table.columns])
@@ -82,15 +83,6 @@ def associations(
     for k, name in enumerate(("medium", "determined")):
         frame[name] = [EFFECTS[effect][k] for effect in frame["effect_name"]]
     return frame
-
-
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values corrected for their number (Holm 1979), in the same order."""
-    order = np.argsort(p, kind="stable")
-    steps = p[order] * (len(p) - np.arange(len(p)))
-    out = np.empty(len(p))
-    out[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return out
 
 
 def _numeric(column: pd.Series) -> bool:

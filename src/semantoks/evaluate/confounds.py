@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from semantoks.data.splits import Fold, subject_folds
+from semantoks.data.splits import Fold, grouped_folds
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.statistics import METRICS, cluster_resamples, estimate
@@ -212,7 +212,7 @@ class ConfoundRegressor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 # -- how well confounds can be read off features ---------------------------------------------------
 
 #: Columns that `confound_table` looks at where a table has them.
-CONFOUNDS = ("site", "scanner", "source_tr", "mean_fd")
+ACQUISITION = ("site", "scanner", "source_tr", "mean_fd")
 _FEW = 10  # different numbers: a TR is a class, mean framewise displacement is not
 
 
@@ -235,7 +235,7 @@ def confound_table(
         One row per recording, with the column ``subject``.
     columns : sequence of str, optional
         Confounds. Text, truth values and at most 10 different numbers (TRs) are classes; other
-        numbers are regressed on. Those of `CONFOUNDS` that are there and vary by default.
+        numbers are regressed on. Those of `ACQUISITION` that are there and vary by default.
     n_folds : int
         Folds over subjects. Classes of fewer subjects are left out.
     seed, n_bootstrap : int
@@ -270,7 +270,7 @@ def confound_table(
             "n_recordings": len(kept),
             "n_left_out": len(table) - len(kept),
         }
-        folds = subject_folds(
+        folds = grouped_folds(
             part, n_folds, labels=y if kind == "classification" else None, seed=seed
         )
         samples = cluster_resamples(part["subject"].to_numpy(str), n_bootstrap, seed)
@@ -286,7 +286,7 @@ def confound_table(
 
 def _confounds(table: pd.DataFrame, columns: Sequence[str] | None) -> list[str]:
     if columns is None:
-        return [c for c in CONFOUNDS if c in table.columns and table[c].nunique() > 1]
+        return [c for c in ACQUISITION if c in table.columns and table[c].nunique() > 1]
     for column in columns:
         if column not in table.columns:
             fix = nearest(column, [str(c) for c in table.columns])

@@ -262,7 +262,7 @@ def targets_that_follow(
         One row per recording; the first recording of a subject with a value counts.
     targets : sequence of Target or str
     columns : sequence of str, optional
-        Confounds; those of `semantoks.evaluate.confounds.CONFOUNDS` that are there by default.
+        Confounds; those of `semantoks.evaluate.confounds.ACQUISITION` that are there by default.
     """
     alarms = []
     for row in associations(table, targets, columns).to_dict("records"):
