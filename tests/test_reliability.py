@@ -31,6 +31,7 @@ from semantoks.evaluate.reliability import (
     reliability_scores,
     session_pairs,
 )
+from semantoks.evaluate.tangent import TangentBaseline
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 # Shrout and Fleiss 1979, table 2: 6 targets rated by 4 judges.
@@ -265,7 +266,10 @@ def test_people_of_stages_are_recognised(tmp_path):
     ]
     moved = reliability(x[0], np.roll(x[1], 1, axis=0), np.arange(12), n_bootstrap=50)
     assert moved.scores["value"].iloc[0] < 0.3
-    of_halves = measure_reliability(store, {"c": ConnectivityBaseline()}, of="halves", gap=10)
+    fc = {"c": ConnectivityBaseline()}
+    of_halves = measure_reliability(store, fc, of="halves", gap=10, n_bootstrap=20)
     assert of_halves["c"].scores["value"].iloc[0] > 0.7
     with pytest.raises(InputError, match="must be sessions or halves"):
         measure_reliability(store, models, of="runs")
+    with pytest.raises(InputError, match="models = 't': learns from recordings"):
+        measure_reliability(store, {"t": TangentBaseline()})

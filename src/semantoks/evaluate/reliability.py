@@ -145,7 +145,8 @@ def measure_reliability(
     ----------
     store : RecordingStore
     models : mapping of str to transformer
-        Transformers of a store that fit nothing: `Embedder`, `ConnectivityBaseline`.
+        Transformers of a store that learn nothing (``stateless``): `Embedder`,
+        `ConnectivityBaseline`.
     of : {"sessions", "halves"}
         See `session_pairs` and `halves`.
     gap : float
@@ -159,8 +160,13 @@ def measure_reliability(
     Raises
     ------
     InputError
-        Too few people have two recordings, recordings are too short, or `of` is unknown.
+        Too few people have two recordings, recordings are too short, `of` is unknown, or a model
+        learns from the people that it is measured on.
     """
+    for name, model in models.items():
+        if not getattr(model, "stateless", False):
+            rule = "learns from recordings, and would from those that it is measured on"
+            raise InputError(rule, field="models", value=name)
     if of not in ("sessions", "halves"):
         raise InputError("must be sessions or halves", field="of", value=of)
     if of == "halves":
