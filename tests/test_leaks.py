@@ -68,7 +68,8 @@ def test_siblings_in_both_parts_are_named_and_the_missing_are_no_family(people):
     assert set(alarm.found) <= {f"f{i}" for i in range(10)}
     assert len(alarm.found) > 2
     whole = pd.factorize(people["family"].fillna(people["subject"]))[0]
-    kept = [Fold(str(k), np.flatnonzero(whole % 4 != k), np.flatnonzero(whole % 4 == k)) for k in range(4)]  # fmt: skip  # noqa: E501
+    test = [whole % 4 == k for k in range(4)]
+    kept = [Fold(str(k), np.flatnonzero(~t), np.flatnonzero(t)) for k, t in enumerate(test)]
     assert shared_members(people, kept) == []
     assert shared_members(people.drop(columns="family"), folds) == []
 
@@ -144,7 +145,7 @@ EXPECTED = {
 def test_copies_are_found_and_nothing_else(copies):
     store, _, _ = copies
     found = find_duplicates(store)
-    pairs = dict(zip(zip(found["first"], found["second"], strict=True), found["shift_s"], strict=True))  # fmt: skip  # noqa: E501
+    pairs = found.set_index(["first", "second"])["shift_s"].to_dict()
     assert pairs == EXPECTED
     assert found["correlation"].between(0.85, 1).all()
     assert find_duplicates(store, threshold=-1)["correlation"].nlargest(6).iloc[-1] < 0.45
@@ -194,11 +195,21 @@ def test_a_person_s_copy_counts_once_and_is_no_leak(tmp_path, parcellation):
     assert find_duplicates(store.select([2])).empty
 
 
+def test_trials_of_a_few_volumes_are_compared_too(copies):
+    store, _, _ = copies
+    events = pd.DataFrame(
+        {"id": ["sub-p02", "sub-same", "sub-p05"], "onset": 30.0, "duration": 24.0}
+    )
+    found = find_duplicates(store.trials(events))
+    assert found[["first_subject", "second_subject"]].to_numpy().tolist() == [["p02", "same"]]
+
+
 def test_people_of_another_store_are_found(copies, parcellation):
     store, scans, folder = copies
     rng = np.random.default_rng(3)
-    others = [recording(rng.standard_normal((140, 11)), f"n{i}", parcellation.labels) for i in range(6)]  # fmt: skip  # noqa: E501
-    others += [recording(scans[19], "x19", parcellation.labels), recording(scans[20][5:], "p20", parcellation.labels)]  # fmt: skip  # noqa: E501
+    labels = parcellation.labels
+    others = [recording(rng.standard_normal((140, 11)), f"n{i}", labels) for i in range(6)]
+    others += [recording(scans[19], "x19", labels), recording(scans[20][5:], "p20", labels)]
     other = write_store(folder / "other", others, parcellation, BAND)
     found = find_duplicates(store.select(np.arange(23)), other)
     assert found[["first", "second"]].to_numpy().tolist() == [

@@ -7,7 +7,7 @@ from typing import Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from semantoks.errors import InputError
@@ -19,7 +19,7 @@ _CHANGE = 1e-8  # of the empirical Bayes estimates between the last two rounds
 _ROUNDS = 1000
 
 
-class ComBat(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ComBat(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Remove the shift and the scale that a batch (site, scanner) gives to every feature.
 
     Location and scale of every batch and feature are shrunk towards the batch's own mean over

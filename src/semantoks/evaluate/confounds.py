@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from semantoks.data.splits import Fold, grouped_folds
@@ -121,7 +121,7 @@ def as_frame(values: pd.DataFrame | ArrayLike, n_rows: int, field: str) -> pd.Da
 # -- regression ------------------------------------------------------------------------------------
 
 
-class ConfoundRegressor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Subtract from every feature what a linear model of the confounds predicts.
 
     The features keep their means. Source: Snoek, Miletić and Scholte 2019, NeuroImage 184:741,

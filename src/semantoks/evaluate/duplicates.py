@@ -154,13 +154,12 @@ class _Spectrum:
         """Return the largest correlation over shifts, and the shift of the other, in volumes."""
         cross = (self.transform * later.transform.conj()).sum(axis=1)
         products = irfft(cross, _FRACTION * self.n_fft) * _FRACTION
-        overlap_needed = max(MIN_TIMES, min(self.length, later.length) // 2)
+        shorter = min(self.length, later.length)
+        overlap_needed = min(max(MIN_TIMES, shorter // 2), shorter)
         lags = np.arange(
             _FRACTION * (overlap_needed - later.length),
             _FRACTION * (self.length - overlap_needed) + 1,
         )
-        if not len(lags):
-            return 0.0, 0.0
         whole = np.rint(lags / _FRACTION).astype(int)
         start, stop = np.maximum(whole, 0), np.minimum(self.length, later.length + whole)
         mine = self.energy[stop] - self.energy[start]
