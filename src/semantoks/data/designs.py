@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semantoks.data.splits import Fold, column_values, grouped_folds, leave_one_site_out
+from semantoks.data.splits import Fold, grouped_folds, leave_one_site_out
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
 
@@ -193,8 +193,37 @@ class AcrossStores:
             If a subject is in both stores.
         """
         is_train = table.index.to_numpy() < len(self.train)
-        subjects = column_values(table, "subject")
-        both = sorted(set(subjects[is_train]) & set(subjects[~is_train]))
+        self._refuse_shared(table["subject"][is_train], table["subject"][~is_train])
+        return [Fold("test", np.flatnonzero(is_train), np.flatnonzero(~is_train))]
+
+    def table_with(self, tested: RecordingStore) -> pd.DataFrame:
+        """Return the index of the training store above that of the tested one.
+
+        Columns that only one of them has are left out.
+
+        Raises
+        ------
+        InputError
+            If the stores differ in their ROIs or their preprocessing, or share a subject.
+        """
+        for name, ours, theirs in (
+            ("ROIs", tested.parcellation.labels, self.train.parcellation.labels),
+            ("preprocessing", tested.preprocessing, self.train.preprocessing),
+        ):
+            if ours != theirs:
+                raise InputError(
+                    f"has other {name} than the tested store {tested.path}",
+                    file=self.train.path,
+                    field=name,
+                    fix="Prepare both stores with the same parcellation and settings",
+                )
+        self._refuse_shared(self.train.table["subject"], tested.table["subject"])
+        shared = [c for c in tested.table.columns if c in self.train.table.columns]
+        parts = [self.train.table[shared], tested.table[shared]]
+        return pd.concat(parts, ignore_index=True)
+
+    def _refuse_shared(self, trained: pd.Series, tested: pd.Series) -> None:
+        both = sorted(set(trained.astype(str)) & set(tested.astype(str)))
         if both:
             raise InputError(
                 f"{len(both)} subjects are in both stores",
@@ -203,7 +232,6 @@ class AcrossStores:
                 value=both[:5],
                 fix="Leave them out of one store; if they are other people, rename them",
             )
-        return [Fold("test", np.flatnonzero(is_train), np.flatnonzero(~is_train))]
 
     def sentence(self) -> str:
         """Return the design in words."""

@@ -31,7 +31,9 @@ from semantoks.data.splits import Fold, column_values
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.baselines import make_baselines
+from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.features import Cohort, Features
+from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.probe import (
     ClassWeight,
     LinearModel,
@@ -39,8 +41,10 @@ from semantoks.evaluate.probe import (
     LinearProbeRegressor,
 )
 from semantoks.evaluate.result import CURVE_COLUMNS, ProbeResult
-from semantoks.evaluate.scoring import Sampling, Tested, adjusted, score_models
+from semantoks.evaluate.scoring import Outcomes, Sampling, adjusted, score_models
 from semantoks.evaluate.targets import Kind, Labels, Target, target_values
+from semantoks.model.encoder import Encoder
+from semantoks.model.pretrained import load_pretrained
 
 #: The model that knows nothing: classes as frequent as each other, or the mean of those trained on.
 CHANCE = "chance"
@@ -374,9 +378,9 @@ def _scores(
     return adjusted(pd.DataFrame(scores), pd.DataFrame(differences, columns=columns))
 
 
-def _tested(predictions: pd.DataFrame, task: _Task) -> Tested:
+def _tested(predictions: pd.DataFrame, task: _Task) -> Outcomes:
     classes = np.unique(task.y).tolist() if task.kind == "classification" else None
-    return Tested.of(predictions[predictions["target"] == task.target.column], task.kind, classes)
+    return Outcomes.of(predictions[predictions["target"] == task.target.column], task.kind, classes)
 
 
 def _curve(table: pd.DataFrame, tasks: Sequence[_Task], sampling: Sampling) -> pd.DataFrame:
@@ -434,7 +438,7 @@ def _meta(
 
 def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
     """Return what a model saw of the test subjects in pretraining."""
-    encoder = getattr(model, "encoder_", None)
+    encoder = _encoder(model)
     seen = getattr(encoder, "pretraining", None)
     subjects, sites = set(table["subject"]), set(table["site"].dropna().astype(str))
     facts: dict[str, Any] = {"n_test_subjects": len(subjects), "pretrained": seen is not None}
@@ -448,3 +452,11 @@ def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
             facts["test_sites_seen"] = sorted(sites & set(seen["sites"]))
         facts["pretraining"] = {k: v for k, v in seen.items() if k != "subjects"}
     return facts
+
+
+def _encoder(model: Any) -> Encoder | None:
+    """Return the encoder in a model, or in a step of a pipeline."""
+    for step in [model, *(step for _, step in getattr(model, "steps", []))]:
+        if isinstance(step, (Embedder, FineTuner, FineTunerRegressor)):
+            return step.model if isinstance(step.model, Encoder) else load_pretrained(step.model)
+    return None

@@ -54,30 +54,10 @@ class Cohort:
 
     @classmethod
     def of(cls, store: RecordingStore, design: Design) -> Cohort:
-        """Return the recordings that a design needs.
-
-        Raises
-        ------
-        InputError
-            If two stores differ in their ROIs or their preprocessing.
-        """
+        """Return the recordings that a design needs; see `AcrossStores.table_with`."""
         if not isinstance(design, AcrossStores):
             return cls((store,), store.table.reset_index(drop=True))
-        train = design.train
-        for name, ours, theirs in (
-            ("ROIs", store.parcellation.labels, train.parcellation.labels),
-            ("preprocessing", store.preprocessing, train.preprocessing),
-        ):
-            if ours != theirs:
-                raise InputError(
-                    f"has other {name} than the tested store {store.path}",
-                    file=train.path,
-                    field=name,
-                    fix="Prepare both stores with the same parcellation and settings",
-                )
-        shared = [c for c in store.table.columns if c in train.table.columns]
-        parts = [train.table[shared], store.table[shared]]
-        return cls((train, store), pd.concat(parts, ignore_index=True))
+        return cls((design.train, store), design.table_with(store))
 
     def select(self, rows: Rows) -> RecordingStore:
         """Return the recordings of rows that are all of one store, as a store."""

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.errors import InputError
-from semantoks.evaluate.scoring import Tested
+from semantoks.evaluate.scoring import Outcomes
 
 _SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _META = (
     "scores.parquet",
@@ -78,7 +78,7 @@ class ProbeResult:
         """
         facts = self.meta["targets"][target]
         rows = self.predictions["target"].eq(target) & self.predictions["model"].isin(list(models))
-        tested = Tested.of(self.predictions[rows], facts["kind"], facts["classes"])
+        tested = Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])
         return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
 
     def save(self, folder: str | Path) -> None:

@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Outcomes:
     """The tested units of one target, in one order for all models and repetitions.
 
     Parameters
@@ -69,7 +69,7 @@ class Tested:
     folds: NDArray[np.str_]
 
     @classmethod
-    def of(cls, predictions: pd.DataFrame, kind: Kind, classes: Sequence[str] | None) -> Tested:
+    def of(cls, predictions: pd.DataFrame, kind: Kind, classes: Sequence[str] | None) -> Outcomes:
         """Arrange the predictions of one target.
 
         Parameters
@@ -135,17 +135,17 @@ class Sampling:
 
 
 def score_models(
-    tested: Tested, against: Sequence[str], chance: str, sampling: Sampling
+    tested: Outcomes, against: Sequence[str], chance: str, sampling: Sampling
 ) -> tuple[list[Row], list[Row]]:
     """Score every model, and compare it with every reference.
 
     Parameters
     ----------
-    tested : Tested
+    tested : Outcomes
     against : sequence of str
         The references; names of no model are passed over.
     chance : str
-        The model that knows nothing: it is not tested against chance.
+        The model that knows nothing: it is tested against none, others against a permuted truth.
     sampling : Sampling
 
     Returns
@@ -173,7 +173,8 @@ def score_models(
             row = {"model": model, "against": other, "metric": name}
             row |= {"value": values[model] - values[other]}
             row |= _intervals(drawn[model] - drawn[other], over_sites[model] - over_sites[other])
-            row |= _comparison(tested, metric, model, other, sampling) if i == 0 else _UNTESTED
+            asked = i == 0 and chance not in (model, other)
+            row |= _comparison(tested, metric, model, other, sampling) if asked else _UNTESTED
             differences.append(row)
     return scores, differences
 
@@ -192,7 +193,7 @@ def _intervals(drawn: Array, over_sites: Array) -> Row:
     return {"ci_low": low, "ci_high": high, "site_low": site_low, "site_high": site_high}
 
 
-def _chance_p(tested: Tested, metric: Metric, predicted: Array, sampling: Sampling) -> float:
+def _chance_p(tested: Outcomes, metric: Metric, predicted: Array, sampling: Sampling) -> float:
     """Permute the truth of people within sites, or folds where no site is known."""
     y, strata = tested.y, tested.sites
     if not strata.astype(bool).all():
@@ -216,7 +217,9 @@ def _sums(values: Array, groups: Codes) -> Array:
     return out
 
 
-def _comparison(tested: Tested, metric: Metric, model: str, other: str, sampling: Sampling) -> Row:
+def _comparison(
+    tested: Outcomes, metric: Metric, model: str, other: str, sampling: Sampling
+) -> Row:
     """Test the difference of two models by its first metric."""
     a, b, y = tested.predicted[model], tested.predicted[other], tested.y
     classify = tested.kind == "classification"
@@ -237,7 +240,7 @@ def _comparison(tested: Tested, metric: Metric, model: str, other: str, sampling
     return {"test": test, "p_value": p, "effect_size": cohen_dz(per_subject)}
 
 
-def _fold_differences(tested: Tested, metric: Metric, a: Array, b: Array) -> tuple[Array, float]:
+def _fold_differences(tested: Outcomes, metric: Metric, a: Array, b: Array) -> tuple[Array, float]:
     """Return the differences of every fold's scores, and the mean of n_test / n_train."""
     differences, ratios = [], []
     for repeat, names in enumerate(tested.folds):
