@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.result import ProbeResult
-from semantoks.evaluate.scoring import Tested
+from semantoks.evaluate.scoring import Outcomes
 from semantoks.evaluate.statistics import METRICS, estimate
 
 _FEW = 10  # different numbers: TRs are groups, motion is cut into thirds
@@ -63,7 +63,7 @@ def subgroup_scores(
     rows: list[dict[str, Any]] = []
     for target, facts in result.meta["targets"].items():
         predictions = result.predictions[result.predictions["target"] == target]
-        tested = Tested.of(predictions, facts["kind"], facts["classes"])
+        tested = Outcomes.of(predictions, facts["kind"], facts["classes"])
         units = np.sort(predictions["unit"].astype(str).unique())
         groups = _groups(table, key, column, units)
         for group in dict.fromkeys(sorted(groups, key=_by_number)):
@@ -108,9 +108,9 @@ def _by_number(group: str) -> tuple[int, float, str]:
         return 1, 0.0, group
 
 
-def _part(tested: Tested, inside: NDArray[np.intp]) -> Tested:
+def _part(tested: Outcomes, inside: NDArray[np.intp]) -> Outcomes:
     predicted = {model: stack[:, inside] for model, stack in tested.predicted.items()}
-    return Tested(
+    return Outcomes(
         tested.kind,
         tested.y[inside],
         predicted,
@@ -121,7 +121,7 @@ def _part(tested: Tested, inside: NDArray[np.intp]) -> Tested:
 
 
 def _scores(
-    part: Tested, classes: list[str] | None, seed: int, n_bootstrap: int
+    part: Outcomes, classes: list[str] | None, seed: int, n_bootstrap: int
 ) -> list[dict[str, Any]]:
     few = len(set(part.subjects)) < _FEWEST
     if few or (classes is not None and len(set(part.y.tolist())) < len(classes)):
