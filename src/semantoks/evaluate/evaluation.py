@@ -299,11 +299,10 @@ def _from_features(
     fold: Fold,
     probe: LinearProbe | LinearProbeRegressor,
 ) -> tuple[NDArray[Any], Any]:
-    inner = None
+    held_out = None
     if fold.validation is not None:
-        held = np.isin(fold.train, fold.validation)
-        inner = [(np.flatnonzero(~held), np.flatnonzero(held))]
-    probe.fit(X[0], task.y[fold.train], groups=task.inner[fold.train], folds=inner)
+        held_out = [np.flatnonzero(np.isin(fold.train, fold.validation))]
+    probe.fit(X[0], task.y[fold.train], groups=task.inner[fold.train], held_out=held_out)
     if isinstance(probe, LinearProbe):
         return probe.predict_proba(X[1]), probe.classes_
     return probe.predict(X[1]), None
