@@ -116,7 +116,9 @@ def test_with_nothing_planted_false_positives_stay_at_their_level(n_repeats):
             for number, (train, test) in enumerate(splitter.split(y, y)):
                 names[repeat, test] = number
                 for name, X in noise.items():
-                    probe = LinearProbe("ridge", strengths=(1.0,)).fit(X[train], y[train], folds=[])
+                    probe = LinearProbe("ridge", strengths=(1.0,)).fit(
+                        X[train], y[train], held_out=[]
+                    )
                     scores[name][repeat, test] = probe.predict_proba(X[test])
         outcomes = Outcomes("classification", y, scores, people, np.full(n, ""), names)
         rows = score_models(outcomes, ["connectivity"], "chance", sampling)

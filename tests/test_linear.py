@@ -142,9 +142,11 @@ def test_the_chosen_strength_is_that_of_a_search_by_hand():
             p = model.predict_proba(Z[test])
             losses[i] -= weight[test] @ np.log(p[np.arange(len(test)), labels[test]])
     assert np.argmin(errors) > 0 or np.argmin(losses) > 0, "a test of more than the smallest"
-    regressor = LinearProbeRegressor(strengths=strengths).fit(X, y, folds=folds)
+    regressor = LinearProbeRegressor(strengths=strengths).fit(
+        X, y, held_out=[test for _, test in folds]
+    )
     assert regressor.strength_ == strengths[np.argmin(errors)]
-    probe = LinearProbe(strengths=strengths).fit(X, labels, folds=folds)
+    probe = LinearProbe(strengths=strengths).fit(X, labels, held_out=[test for _, test in folds])
     assert probe.strength_ == strengths[np.argmin(losses)]
 
 

@@ -26,7 +26,11 @@ class Design(Protocol):
 
     @property
     def group(self) -> str:
-        """Column whose values stay together in the inner folds."""
+        """Column whose values stay together in the inner folds.
+
+        Somebody who belongs to two of them (scanned at two sites of the training part) may be in
+        two inner parts; of a training and its test part nobody is in both.
+        """
 
     def folds(self, table: pd.DataFrame, labels: Labels, seed: int) -> list[Fold]:
         """Return the folds; rows are positions in `table`."""

@@ -6,7 +6,7 @@ inner cross-validation (`semantoks.evaluate.linear` says how, and what is exact)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -33,7 +33,6 @@ from semantoks.evaluate.linear import (
 #: Strengths of the penalty tried, relative to the number of features.
 STRENGTHS = tuple(10.0**k for k in range(-2, 4))
 
-InnerFolds = Sequence[tuple[Rows, Rows]]
 LinearModel = Literal["logistic", "ridge", "svm"]
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 
@@ -94,7 +93,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X: ArrayLike,
         y: ArrayLike,
         groups: ArrayLike | None = None,
-        folds: InnerFolds | None = None,
+        held_out: Sequence[Rows] | None = None,
     ) -> Self:
         """Choose the strength and fit.
 
@@ -104,8 +103,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array of shape (n,)
         groups : array of shape (n,), optional
             What stays together in the inner folds: subjects or sites.
-        folds : sequence of (train, test) row arrays, optional
-            Inner folds to use instead: one pair for a validation part of your own.
+        held_out : sequence of int arrays, optional
+            Rows to leave out in turn, instead of inner folds made here: one array for a validation
+            part of your own. Every other row trains.
 
         Raises
         ------
@@ -130,25 +130,26 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) == 2:
             signs = signs[:, 1:]
         space = RowSpace(X)
-        inner = list(self._inner_folds(codes, groups)) if folds is None else list(folds)
-        self._choose(space.coordinates, signs, weight, inner)
+        parts = list(self._inner_folds(codes, groups) if held_out is None else held_out)
+        self._choose(space.coordinates, signs, weight, parts)
         coef, intercept = _fits(self.model, space.coordinates, signs, weight, [self.strength_])[0]
         self.coef_, self.intercept_ = space.restore(coef, intercept)
         return self
 
-    def _choose(self, T: Array, signs: Array, weight: Array, folds: InnerFolds) -> None:
+    def _choose(self, T: Array, signs: Array, weight: Array, parts: Sequence[Rows]) -> None:
         """Set `strength_` and `temperature_` by the log loss of the left-out rows."""
-        if not folds:
+        if not parts:
             self.strength_, self.temperature_ = float(max(self.strengths)), 1.0
             return
-        tested = np.concatenate([test for _, test in folds])
+        tested = np.concatenate(parts)
         scores = np.full((len(self.strengths), *signs.shape), np.nan)
         if self.model == "ridge":
             path = RidgePath(T, signs, weight)
             for i, strength in enumerate(self.strengths):
-                scores[i] = path.left_out(strength, [test for _, test in folds])
+                scores[i] = path.left_out(strength, parts)
         else:
-            for train, test in folds:
+            for test in parts:
+                train = np.setdiff1d(np.arange(len(T)), test)
                 fits = _fits(self.model, T[train], signs[train], weight[train], self.strengths)
                 for i, (coef, intercept) in enumerate(fits):
                     scores[i, test] = T[test] @ coef + intercept
@@ -160,13 +161,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best = _best(self.strengths, losses)
         self.strength_, self.temperature_ = float(self.strengths[best]), float(temperatures[best])
 
-    def _inner_folds(self, codes: NDArray[np.intp], groups: ArrayLike | None) -> Any:
-        """Yield inner folds that hold every class in training, or nothing if that cannot be."""
+    def _inner_folds(self, codes: NDArray[np.intp], groups: ArrayLike | None) -> Iterator[Rows]:
+        """Yield rows to leave out, every class left in training, or nothing if that cannot be."""
         if groups is None:
             n = min(self.n_folds, int(np.bincount(codes).min()))
             if n < 2:
                 return
-            yield from StratifiedKFold(n, shuffle=True, random_state=self.seed).split(codes, codes)
+            plain = StratifiedKFold(n, shuffle=True, random_state=self.seed)
+            yield from (test for _, test in plain.split(codes, codes))
             return
         groups = np.asarray(groups)
         per_class = [len(set(groups[codes == c])) for c in range(len(self.classes_))]
@@ -176,7 +178,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         splitter = StratifiedGroupKFold(n, shuffle=True, random_state=self.seed)
         for train, test in splitter.split(codes, codes, groups):
             if len(set(codes[train])) == len(self.classes_) and len(test):
-                yield train, test
+                yield test
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the linear scores: (n,) for two classes, else (n, n_classes)."""
@@ -232,7 +234,7 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         X: ArrayLike,
         y: ArrayLike,
         groups: ArrayLike | None = None,
-        folds: InnerFolds | None = None,
+        held_out: Sequence[Rows] | None = None,
     ) -> Self:
         """Choose the strength and fit.
 
@@ -242,8 +244,9 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         y : array of shape (n,)
         groups : array of shape (n,), optional
             What stays together in the inner folds: subjects or sites.
-        folds : sequence of (train, test) row arrays, optional
-            Inner folds to use instead: one pair for a validation part of your own.
+        held_out : sequence of int arrays, optional
+            Rows to leave out in turn, instead of inner folds made here: one array for a validation
+            part of your own. Every other row trains.
         """
         checked: tuple[NDArray[np.floating], Array] = validate_data(
             self, X, y, dtype=_FLOATS, y_numeric=True
@@ -252,26 +255,26 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         target = np.asarray(y, np.float64)[:, None]
         space = RowSpace(X)
         path = RidgePath(space.coordinates, target, np.ones(len(target)))
-        inner = list(self._inner_folds(len(y), groups) if folds is None else folds)
-        tests = [test for _, test in inner]
+        parts = list(self._inner_folds(len(y), groups) if held_out is None else held_out)
         losses = np.zeros(len(self.strengths))
-        for i, strength in enumerate(self.strengths if tests else ()):
-            losses[i] = np.nansum(np.square(path.left_out(strength, tests) - target))
+        for i, strength in enumerate(self.strengths if parts else ()):
+            losses[i] = np.nansum(np.square(path.left_out(strength, parts) - target))
         self.strength_ = float(self.strengths[_best(self.strengths, losses)])
         coef, intercept = space.restore(*path.fit(self.strength_))
         self.coef_, self.intercept_ = coef[0], float(intercept[0])
         return self
 
-    def _inner_folds(self, n_rows: int, groups: ArrayLike | None) -> Any:
+    def _inner_folds(self, n_rows: int, groups: ArrayLike | None) -> Iterator[Rows]:
         rows = np.arange(n_rows)
         n = min(self.n_folds, n_rows if groups is None else len(set(np.asarray(groups).tolist())))
         if n < 2:
             return
         if groups is None:
-            yield from KFold(n, shuffle=True, random_state=self.seed).split(rows)
+            splits = KFold(n, shuffle=True, random_state=self.seed).split(rows)
         else:
-            splitter = GroupKFold(n, shuffle=True, random_state=self.seed)
-            yield from splitter.split(rows, groups=groups)
+            grouped = GroupKFold(n, shuffle=True, random_state=self.seed)
+            splits = grouped.split(rows, groups=groups)
+        yield from (test for _, test in splits)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the predictions, (n,)."""
