@@ -12,8 +12,8 @@ import pandas as pd
 from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
-from semantoks.data.designs import design_for
 from semantoks.data.denoise import Censoring
+from semantoks.data.designs import design_for
 from semantoks.data.encode import StoreSpec
 from semantoks.data.phenotypes import Phenotypes
 from semantoks.data.prepare import PrepareReport, Progress, prepare
