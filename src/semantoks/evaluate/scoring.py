@@ -211,7 +211,7 @@ def _intervals(drawn: Array, over_sites: Array) -> Row:
 def _chance_p(tested: Outcomes, metric: Metric, predicted: Array, sampling: Sampling) -> float:
     """Permute the truth of people within sites, or folds where no site is known."""
     y, strata = tested.y, tested.sites
-    if not strata.astype(bool).all():
+    if (strata == "").any():
         strata = tested.folds[0]
     who, first, of = np.unique(tested.subjects, return_index=True, return_inverse=True)
     if len(who) < len(y):
