@@ -93,6 +93,22 @@ def test_repeated_folds_are_scored_by_repetition_and_tested_with_the_correction(
     folds = table.assign(family=table["subject"].map(families[~families.index.duplicated()]))
     assert folds.groupby(["repeat", "family"])["fold"].nunique().max() == 1
     assert len(result.meta["targets"]["sex"]["folds"]) == 8
+    assert (table["cluster"].to_numpy() == folds["family"].to_numpy()).all()
+
+
+def test_intervals_are_over_families_where_they_stay_whole(people):
+    """Families are right or wrong as a whole: half as many facts as people."""
+    right = np.random.default_rng(0).uniform(size=(22, 1)) < 0.6
+    male = (people.table[["sex"]] == "male").to_numpy()
+    family = people.table["family"].str[1:].astype(int).to_numpy()
+    X = np.where(right[family], male, ~male).astype(np.float32)
+    width = {}
+    for group in ("subject", "family"):
+        design = GroupedKFold(group=group, n_folds=4)
+        result = evaluate_probes(people, {"x": X}, ["sex"], design=design, n_bootstrap=400)
+        row = first(result, "sex")
+        width[group] = np.ptp(row.loc["x", ["ci_low", "ci_high"]].to_numpy(float))
+    assert width["family"] > 1.15 * width["subject"]
 
 
 def test_better_is_said_by_the_adjusted_test_only(people):

@@ -120,7 +120,7 @@ def test_with_nothing_planted_false_positives_stay_at_their_level(n_repeats):
                         X[train], y[train], held_out=[]
                     )
                     scores[name][repeat, test] = probe.predict_proba(X[test])
-        outcomes = Outcomes("classification", y, scores, people, np.full(n, ""), names)
+        outcomes = Outcomes("classification", y, scores, people, people, np.full(n, ""), names)
         rows = score_models(outcomes, ["connectivity"], "chance", sampling)
         of_models, gaps = adjusted(*map(pd.DataFrame, rows))
         found["against chance"] += bool((of_models["p_holm"] < 0.05).any())

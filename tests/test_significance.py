@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 from semantoks.errors import InputError
 from semantoks.evaluate import significance as tests
 from semantoks.evaluate import statistics
+from semantoks.evaluate.scoring import Outcomes
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -152,6 +153,27 @@ def test_losses_add_up_to_the_metrics():
     truth, predicted = rng.standard_normal(50), rng.standard_normal((2, 50))
     expected = statistics.mean_score(statistics.mean_absolute_error, truth, predicted)
     assert tests.person_losses(truth, predicted, False).mean() == pytest.approx(expected)
+
+
+def test_a_part_of_the_outcomes_is_that_of_these_people():
+    rng = np.random.default_rng(0)
+    names = np.arange(30).astype(str)
+    scores = {"m": rng.dirichlet([1, 1], (2, 30))}
+    y, folds = np.arange(30) % 2, np.stack([names, names[::-1]])
+    whole = Outcomes("classification", y, scores, names, names, np.repeat(["a", "b"], 15), folds)
+    part = whole.part(np.arange(15, 30))
+    assert set(part.sites) == {"b"}
+    np.testing.assert_array_equal(part.predicted["m"], scores["m"][:, 15:])
+    np.testing.assert_array_equal(part.folds[1], names[14::-1])
+    assert part.subjects.tolist() == part.clusters.tolist() == names[15:].tolist()
+    assert {tuple(np.bincount(y[15:][s])) for s in part.samples(20, 0)} == {(7, 8)}
+
+
+def test_what_is_not_known_is_not_significant():
+    """A model that predicts one value has no correlation."""
+    y, constant = np.arange(9.0), np.ones(9)
+    assert np.isnan(tests.swap_p(statistics.pearson_r, y, constant, y, np.arange(9), 19, 0))
+    assert np.isnan(tests.permutation_p(statistics.pearson_r, y, constant[None], y, 19, 0))
 
 
 def test_effect_sizes():

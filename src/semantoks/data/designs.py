@@ -115,7 +115,7 @@ class FixedSplit:
 
     Models are tuned on the validation part and fitted on training and validation together, as
     scikit-learn's ``PredefinedSplit`` in a grid search does. Without a validation part they are
-    tuned by inner folds over subjects.
+    tuned by inner folds over subjects. Predictors with a tuning of their own get both parts.
 
     Parameters
     ----------

@@ -38,7 +38,8 @@ class RowSpace:
     Parameters
     ----------
     X : array of float32 or float64, shape (n, p)
-        Training rows. Sums are in float64, products of blocks of features in the type of `X`.
+        Training rows. Of many features, products of blocks are in the type of `X` and their sum in
+        float64; of few, all is in float64.
 
     Attributes
     ----------
@@ -50,8 +51,8 @@ class RowSpace:
         scaler = StandardScaler().fit(X)
         self.mean: Array = scaler.mean_
         self.scale: Array = scaler.scale_
-        self._X = X
         n, p = X.shape
+        self._X = X.astype(np.float64) if p <= _BLOCK else X
         if n < p:
             gram = np.zeros((n, n))
             for _, block in self._blocks():
@@ -60,8 +61,8 @@ class RowSpace:
             standard = np.hstack([block for _, block in self._blocks()]).astype(np.float64)
             gram = standard.T @ standard
         values, vectors = np.linalg.eigh(gram / p)
-        # What products in the type of X cannot tell from zero is no direction of the data.
-        kept = values > max(values[-1], 0.0) * 100 * np.finfo(X.dtype).eps
+        # What the products cannot tell from zero is no direction of the data.
+        kept = values > max(values[-1], 0.0) * 10 * np.finfo(self._X.dtype).eps
         self._axes, self._root = vectors[:, kept], np.sqrt(values[kept])
         if n < p:
             self.coordinates = self._axes * self._root

@@ -43,6 +43,9 @@ class Task:
         What stays together in the inner folds.
     units : array of str, shape (n,)
         What is predicted and counted: subjects, or recordings.
+    clusters : array of str, shape (n,)
+        What is drawn and swapped as a whole: families where the design keeps them whole, else
+        subjects.
     """
 
     target: Target
@@ -53,6 +56,7 @@ class Task:
     small: list[tuple[int, Fold]]
     inner: NDArray[np.str_]
     units: NDArray[np.str_]
+    clusters: NDArray[np.str_]
 
 
 def make_task(
@@ -102,7 +106,8 @@ def make_task(
     small = [] if curve is None else list(curve.draws(first, subjects, classes, seed))
     inner = column_values(table, design.group)
     units = table["subject" if unit == "subject" else "id"].to_numpy(str)
-    return Task(target, rows, y, kind, folds, small, inner, units)
+    clusters = subjects if design.group == "site" else inner
+    return Task(target, rows, y, kind, folds, small, inner, units, clusters)
 
 
 # -- predictions -----------------------------------------------------------------------------------
@@ -230,13 +235,15 @@ def _frame(
     part = pd.DataFrame(np.reshape(scores, (len(units), -1)))
     mean = part.groupby(units, sort=True).mean().to_numpy()
     truth = pd.Series(task.y[fold.test]).groupby(units, sort=True)
-    who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]].groupby(units).first()
+    who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]]
+    who = who.assign(cluster=task.clusters[fold.test]).groupby(units).first()
     return pd.DataFrame(
         {
             "target": task.target.column,
             "model": model,
             "unit": who.index,
             "subject": who["subject"].astype(str).to_numpy(),
+            "cluster": who["cluster"].to_numpy(),
             "site": who["site"].to_numpy(),
             "size": size,
             "repeat": fold.repeat,

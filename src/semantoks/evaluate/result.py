@@ -43,8 +43,9 @@ class ProbeResult:
         worse or not told apart.
     predictions : DataFrame
         One row per target, model, repetition and tested unit: target, model, unit (a subject or a
-        recording's id), subject, site, repeat, fold, truth, predicted, scores (list: a probability
-        per class, or the value).
+        recording's id), subject, cluster (what is drawn and swapped as a whole: the family where
+        the design keeps families whole, else the subject), site, repeat, fold, truth, predicted,
+        scores (list: a probability per class, or the value).
     meta : dict
         Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
         subjects and sites in pretraining.

@@ -56,8 +56,9 @@ class Outcomes:
     y : array of shape (n,)
         Class codes, or values.
     predicted : mapping of model to array of shape (n_repeats, n, n_classes) or (n_repeats, n)
-    subjects, sites : arrays of str, shape (n,)
-        An unknown site is empty.
+    subjects, clusters, sites : arrays of str, shape (n,)
+        Clusters are what is drawn and swapped as a whole: families where the design keeps them
+        whole, else subjects. An unknown site is empty.
     folds : array of str, shape (n_repeats, n)
     """
 
@@ -65,6 +66,7 @@ class Outcomes:
     y: NDArray[Any]
     predicted: dict[str, Array]
     subjects: NDArray[np.str_]
+    clusters: NDArray[np.str_]
     sites: NDArray[np.str_]
     folds: NDArray[np.str_]
 
@@ -96,22 +98,35 @@ class Outcomes:
             y,
             stacks,
             units[0]["subject"].to_numpy(str),
+            units[0]["cluster"].to_numpy(str),
             units[0]["site"].fillna("").astype(str).to_numpy(str),
             np.stack([r["fold"].to_numpy(str) for r in units]),
         )
 
+    def part(self, rows: Codes) -> Outcomes:
+        """Return the outcomes of some of the tested units."""
+        return Outcomes(
+            self.kind,
+            self.y[rows],
+            {model: scores[:, rows] for model, scores in self.predicted.items()},
+            self.subjects[rows],
+            self.clusters[rows],
+            self.sites[rows],
+            self.folds[:, rows],
+        )
+
     def samples(self, n_bootstrap: int, seed: int) -> list[Codes]:
-        """Return bootstrap samples of subjects, within classes where each has one row."""
-        if len(set(self.subjects)) < len(self.y):
-            return cluster_resamples(self.subjects, n_bootstrap, seed)
+        """Return bootstrap samples of clusters, within classes where each has one row."""
+        if len(set(self.clusters)) < len(self.y):
+            return cluster_resamples(self.clusters, n_bootstrap, seed)
         strata = self.y if self.kind == "classification" else None
         return list(resamples(len(self.y), n_bootstrap, seed, strata))
 
     def site_samples(self, n_bootstrap: int, seed: int) -> list[Codes]:
-        """Return bootstrap samples of sites and their subjects; none where there are few sites."""
+        """Return bootstrap samples of sites and their clusters; none where there are few sites."""
         if len(set(self.sites)) < MIN_SITES:
             return []
-        return hierarchical_resamples(self.sites, self.subjects, n_bootstrap, seed)
+        return hierarchical_resamples(self.sites, self.clusters, n_bootstrap, seed)
 
 
 def _unit_means(rows: pd.DataFrame) -> Array:
@@ -196,7 +211,7 @@ def _intervals(drawn: Array, over_sites: Array) -> Row:
 def _chance_p(tested: Outcomes, metric: Metric, predicted: Array, sampling: Sampling) -> float:
     """Permute the truth of people within sites, or folds where no site is known."""
     y, strata = tested.y, tested.sites
-    if not strata.astype(bool).all():
+    if (strata == "").any():
         strata = tested.folds[0]
     who, first, of = np.unique(tested.subjects, return_index=True, return_inverse=True)
     if len(who) < len(y):
@@ -226,17 +241,18 @@ def _comparison(
     gain = person_losses(y, b, classify) - person_losses(y, a, classify)
     codes = np.unique(tested.subjects, return_inverse=True)[1]
     per_subject = np.bincount(codes, weights=gain) / np.bincount(codes)
+    clusters = tested.clusters
     n, seed = sampling.n_permutations, sampling.seed
     if len(a) > 1:
         test = "corrected resampled t"
         p = corrected_t_p(*_fold_differences(tested, metric, a, b))
     elif classify:
         test = "sign flips of people"
-        p = sign_flip_p(gain, tested.subjects, n, seed)
+        p = sign_flip_p(gain, clusters, n, seed)
     else:
         test = "swaps of people"
         z = [(x[0] - x[0].mean()) / (x[0].std() or 1.0) for x in (a, b)]
-        p = swap_p(metric, y, z[0], z[1], tested.subjects, n, seed)
+        p = swap_p(metric, y, z[0], z[1], clusters, n, seed)
     return {"test": test, "p_value": p, "effect_size": cohen_dz(per_subject)}
 
 

@@ -79,15 +79,23 @@ def swap_p(
         What is swapped as a whole.
     n_permutations : int
     seed : int
+
+    Returns
+    -------
+    float
+        Two-sided; NaN where a score is not known.
     """
     codes = np.unique(clusters, return_inverse=True)[1]
     found = abs(metric(y, a) - metric(y, b)) * (1 - 1e-9)
+    if np.isnan(found):
+        return float("nan")
     rng = np.random.default_rng(seed)
     extreme = 0
     for _ in range(n_permutations):
         swap = rng.integers(0, 2, codes.max() + 1).astype(bool)[codes]
         swap = swap.reshape(-1, *[1] * (a.ndim - 1))
-        extreme += abs(metric(y, np.where(swap, b, a)) - metric(y, np.where(swap, a, b))) >= found
+        gap = abs(metric(y, np.where(swap, b, a)) - metric(y, np.where(swap, a, b)))
+        extreme += not gap < found  # a score that is not known speaks against a difference
     return (1 + extreme) / (1 + n_permutations)
 
 
@@ -147,18 +155,20 @@ def permutation_p(
     Returns
     -------
     float
-        One-sided.
+        One-sided; NaN where the score is not known.
     """
     rng = np.random.default_rng(seed)
     sign = -1.0 if lower_is_better else 1.0
     found = sign * mean_score(metric, y, predicted)
+    if np.isnan(found):
+        return float("nan")
     codes = np.unique(strata, return_inverse=True)[1]
     places = np.argsort(codes, kind="stable")
     extreme = 0
     for _ in range(n_permutations):
         shuffled = y.copy()
         shuffled[places] = y[np.lexsort((rng.random(len(y)), codes))]
-        extreme += sign * mean_score(metric, shuffled, predicted) >= found - 1e-12
+        extreme += not sign * mean_score(metric, shuffled, predicted) < found - 1e-12
     return (1 + extreme) / (1 + n_permutations)
 
 
