@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semantoks import figures
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.errors import InputError
 from semantoks.model.pretrained import load_pretrained
@@ -309,7 +310,7 @@ def test_more_groups_than_colours_are_never_two_of_one_colour():
     figure = plots.embedding_map(points, (0.5, 0.2), "site", values)
     names = [t.get_text() for t in figure.legends[0].get_texts()]
     assert names == [*kinds[3:], "3 others"]
-    assert len(colors(figure)) == len(plots.PALETTE) + 1
+    assert len(colors(figure)) == len(figures.PALETTE) + 1
 
 
 def test_numbers_get_a_colour_bar_that_one_extreme_does_not_take():
@@ -343,8 +344,8 @@ def test_dots_and_intervals_stand_where_the_numbers_say():
 
 
 def test_long_names_keep_both_ends():
-    assert plots.short("run-2024-seed-1", 15) == "run-2024-seed-1"
-    assert plots.short("run-2024-seed-12", 15) == "run-2024-…ed-12"
+    assert figures.short("run-2024-seed-1", 15) == "run-2024-seed-1"
+    assert figures.short("run-2024-seed-12", 15) == "run-2024-…ed-12"
 
 
 def test_maps_say_why_they_are_missing(material, store_path, monkeypatch):

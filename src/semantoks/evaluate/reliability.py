@@ -125,8 +125,11 @@ def halves(store: RecordingStore, *, gap: float = 0.0) -> tuple[RecordingStore, 
         value = f"{lengths[i] * store.tr:g} s"
         raise InputError(rule, file=chosen.table["id"].iloc[i], field="length", value=value)
     times = {"id": chosen.table["id"], "duration": half * store.tr}
-    first = chosen.trials(pd.DataFrame({**times, "onset": 0.0}))
-    second = chosen.trials(pd.DataFrame({**times, "onset": (lengths - half) * store.tr}))
+    start = chosen.table["offset"].to_numpy(
+        np.float64
+    )  # onsets count from the source's first volume
+    first = chosen.trials(pd.DataFrame({**times, "onset": start}))
+    second = chosen.trials(pd.DataFrame({**times, "onset": start + (lengths - half) * store.tr}))
     return first, second
 
 

@@ -143,9 +143,9 @@ class _Cross:
             validation = None
             if fold.validation is not None:
                 held = np.isin(fold.train, fold.validation)
-                validation = [(np.flatnonzero(~held), np.flatnonzero(held))]
+                validation = [np.flatnonzero(held)]
             probe = self.probe.make(self.kind, self.seed)
-            probe.fit(X, self.y[fold.train], groups=inner[fold.train], folds=validation)
+            probe.fit(X, self.y[fold.train], groups=inner[fold.train], held_out=validation)
             out.append((features, probe))
         return out
 

@@ -20,6 +20,7 @@ from semantoks.errors import InputError
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.evaluation import CHANCE
 from semantoks.evaluate.result import ProbeResult
+from semantoks.figures import short
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report import plots
@@ -276,7 +277,7 @@ def _label_summary(values: pd.Series) -> str:
         text = f"{known.median():.3g} ({known.min():.3g} – {known.max():.3g})"
     else:
         counts = known.astype(str).value_counts().sort_index()
-        shown = [f"{plots.short(str(name))} {n}" for name, n in counts.items()]
+        shown = [f"{short(str(name))} {n}" for name, n in counts.items()]
         text = ", ".join(shown) if len(shown) <= 4 else f"{len(shown)} different"
     return f"{text}; {unknown}" if unknown else text
 

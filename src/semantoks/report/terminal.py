@@ -1,10 +1,10 @@
-"""What a person sees on the terminal while a store is made, and at its end."""
+"""What a person sees on the terminal at the end of a command, and while a store is made."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,8 +13,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from semantoks.assess.assessment import Assessment
 from semantoks.data.prepare import PrepareReport
+from semantoks.report.verdicts import verdicts
+from semantoks.tables import score_tables
 
 
 class PrepareScreen:
@@ -84,3 +88,24 @@ def prepare_summary(report: PrepareReport) -> str:
     else:
         lines.append("This part is done; without --shard the same command writes the store.")
     return "\n".join(lines)
+
+
+def assessment_summary(found: Assessment) -> Group:
+    """Return the end of `semantoks evaluate`: scores, what they mean, what is wrong with them."""
+    result = found.comparison
+    lines = []
+    for target in result.meta["targets"]:
+        scores = result.scores[result.scores["target"] == target]
+        gaps = result.differences[result.differences["target"] == target]
+        lines.append(f"\n{target}, {scores['metric'].iloc[0]}")
+        lines += [
+            f"  {verdict.claim} {verdict.rest}".rstrip()
+            for verdict in verdicts(scores, gaps, result.meta["targets"][target]["classes"])
+        ]
+    alarms = found.parts["alarms"].facts["alarms"] if "alarms" in found.parts else []
+    for alarm in alarms:
+        lines.append(f"\n{alarm['severity'].upper()}: {alarm['what']}")
+        some = ", ".join(alarm["found"][:5]) + (", ..." if len(alarm["found"]) > 5 else "")
+        lines.append(f"  {some}")
+    lines += [f"\nNot done: {part}: {why}" for part, why in found.why_not.items()]
+    return Group(score_tables(result.scores), Text("\n".join(lines)))
