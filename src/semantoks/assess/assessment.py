@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,7 @@ def _settings(store: RecordingStore, models: Mapping[str, Encoder], plan: Plan) 
     return {
         "semantoks": __version__,
         "store": {"name": store.path.name, "fingerprint": store.fingerprint},
+        "preprocessing": asdict(store.preprocessing),
         "models": {name: weights_hash(encoder) for name, encoder in models.items()},
         **plan.settings(),
     }

@@ -115,6 +115,7 @@ def _part(tested: Outcomes, inside: NDArray[np.intp]) -> Outcomes:
         tested.y[inside],
         predicted,
         tested.subjects[inside],
+        tested.clusters[inside],
         tested.sites[inside],
         tested.folds[:, inside],
     )

@@ -99,8 +99,7 @@ def assessment_summary(found: Assessment) -> Group:
         gaps = result.differences[result.differences["target"] == target]
         lines.append(f"\n{target}, {scores['metric'].iloc[0]}")
         lines += [
-            f"  {verdict.claim} {verdict.rest}".rstrip()
-            for verdict in verdicts(scores, gaps, result.meta["targets"][target]["classes"])
+            f"  {verdict.claim} {verdict.rest}".rstrip() for verdict in verdicts(scores, gaps)
         ]
     alarms = found.parts["alarms"].facts["alarms"] if "alarms" in found.parts else []
     for alarm in alarms:
