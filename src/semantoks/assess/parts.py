@@ -157,7 +157,7 @@ def cleaned(work: Work) -> Found:
     tables = adjusted(*(t.drop(columns=[c for c in columns_of if c in t]) for t in both))
     return Found(
         dict(zip(("scores", "differences"), tables, strict=True)),
-        {"variants": [*variants], "why_not": why_not, "confounds": [*columns]},
+        {"variants": [*variants], "left_out": why_not, "confounds": [*columns]},
     )
 
 

@@ -218,7 +218,7 @@ def _adjusted(found: Found) -> Section:
             {**{k: gap[k] for k in keys}, "metric": gap["metric"], "gap": gap}
             | {"plain": plain.loc[key].to_dict(), "cleaned": cleaned.loc[key].to_dict()}
         )
-    return {"rows": rows, "why_not": found.facts["why_not"]}
+    return {"rows": rows, "left_out": found.facts["left_out"]}
 
 
 def _corruption(found: Found) -> Section:

@@ -147,7 +147,7 @@ def _parts(found: Assessment) -> list[str]:
         done = [
             v
             for v in parts["adjusted"].facts["variants"]
-            if v not in parts["adjusted"].facts["why_not"]
+            if v not in parts["adjusted"].facts["left_out"]
         ]
         how = []
         if columns and any(v.startswith("without") for v in done):
