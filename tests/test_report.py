@@ -10,15 +10,18 @@ import pandas as pd
 import pytest
 
 from semantoks import figures
+from semantoks.assess.plan import Plan
+from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.errors import InputError
+from semantoks.evaluate.targets import Target
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report import plots
 from semantoks.report.report import write_report
 from semantoks.report.sections import _embedding_maps, store_section
 from semantoks.report.verdicts import Verdict, seen_facts, verdicts
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import probe_store
+from semantoks.workflow import evaluate_store
 
 VILLAIN = "<script>alert(1)</script>"
 
@@ -78,12 +81,19 @@ def material(tmp_path_factory, recordings, parcellation, preprocessing, tiny_run
     write_store(folder / "store", hostile, parcellation, preprocessing)
     config = tiny_run(data={"store": str(folder / "store"), "exclude_sites": [VILLAIN]})
     Trainer(config, folder / "run_a$b$").fit()
-    probe_store(
+    evaluate_store(
         folder / "store",
         folder / "result",
         models=[folder / "run_a$b$"],
-        targets=["sex", "age"],
-        groups="site",
+        plan=Plan(
+            targets=(Target("sex"), Target("age")),
+            design=LeaveOneSiteOut(),
+            baselines=("tangent space",),
+            n_crops=2,
+            n_bootstrap=20,
+            n_permutations=99,
+        ),
+        say=lambda _: None,
     )
     write_report(
         folder / "page.html",

@@ -38,8 +38,8 @@ from semantoks.evaluate.targets import target_values
 from semantoks.explain.networks import occlusion
 from semantoks.explain.plots import roi_values
 
-#: Recordings in which networks are masked: it takes two passes per network.
-IMPORTANCE_RECORDINGS = 100
+#: Recordings in which networks are masked: it takes two passes per network each.
+IMPORTANCE_RECORDINGS = 50
 #: Seconds between the halves of a scan, which a filter would otherwise smear into each other.
 GAP = 10.0
 _SUBGROUPS = ("site", "source_tr", "mean_fd")

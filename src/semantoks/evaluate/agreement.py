@@ -80,8 +80,8 @@ def identifiability(similarity: Array, weights: Array) -> Array:
     total = weights.sum(axis=1)
     between = ((weights @ similarity) * weights).sum(axis=1) - squares @ own
     pairs = np.square(total) - squares.sum(axis=1)
-    with np.errstate(invalid="ignore"):  # a sample of one person has no others
-        return np.asarray(100 * (weights @ own / total - between / pairs))
+    pairs = np.where(pairs > 0, pairs, np.nan)  # a sample of one person has no others
+    return np.asarray(100 * (weights @ own / total - between / pairs))
 
 
 def discriminated(first: Array, second: Array) -> Array:

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from semantoks.data.encode import MIN_TIMES
 from semantoks.data.signal import Preprocessing, resample, zscore
-from semantoks.data.store import MIN_TIMES, RecordingStore
+from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 
 Array = NDArray[np.float64]

@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
-from semantoks.data.store import MIN_TIMES, RecordingStore
+from semantoks.data.encode import MIN_TIMES
+from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.baselines import fisher_z_connectivity
 

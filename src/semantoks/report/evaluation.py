@@ -25,6 +25,12 @@ _MEANS_RUN_AGAINST = (
     "Prediction begins above zero."
 )
 _COLUMNS = {"site": "Site", "source_tr": "TR at the scanner, s", "mean_fd": "Motion (mean FD)"}
+_MEASURES = (
+    "identification rate",
+    "differential identifiability",
+    "discriminability",
+    "median ICC(3,1)",
+)
 #: What names people; the page does not.
 _PEOPLE = ("shared members", "duplicate recordings")
 
@@ -97,7 +103,8 @@ def _rows(table: pd.DataFrame, keys: list[str]) -> list[Section]:
 def _predictions(result: ProbeResult, target: str, facts: Section) -> list[Picture]:
     """Return confusion matrices and calibration, or predicted against true values."""
     scores = result.scores[result.scores["target"] == target]
-    shown = [m for m in dict.fromkeys(scores["model"]) if role(m) in ("model", "connectivity")]
+    asked = ("model", "connectivity", "baseline")
+    shown = [m for m in dict.fromkeys(scores["model"]) if role(m) in asked]
     y, predicted = result.arrays(target, shown)
     if facts["kind"] == "regression":
         return [
@@ -134,7 +141,8 @@ def _tests(result: ProbeResult) -> list[Section]:
     """Return the tested differences, every pair of models once."""
     table = result.differences[result.differences["p_value"].notna()]
     rows: dict[tuple[str, frozenset[str]], Section] = {}
-    for row in table.to_dict("records"):
+    for record in table.to_dict("records"):
+        row = {str(name): value for name, value in record.items()}
         # b - a says nothing new after a - b.
         rows.setdefault((row["target"], frozenset((row["model"], row["against"]))), row)
     return list(rows.values())
@@ -177,7 +185,7 @@ def _subgroups(found: Found) -> list[Section]:
         blocks.append(
             {
                 "target": target,
-                "column": _COLUMNS.get(column, column),
+                "column": _COLUMNS.get(str(column), str(column)),
                 "metric": metric,
                 "models": list(dict.fromkeys(rows["model"])),
                 "groups": groups,
@@ -242,12 +250,11 @@ def _corruption(found: Found) -> Section:
 
 def _reliability(found: Found) -> Section:
     of, models = found.facts["of"], found.facts["models"]
-    scores = found.tables["scores"]
-    gaps = found.tables["differences"].set_index(["model", "measure"])
-    rows = []
-    for row in scores.to_dict("records"):
-        key = (row["model"], row["measure"])
-        rows.append(row | {"gap": gaps.loc[key].to_dict() if key in gaps.index else None})
+    rows: dict[str, Section] = {}
+    for row in found.tables["scores"].to_dict("records"):
+        if row["measure"] in _MEASURES:
+            one = rows.setdefault(row["measure"], {"chance": row["chance"], "cells": {}})
+            one["cells"][row["model"]] = row
     matrices = [found.tables[f"similarity{i}"].to_numpy(np.float32) for i in range(len(models))]
     n = min(found.facts["n_subjects"], charts.FINGERPRINTS)
     chosen = np.linspace(0, found.facts["n_subjects"] - 1, n).astype(int)
@@ -255,6 +262,7 @@ def _reliability(found: Found) -> Section:
         "of": of,
         "n": found.facts["n_subjects"],
         "shown": n,
+        "models": models,
         "rows": rows,
         "pictures": [
             Picture(

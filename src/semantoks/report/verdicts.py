@@ -69,6 +69,11 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
     metric = str(scores["metric"].iloc[0])
     scores = scores[(scores["metric"] == metric) & (scores["model"] != CHANCE)]
     gaps = differences[(differences["metric"] == metric) & (differences["verdict"] != "")]
+    # Less wrong than a control is no prediction: a correlation that is not above zero is said.
+    useless = (metric == "Pearson r") & (scores["value"] <= 0)
+    names = dict(
+        zip(scores["model"], scores["model"] + np.where(useless, _USELESS, ""), strict=True)
+    )
     found = []
     for against, rows in gaps.groupby("against", sort=False):
         other = str(against)
@@ -77,10 +82,10 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
             rows = rows[rows["model"].map(role) == "model"]
             rows = rows if other == RANDOM else rows[rows["model"] == of]
         if len(rows):
-            found.append(_verdict(rows["model"], rows["verdict"], other))
+            found.append(_verdict(rows["model"].map(names), rows["verdict"], other))
     if scores["p_holm"].notna().any():
         said = np.where(scores["p_holm"] < ALPHA, "better", "not told apart")
-        found.append(_verdict(scores["model"], pd.Series(said), "knowing nothing"))
+        found.append(_verdict(scores["model"].map(names), pd.Series(said), "knowing nothing"))
     return found
 
 
@@ -98,6 +103,7 @@ def _verdict(models: pd.Series, said: pd.Series, name: str) -> Verdict:
     return Verdict(claim, " ".join(rest))
 
 
+_USELESS = " (but r is not above zero)"
 _SAID = {
     "better": "Better:",
     "worse": "Worse:",
