@@ -20,7 +20,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.adjusted import Harmonised, Residualised
 from semantoks.evaluate.associations import associations
-from semantoks.evaluate.confounds import confound_table
+from semantoks.evaluate.confounds import ACQUISITION, confound_table
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, evaluate_probes
 from semantoks.evaluate.leaks import leak_alarms
@@ -119,12 +119,28 @@ def confounds(work: Work) -> Found:
         name: np.asarray(model.fit(work.store).transform(work.store))
         for name, model in work.everything.items()
     }
-    found = confound_table(features, table, seed=work.plan.seed, n_bootstrap=work.plan.n_bootstrap)
-    if found.empty:
+    found, left_out = [], {}
+    for column in (c for c in ACQUISITION if c in table and table[c].nunique() > 1):
+        try:
+            part = confound_table(
+                features,
+                table,
+                [column],
+                seed=work.plan.seed,
+                n_bootstrap=work.plan.n_bootstrap,
+            )
+        except InputError as error:  # too few people of a site, say; the others are looked at
+            left_out[column] = str(error)
+        else:
+            found.append(part)
+    tied = associations(table, work.plan.targets)
+    if not found and tied.empty:
         rule = "no site, scanner, TR or motion that varies is known of these recordings"
         raise InputError(rule, field="confounds")
-    tied = associations(table, work.plan.targets)
-    return Found({"readable": found, "associations": tied.assign(where=tied["where"].map(list))})
+    tables = {"associations": tied.assign(where=tied["where"].map(list))}
+    if found:
+        tables["readable"] = pd.concat(found, ignore_index=True)
+    return Found(tables, {"left_out": left_out})
 
 
 def cleaned(work: Work) -> Found:
@@ -132,7 +148,7 @@ def cleaned(work: Work) -> Found:
     plan, store = work.plan, work.store
     columns = plan.confounds if plan.confounds is not None else confound_columns(store)
     variants: dict[str, Callable[[Any], Any]] = {}
-    if columns:
+    if any({*columns} - {target.column} for target in plan.targets):
         name = f"without {', '.join(columns)}"
         variants[name] = lambda model: Residualised(model, confounds=columns, unseen="keep")
     if plan.harmonise is not None and plan.harmonise in store.table:

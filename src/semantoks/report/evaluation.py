@@ -195,7 +195,7 @@ def _subgroups(found: Found) -> list[Section]:
 
 
 def _confounds(found: Found) -> Section:
-    readable = found.tables["readable"]
+    readable = found.tables.get("readable", pd.DataFrame())
     rows: dict[str, Section] = {}
     for row in readable.to_dict("records"):
         rows.setdefault(row["model"], {})[row["confound"]] = row
@@ -206,6 +206,7 @@ def _confounds(found: Found) -> Section:
     return {
         "heads": heads,
         "rows": rows,
+        "left_out": found.facts["left_out"],
         "associations": found.tables["associations"].to_dict("records"),
     }
 
