@@ -22,12 +22,9 @@ from semantoks.assess.plan import (
 )
 from semantoks.cli import Baseline
 from semantoks.data.designs import (
-    AcrossStores,
-    FixedSplit,
     GroupedKFold,
     LeaveOneSiteOut,
     SmallSamples,
-    design_for,
 )
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
@@ -231,7 +228,8 @@ def test_cleaned_models_are_compared_with_themselves_alone(sample, tmp_path):
     assert confound_columns(sample) == ("age", "sex", "site", "mean_fd")
     found = assess(sample, tmp_path / "o", {}, plan, parts=("adjusted", "alarms"), say=silent)
     part = found.parts["adjusted"]
-    assert part.facts["variants"] == ["without age, sex, site, mean_fd", "ComBat over site"]
+    assert part.facts["variants"] == ["confounds regressed out", "ComBat over site"]
+    assert part.facts["confounds"] == ["age", "sex", "site", "mean_fd"]
     assert not part.facts["left_out"]
     gaps = part.tables["differences"]
     assert set(zip(gaps["model"], gaps["against"], strict=True)) == {
@@ -279,22 +277,6 @@ def test_baselines_have_names_that_can_be_typed():
     assert baseline_names(["tangent", "fc", "tangent space"]) == ("tangent space", "connectivity")
     with pytest.raises(InputError, match="Did you mean 'tangent'"):
         baseline_names(["tangens"])
-
-
-def test_designs_by_name(store):
-    assert design_for("subject") == GroupedKFold()
-    assert design_for("family", n_folds=3, n_repeats=4) == GroupedKFold(
-        group="family", n_folds=3, n_repeats=4
-    )
-    assert design_for("site", ["east"]) == LeaveOneSiteOut(test_sites=("east",))
-    assert design_for("site", n_repeats=2) == GroupedKFold(group="site", n_repeats=2)
-    assert design_for("subject", split="part") == FixedSplit(column="part")
-    across = design_for("subject", train=store)
-    assert isinstance(across, AcrossStores)
-    with pytest.raises(InputError, match="one site left out"):
-        design_for("subject", ["east"])
-    with pytest.raises(InputError, match="one design"):
-        design_for("subject", split="part", train=store)
 
 
 def test_the_methods_say_what_was_run(folder):

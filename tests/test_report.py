@@ -266,8 +266,7 @@ def test_training_is_held_against_its_own_control_and_a_correlation_against_zero
         Verdict(f"Better than random weights (a): {useless}.", ""),
         Verdict(
             f"Better than knowing nothing: {useless}, b.",
-            "Not told apart from it by these people: random weights (a) (but r is not above zero), "
-            "tangent space.",
+            "Not told apart from it by these people: random weights (a), tangent space.",
         ),
     ]
 

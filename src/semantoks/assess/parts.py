@@ -42,6 +42,8 @@ from semantoks.explain.plots import roi_values
 IMPORTANCE_RECORDINGS = 50
 #: Seconds between the halves of a scan, which a filter would otherwise smear into each other.
 GAP = 10.0
+#: Name of the features that confounds were regressed out of.
+REGRESSED = "confounds regressed out"
 _SUBGROUPS = ("site", "source_tr", "mean_fd")
 
 
@@ -149,8 +151,7 @@ def cleaned(work: Work) -> Found:
     columns = plan.confounds if plan.confounds is not None else confound_columns(store)
     variants: dict[str, Callable[[Any], Any]] = {}
     if any({*columns} - {target.column} for target in plan.targets):
-        name = f"without {', '.join(columns)}"
-        variants[name] = lambda model: Residualised(model, confounds=columns, unseen="keep")
+        variants[REGRESSED] = lambda model: Residualised(model, confounds=columns, unseen="keep")
     if plan.harmonise is not None and plan.harmonise in store.table:
         name = f"ComBat over {plan.harmonise}"
         batch = plan.harmonise

@@ -227,7 +227,8 @@ def _adjusted(found: Found) -> Section:
             {**{k: gap[k] for k in keys}, "metric": gap["metric"], "gap": gap}
             | {"plain": plain.loc[key].to_dict(), "cleaned": cleaned.loc[key].to_dict()}
         )
-    return {"rows": rows, "left_out": found.facts["left_out"]}
+    facts = found.facts
+    return {"rows": rows, "left_out": facts["left_out"], "confounds": facts["confounds"]}
 
 
 def _corruption(found: Found) -> Section:

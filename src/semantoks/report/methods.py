@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semantoks.assess.assessment import Assessment
-from semantoks.assess.parts import GAP, IMPORTANCE_RECORDINGS
+from semantoks.assess.parts import GAP, REGRESSED
 from semantoks.report.verdicts import role
 
 _BASELINES = {
@@ -89,7 +89,7 @@ def _models(meta: Mapping[str, Any]) -> str:
                 f"{seen or 'none'} of the {facts['n_test_subjects']} tested people among them"
             )
         )
-        texts.append(f"{name}, {said}")
+        texts.append(f"{name} ({said})")
     others = [_BASELINES[n] for n in meta["models"] if n in _BASELINES]
     text = f"Frozen embeddings of {_list(texts)} were compared with " if texts else "We compared "
     random = ["the same architecture with random weights"] if texts else []
@@ -150,11 +150,11 @@ def _parts(found: Assessment) -> list[str]:
             if v not in parts["adjusted"].facts["left_out"]
         ]
         how = []
-        if columns and any(v.startswith("without") for v in done):
+        if columns and REGRESSED in done:
             how.append(f"with {_list(columns)} regressed out of the features (Snoek et al., 2019)")
         how += [f"after {v} (Johnson et al., 2007)" for v in done if v.startswith("ComBat")]
         texts.append(
-            f"Models were also scored {_list(how)}, both fitted in the training part; a "
+            f"Models were also scored {_list(how)}, fitted in the training part; a "
             "target was never among its own confounds."
         )
     if "corruption" in parts:
@@ -177,10 +177,10 @@ def _parts(found: Assessment) -> list[str]:
             "intraclass correlation (Shrout and Fleiss, 1979)."
         )
     if "importance" in parts:
+        n = parts["importance"].facts["n_recordings"]
         texts.append(
-            "The importance of a functional network is the cosine distance by which the "
-            f"embedding moves when it is masked (at most {IMPORTANCE_RECORDINGS} "
-            "recordings)."
+            "The importance of a functional network is the cosine distance by which the embedding "
+            f"moves when it is masked ({n} recordings)."
         )
     if "alarms" in parts:
         n = len(parts["alarms"].facts["alarms"])

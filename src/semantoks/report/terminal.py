@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -93,18 +94,20 @@ def prepare_summary(report: PrepareReport) -> str:
 def assessment_summary(found: Assessment) -> Group:
     """Return the end of `semantoks evaluate`: scores, what they mean, what is wrong with them."""
     result = found.comparison
-    lines = []
+    blocks: list[RenderableType] = [score_tables(result.scores)]
     for target in result.meta["targets"]:
         scores = result.scores[result.scores["target"] == target]
         gaps = result.differences[result.differences["target"] == target]
-        lines.append(f"\n{target}, {scores['metric'].iloc[0]}")
-        lines += [
-            f"  {verdict.claim} {verdict.rest}".rstrip() for verdict in verdicts(scores, gaps)
-        ]
+        said = [f"{v.claim} {v.rest}".rstrip() for v in verdicts(scores, gaps)]
+        blocks.append(_block(f"{target}, {scores['metric'].iloc[0]}", said))
     alarms = found.parts["alarms"].facts["alarms"] if "alarms" in found.parts else []
     for alarm in alarms:
-        lines.append(f"\n{alarm['severity'].upper()}: {alarm['what']}")
         some = ", ".join(alarm["found"][:5]) + (", ..." if len(alarm["found"]) > 5 else "")
-        lines.append(f"  {some}")
-    lines += [f"\nNot done: {part}: {why}" for part, why in found.why_not.items()]
-    return Group(score_tables(result.scores), Text("\n".join(lines)))
+        blocks.append(_block(f"{alarm['severity'].upper()}: {alarm['what']}", [some]))
+    blocks += [_block(f"Not done: {part}", [why]) for part, why in found.why_not.items()]
+    return Group(*blocks, Text())
+
+
+def _block(title: str, lines: list[str]) -> Group:
+    inside = [Padding(Text(line), (0, 0, 0, 2)) for line in lines]
+    return Group(Text(f"\n{title}", style="bold"), *inside)

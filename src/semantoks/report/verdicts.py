@@ -69,11 +69,9 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
     metric = str(scores["metric"].iloc[0])
     scores = scores[(scores["metric"] == metric) & (scores["model"] != CHANCE)]
     gaps = differences[(differences["metric"] == metric) & (differences["verdict"] != "")]
-    # Less wrong than a control is no prediction: a correlation that is not above zero is said.
-    useless = (metric == "Pearson r") & (scores["value"] <= 0)
-    names = dict(
-        zip(scores["model"], scores["model"] + np.where(useless, _USELESS, ""), strict=True)
-    )
+    # Less wrong than a control is no prediction: where r is not above zero, that is said.
+    wrong = (metric == "Pearson r") & (scores["value"] <= 0)
+    useless = set(scores.loc[wrong, "model"])
     found = []
     for against, rows in gaps.groupby("against", sort=False):
         other = str(against)
@@ -82,30 +80,23 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
             rows = rows[rows["model"].map(role) == "model"]
             rows = rows if other == RANDOM else rows[rows["model"] == of]
         if len(rows):
-            found.append(_verdict(rows["model"].map(names), rows["verdict"], other))
+            found.append(_verdict(rows["model"], rows["verdict"], other, useless))
     if scores["p_holm"].notna().any():
         said = np.where(scores["p_holm"] < ALPHA, "better", "not told apart")
-        found.append(_verdict(scores["model"].map(names), pd.Series(said), "knowing nothing"))
+        found.append(_verdict(scores["model"], pd.Series(said), "knowing nothing", useless))
     return found
 
 
-def _verdict(models: pd.Series, said: pd.Series, name: str) -> Verdict:
-    of = {what: models[(said == what).to_numpy()].to_list() for what in _SAID}
-    better, rest = (
-        of.pop("better"),
-        [f"{_SAID[what]} {', '.join(m)}." for what, m in of.items() if m],
-    )
-    claim = (
-        f"Better than {name}: {', '.join(better)}."
-        if better
-        else f"No model is better than {name}."
-    )
+def _verdict(models: pd.Series, said: pd.Series, name: str, useless: set[str]) -> Verdict:
+    of = {what: models[(said == what).to_numpy()].to_list() for what in ("better", *_REST)}
+    better = [f"{m} (but r is not above zero)" if m in useless else m for m in of["better"]]
+    rest = [f"{text} {', '.join(of[what])}." for what, text in _REST.items() if of[what]]
+    none = f"No model is better than {name}."
+    claim = f"Better than {name}: {', '.join(better)}." if better else none
     return Verdict(claim, " ".join(rest))
 
 
-_USELESS = " (but r is not above zero)"
-_SAID = {
-    "better": "Better:",
+_REST = {
     "worse": "Worse:",
     "not told apart": "Not told apart from it by these people:",
 }
