@@ -240,7 +240,7 @@ def prepare(
         )
     if report.finished:
         console.print(listing(describe_path(str(report.store))))
-    console.print(prepare_summary(report), markup=False, highlight=False)
+    console.print(prepare_summary(report), markup=False, highlight=False, soft_wrap=True)
     if report.count("failed"):
         raise typer.Exit(3)
 
