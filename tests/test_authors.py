@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.designs import GroupedKFold
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError
 from semantoks.evaluate.embed import Embedder
@@ -194,7 +195,9 @@ def test_a_probe_says_that_nobody_knows_whom_the_weights_have_seen(
     config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
     encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
     encoder.pretraining = load_pretrained(TINY).pretraining
-    result = evaluate_probes(store, {"m": Embedder(encoder)}, ["sex"], n_folds=3, n_bootstrap=50)
+    result = evaluate_probes(
+        store, {"m": Embedder(encoder)}, ["sex"], design=GroupedKFold(n_folds=3)
+    )
     seen = result.meta["models"]["m"]
     assert seen["pretrained"]
     assert seen["n_test_subjects_seen"] is None, "unknown is not zero"

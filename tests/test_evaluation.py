@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semantoks.data.designs import GroupedKFold, LeaveOneSiteOut, design_for
 from semantoks.data.recording import subject_key
 from semantoks.errors import InputError
 from semantoks.evaluate.baselines import ConnectivityBaseline
@@ -14,6 +15,8 @@ from semantoks.evaluate.evaluation import evaluate_probes
 from semantoks.evaluate.result import ProbeResult
 from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder, EncoderConfig
+
+FEW = {"n_bootstrap": 200, "n_permutations": 200}
 
 
 class Frame:
@@ -56,7 +59,7 @@ def test_what_is_there_is_found_and_what_is_not_is_not(cohort, groups):
     signal[:, 2] += 4 * (store.table["sex"] == "female")
     signal[:, 5] += 0.5 * store.table["age"]
     models = {"informed": signal, "connectivity": noise}
-    result = evaluate_probes(store, models, ["sex", "age"], groups=groups, n_bootstrap=200)
+    result = evaluate_probes(store, models, ["sex", "age"], design=design_for(groups), **FEW)
     good, bad = (value(result, "sex", m, "balanced accuracy") for m in models)
     assert good["ci_low"] > 0.8
     assert bad["ci_low"] < 0.5 < bad["ci_high"]
@@ -68,7 +71,7 @@ def test_what_is_there_is_found_and_what_is_not_is_not(cohort, groups):
     gap = result.differences.query("target == 'sex' and metric == 'AUROC'").iloc[0]
     assert (gap["model"], gap["against"]) == ("informed", "connectivity")
     assert gap["ci_low"] > 0
-    again = evaluate_probes(store, models, ["sex", "age"], groups=groups, n_bootstrap=200)
+    again = evaluate_probes(store, models, ["sex", "age"], design=design_for(groups), **FEW)
     pd.testing.assert_frame_equal(result.scores, again.scores)
 
 
@@ -83,7 +86,7 @@ def test_a_feature_that_only_tells_subjects_apart_does_not_help(cohort):
 def test_only_test_sites_are_tested_and_all_others_train(cohort):
     store, noise = cohort
     result = evaluate_probes(
-        store, {"a": noise}, ["sex"], groups="site", test_sites=["s1", "s3"], n_bootstrap=50
+        store, {"a": noise}, ["sex"], design=design_for("site", ["s1", "s3"]), n_bootstrap=50
     )
     assert set(result.predictions["site"]) == {"s1", "s3"}
     folds = result.meta["targets"]["sex"]["folds"]
@@ -133,7 +136,7 @@ def test_what_a_model_saw_in_pretraining_is_reported(store, parcellation, prepro
         "epochs": 2,
     }
     models = {"trained": Embedder(encoder), "connectivity": ConnectivityBaseline()}
-    result = evaluate_probes(store, models, ["sex"], n_folds=3, n_bootstrap=50)
+    result = evaluate_probes(store, models, ["sex"], design=GroupedKFold(n_folds=3), n_bootstrap=50)
     seen = result.meta["models"]["trained"]
     assert seen["n_test_subjects_seen"] == 2
     assert seen["test_sites_seen"] == ["north"]
@@ -157,7 +160,12 @@ def test_trials_are_decoded_one_by_one_with_subjects_whole(store, parcellation, 
     np.testing.assert_array_equal(trials.signal(3), store.signal(1)[17:27])
     models = {"encoder": Embedder(encoder), "connectivity": ConnectivityBaseline()}
     result = evaluate_probes(
-        trials, models, ["trial_type"], unit="recording", n_folds=3, n_bootstrap=50
+        trials,
+        models,
+        ["trial_type"],
+        unit="recording",
+        design=GroupedKFold(n_folds=3),
+        n_bootstrap=50,
     )
     predictions = result.predictions.query("model == 'encoder'")
     assert len(predictions) == 26
@@ -214,7 +222,7 @@ def test_a_class_smaller_than_the_folds(cohort):
         attempt(cohort, "y", y)
     y = np.where(cohort[0].table["site"] == "s2", "rare", "common")
     with pytest.raises(InputError, match=r"without site 's2' nobody of the class 'rare' is left"):
-        attempt(cohort, "y", y, groups="site")
+        attempt(cohort, "y", y, design=LeaveOneSiteOut())
 
 
 def test_a_subject_with_two_labels(cohort):
@@ -247,6 +255,6 @@ def test_other_mistakes(cohort):
     with pytest.raises(InputError, match="name a column twice"):
         evaluate_probes(store, {"a": noise}, ["sex", Target("sex")])
     with pytest.raises(InputError, match="need groups='site'"):
-        evaluate_probes(store, {"a": noise}, ["sex"], test_sites=["s1"])
+        design_for("subject", ["s1"])
     with pytest.raises(InputError, match="nothing to evaluate"):
         evaluate_probes(store, {}, ["sex"])

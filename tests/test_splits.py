@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semantoks.data.splits import leave_one_site_out, subject_folds
+from semantoks.data.splits import grouped_folds, leave_one_site_out
 from semantoks.errors import InputError
 
 quick = settings(max_examples=40, deadline=None)
@@ -30,7 +30,7 @@ def cohorts(draw):
 @given(table=cohorts(), n_folds=st.integers(2, 3), seed=st.integers(0, 9), stratify=st.booleans())
 def test_folds_over_subjects_are_disjoint_and_cover(table, n_folds, seed, stratify):
     labels = table["y"] if stratify else None
-    folds = subject_folds(table, n_folds, labels=labels, seed=seed)
+    folds = grouped_folds(table, n_folds, labels=labels, seed=seed)
     assert len(folds) == n_folds
     tested = np.concatenate([fold.test for fold in folds])
     assert sorted(tested) == list(range(len(table)))
@@ -40,7 +40,7 @@ def test_folds_over_subjects_are_disjoint_and_cover(table, n_folds, seed, strati
         assert not set(subjects[fold.train]) & set(subjects[fold.test])
         if stratify:
             assert set(table["y"].iloc[fold.train]) == {"c0", "c1"}
-    again = subject_folds(table, n_folds, labels=labels, seed=seed)
+    again = grouped_folds(table, n_folds, labels=labels, seed=seed)
     assert all(np.array_equal(a.test, b.test) for a, b in zip(folds, again, strict=True))
 
 
@@ -71,9 +71,9 @@ def test_what_cannot_be_divided_is_refused():
     with pytest.raises(InputError, match=r"test_sites = 'z': is no site\. Known: x, y"):
         leave_one_site_out(table.iloc[:4], test_sites=["z"])
     with pytest.raises(InputError, match=r"n_folds = 5: there are only 4 subjects"):
-        subject_folds(table, 5, seed=0)
+        grouped_folds(table, 5, seed=0)
     labels = ["p", "p", "q", "q", "q"]
     with pytest.raises(InputError, match=r"class 'p' has 1 subjects, fewer than the folds"):
-        subject_folds(table, 2, labels=labels, seed=0)
+        grouped_folds(table, 2, labels=labels, seed=0)
     with pytest.raises(InputError, match="needs at least 2"):
-        subject_folds(table, 1, seed=0)
+        grouped_folds(table, 1, seed=0)

@@ -86,6 +86,12 @@ def test_a_power_law_is_found_with_its_uncertainty():
                 {
                     "target": "age",
                     "model": str(size),
+                    "unit": np.arange(n),
+                    "subject": np.arange(n),
+                    "cluster": np.arange(n),
+                    "site": None,
+                    "repeat": 0,
+                    "fold": "1",
                     "truth": truth.astype(str),
                     "scores": list(guess[:, None]),
                 }

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from semantoks.data.designs import design_for
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.embed import Embedder
@@ -180,8 +181,7 @@ def _compare(runs: Mapping[str, Path], out: Path, probing: Probing, store: str) 
         RecordingStore(store),
         models,
         [parse_target(target) for target in probing.targets],
-        groups=probing.groups,
-        test_sites=probing.test_sites or None,
+        design=design_for(probing.groups, probing.test_sites),
         against=(reference,),
         seed=probing.seed,
     )

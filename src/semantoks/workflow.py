@@ -13,6 +13,7 @@ from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
 from semantoks.data.denoise import Censoring
+from semantoks.data.designs import design_for
 from semantoks.data.encode import StoreSpec
 from semantoks.data.phenotypes import Phenotypes
 from semantoks.data.prepare import PrepareReport, Progress, prepare
@@ -293,7 +294,9 @@ def probe_store(
     targets : sequence of str
         Columns of the store's index; ``column:classification`` or ``column:regression`` says what
         a column of few whole numbers is.
-    groups, test_sites, missing
+    groups, test_sites
+        See `semantoks.data.designs.design_for`.
+    missing
         See `semantoks.evaluate.evaluation.evaluate_probes`.
     n_crops, seed, device
         Crops per recording; seed of folds, random weights and bootstrap; device of the encoders.
@@ -327,8 +330,7 @@ def probe_store(
         recordings,
         transformers,
         [parse_target(target) for target in targets],
-        groups=groups,
-        test_sites=test_sites,
+        design=design_for(groups, test_sites or ()),
         missing=missing,
         against=controls,
         seed=seed,

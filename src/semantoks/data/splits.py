@@ -26,23 +26,39 @@ class Fold:
         The site that is tested, or the number of the fold.
     train, test : int arrays
         Rows, sorted; no subject has rows in both.
+    repeat : int
+        Number of the repetition to which the fold belongs; every repetition tests everybody.
+    validation : int array, optional
+        Rows of `train` on which the strength of the penalty is chosen; inner folds otherwise.
     """
 
     name: str
     train: NDArray[np.intp]
     test: NDArray[np.intp]
+    repeat: int = 0
+    validation: NDArray[np.intp] | None = None
 
 
-def subject_folds(
-    table: pd.DataFrame, n_folds: int, *, labels: ArrayLike | None = None, seed: int
+def grouped_folds(
+    table: pd.DataFrame,
+    n_folds: int,
+    *,
+    group: str = "subject",
+    labels: ArrayLike | None = None,
+    seed: int,
 ) -> list[Fold]:
     """Divide the subjects into `n_folds` parts, each of them tested once.
+
+    Somebody who belongs to two groups (scanned at two sites) is in no training part of the fold
+    that tests one of them.
 
     Parameters
     ----------
     table : DataFrame
-        One row per recording, with the column ``subject``.
+        One row per recording, with the column ``subject`` and that of the groups.
     n_folds : int
+    group : str
+        Column whose values stay together: subject, family, site.
     labels : array of shape (n_rows,), optional
         Class of every row; the classes are spread evenly over the folds.
     seed : int
@@ -54,16 +70,50 @@ def subject_folds(
     Raises
     ------
     InputError
-        If there are fewer subjects, or fewer subjects of a class, than folds.
+        If a recording has no group, or there are fewer groups, or fewer groups with a class, than
+        folds.
     """
-    subjects = table["subject"].to_numpy(str)
-    _check_counts(subjects, labels, n_folds)
+    groups = column_values(table, group)
+    _check_counts(groups, group, labels, n_folds)
     if labels is None:
         splitter = GroupKFold(n_folds, shuffle=True, random_state=seed)
     else:
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    parts = splitter.split(subjects, labels, groups=subjects)
-    return [Fold(str(i + 1), train, test) for i, (train, test) in enumerate(parts)]
+    parts = splitter.split(groups, labels, groups=groups)
+    subjects = table["subject"].to_numpy(str)
+    return [
+        Fold(str(i + 1), without(subjects, train, test), test)
+        for i, (train, test) in enumerate(parts)
+    ]
+
+
+def without(
+    subjects: NDArray[np.str_], train: NDArray[np.intp], test: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Return the training rows whose subject has no row in the test part."""
+    return train[~np.isin(subjects[train], subjects[test])]
+
+
+def column_values(table: pd.DataFrame, name: str) -> NDArray[np.str_]:
+    """Return a column by which people are divided, as text.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or a recording has no value.
+    """
+    if name not in table:
+        raise InputError(
+            "the store has no such column", field=name, fix=nearest(name, map(str, table.columns))
+        )
+    values = table[name]
+    if values.isna().any():
+        raise InputError(
+            f"{int(values.isna().sum())} of {len(table)} recordings have no {name}",
+            field=name,
+            fix=f"State the {name} of every recording, or group by subject",
+        )
+    return values.astype(str).to_numpy(str)
 
 
 def leave_one_site_out(table: pd.DataFrame, test_sites: Sequence[str] | None = None) -> list[Fold]:
@@ -89,14 +139,8 @@ def leave_one_site_out(table: pd.DataFrame, test_sites: Sequence[str] | None = N
     InputError
         If a recording has no site, there is one site only, or a test site is not there.
     """
-    sites = table["site"]
-    if sites.isna().any():
-        raise InputError(
-            f"{int(sites.isna().sum())} of {len(table)} recordings have no site",
-            field="site",
-            fix="State the site of every recording, or group by subject",
-        )
-    known = sorted(set(sites.astype(str)))
+    at = column_values(table, "site")
+    known = sorted(set(at.tolist()))
     if len(known) < 2:
         raise InputError(
             "leaving one site out needs at least 2 sites",
@@ -107,35 +151,37 @@ def leave_one_site_out(table: pd.DataFrame, test_sites: Sequence[str] | None = N
     for site in test_sites or ():
         if site not in known:
             raise InputError("is no site", field="test_sites", value=site, fix=nearest(site, known))
-    subjects, at = table["subject"].to_numpy(str), sites.to_numpy(str)
+    subjects = table["subject"].to_numpy(str)
     folds = []
     for site in known:
         if test_sites is not None and site not in test_sites:
             continue
-        test = at == site
-        train = ~test & ~np.isin(subjects, subjects[test])
-        folds.append(Fold(site, np.flatnonzero(train), np.flatnonzero(test)))
+        train, test = np.flatnonzero(at != site), np.flatnonzero(at == site)
+        folds.append(Fold(site, without(subjects, train, test), test))
     return folds
 
 
-def _check_counts(subjects: NDArray[np.str_], labels: ArrayLike | None, n_folds: int) -> None:
+def _check_counts(
+    groups: NDArray[np.str_], group: str, labels: ArrayLike | None, n_folds: int
+) -> None:
     if n_folds < 2:
         raise InputError("needs at least 2", field="n_folds", value=n_folds)
-    n_subjects = len(set(subjects))
-    if n_subjects < n_folds:
+    what = "subjects" if group == "subject" else f"groups by {group}"
+    n_groups = len(set(groups))
+    if n_groups < n_folds:
         raise InputError(
-            f"there are only {n_subjects} subjects",
+            f"there are only {n_groups} {what}",
             field="n_folds",
             value=n_folds,
-            fix=f"Use at most {n_subjects} folds",
+            fix=f"Use at most {n_groups} folds",
         )
     if labels is None:
         return
-    per_class = pd.DataFrame({"s": subjects, "y": np.asarray(labels)}).groupby("y")["s"].nunique()
+    per_class = pd.DataFrame({"s": groups, "y": np.asarray(labels)}).groupby("y")["s"].nunique()
     smallest = per_class.idxmin()
     if per_class.min() < n_folds:
         raise InputError(
-            f"the class {smallest!r} has {per_class.min()} subjects, fewer than the folds",
+            f"the class {smallest!r} has {per_class.min()} {what}, fewer than the folds",
             field="n_folds",
             value=n_folds,
             fix=f"Use at most {per_class.min()} folds, or merge or leave out the class",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     encoder_ : Encoder
     """
+
+    stateless: ClassVar[bool] = True  # every recording is encoded on its own
 
     def __init__(
         self,

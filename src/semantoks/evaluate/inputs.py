@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,19 @@ from semantoks.errors import InputError
 
 #: A `RecordingStore`, a sequence of (n_times, n_rois) arrays, or (n_recordings, n_times, n_rois).
 Signals = RecordingStore | Sequence[NDArray[np.floating]] | NDArray[np.floating]
+
+
+def roi_count(X: Signals) -> int:
+    """Return the number of ROIs of a store or of signals, which are checked."""
+    return len(X.parcellation) if isinstance(X, RecordingStore) else signal_list(X)[0].shape[1]
+
+
+def each_signal(X: Signals, n_rois: int | None = None) -> Iterator[NDArray[np.floating]]:
+    """Yield the signals of a store or a list one by one, (n_times, n_rois); lists are checked."""
+    if isinstance(X, RecordingStore):
+        yield from (X.signal(i) for i in range(len(X)))
+    else:
+        yield from signal_list(X, n_rois)
 
 
 def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floating]]:

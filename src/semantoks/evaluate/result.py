@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.errors import InputError
+from semantoks.evaluate.scoring import Outcomes
 
-_SCORES, _DIFFERENCES, _PREDICTIONS, _META = (
+_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _META = (
     "scores.parquet",
     "differences.parquet",
     "predictions.parquet",
+    "curve.parquet",
     "result.json",
 )
+
+CURVE_COLUMNS = ["target", "kind", "model", "n_train", "metric", "value", "ci_low", "ci_high"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,23 +33,32 @@ class ProbeResult:
     Parameters
     ----------
     scores : DataFrame
-        Columns target, kind, model, metric, value, ci_low, ci_high, n_subjects.
+        Columns target, kind, model, metric, value, ci_low, ci_high (95 %, over people), site_low,
+        site_high (over sites and their people; NaN with fewer than 5 sites), n_subjects, p_value
+        (against knowing nothing, of the first metric), p_holm (adjusted over targets and models).
     differences : DataFrame
-        Columns target, model, against, metric, value, ci_low, ci_high: scores minus those of the
-        model `against`, on the same bootstrap samples.
+        Columns target, kind, model, against, metric, value, the intervals as above: scores minus
+        those of the model `against`, on the same bootstrap samples; of the first metric also test,
+        p_value, effect_size (Cohen's d_z of the gain per person), p_holm and verdict: better,
+        worse or not told apart.
     predictions : DataFrame
-        One row per target, model and tested unit: target, model, unit (a subject or a recording's
-        id), subject, site, fold, truth,
-        predicted, scores (list: a probability per class, or the value).
+        One row per target, model, repetition and tested unit: target, model, unit (a subject or a
+        recording's id), subject, cluster (what is drawn and swapped as a whole: the family where
+        the design keeps families whole, else the subject), site, repeat, fold, truth, predicted,
+        scores (list: a probability per class, or the value).
     meta : dict
         Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
         subjects and sites in pretraining.
+    curve : DataFrame
+        Columns target, kind, model, n_train (subjects), metric, value, ci_low, ci_high: scores
+        against the number of training subjects. Empty where none was asked for.
     """
 
     scores: pd.DataFrame
     differences: pd.DataFrame
     predictions: pd.DataFrame
     meta: dict[str, Any]
+    curve: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVE_COLUMNS))
 
     def arrays(
         self, target: str, models: Sequence[str]
@@ -62,16 +75,12 @@ class ProbeResult:
         y : array of shape (n_subjects,)
             Codes of the classes, or values.
         predicted : list of arrays of shape (n_subjects, n_classes) or (n_subjects,)
-            One per model.
+            One per model; means over the repetitions.
         """
         facts = self.meta["targets"][target]
-        of_target = self.predictions[self.predictions["target"] == target]
-        parts = [of_target[of_target["model"] == model] for model in models]
-        stacked = [np.stack(part["scores"].to_list()) for part in parts]
-        truth = parts[0]["truth"]
-        if facts["kind"] == "classification":
-            return np.searchsorted(facts["classes"], truth.to_numpy(str)), stacked
-        return truth.to_numpy(np.float64), [s[:, 0] for s in stacked]
+        rows = self.predictions["target"].eq(target) & self.predictions["model"].isin(list(models))
+        tested = Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])
+        return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
 
     def save(self, folder: str | Path) -> None:
         """Write the result into a new folder.
@@ -91,6 +100,7 @@ class ProbeResult:
             self.scores.to_parquet(path / _SCORES, index=False)
             self.differences.to_parquet(path / _DIFFERENCES, index=False)
             self.predictions.to_parquet(path / _PREDICTIONS, index=False)
+            self.curve.to_parquet(path / _CURVE, index=False)
             text = json.dumps(self.meta, indent=1)
             (path / _META).write_text(text, encoding="utf-8")  # last: it makes the result whole
         except OSError as error:
@@ -111,6 +121,7 @@ class ProbeResult:
             scores = pd.read_parquet(path / _SCORES)
             differences = pd.read_parquet(path / _DIFFERENCES)
             predictions = pd.read_parquet(path / _PREDICTIONS)
+            curve = pd.read_parquet(path / _CURVE)
         except (OSError, ValueError) as error:
             raise InputError(f"holds no whole result ({error})", file=path) from None
-        return cls(scores, differences, predictions, meta)
+        return cls(scores, differences, predictions, meta, curve)

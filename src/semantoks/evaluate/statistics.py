@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -55,6 +56,60 @@ def auroc(y: Codes, scores: Array) -> float:
     return float(np.mean(areas)) if areas else float("nan")
 
 
+def average_precision(y: Codes, scores: Array) -> float:
+    """Area under the precision-recall curve (AUPRC), as average precision.
+
+    Mean over all classes against the rest, so that the rarer of two classes counts as much as the
+    other and knowing nothing scores ``1 / n_classes``.
+
+    Parameters
+    ----------
+    y : int array of shape (n,)
+    scores : array of shape (n, n_classes)
+    """
+    areas = []
+    for c in range(scores.shape[1]):
+        positive = y == c
+        if positive.any():
+            order = np.argsort(-scores[:, c], kind="stable")
+            ends = np.flatnonzero(np.append(np.diff(scores[order, c]) != 0, True))
+            hits = np.cumsum(positive[order])[ends]
+            areas.append(float(np.diff(hits, prepend=0) @ (hits / (ends + 1)) / hits[-1]))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def f1_macro(y: Codes, scores: Array) -> float:
+    """Mean over classes of the F1 score, precision and recall in harmony; classes unseen count not.
+
+    Parameters
+    ----------
+    y : int array of shape (n,)
+    scores : array of shape (n, n_classes)
+        The class with the largest score is the prediction.
+    """
+    k = scores.shape[1]
+    said = scores.argmax(axis=1)
+    hits = np.bincount(y[said == y], minlength=k)
+    total = np.bincount(y, minlength=k) + np.bincount(said, minlength=k)
+    seen = total > 0
+    return float((2 * hits[seen] / total[seen]).mean())
+
+
+def brier(y: Codes, scores: Array) -> float:
+    """Mean squared error of probabilities: of the second of two classes, or summed over more.
+
+    Probabilities of models with balanced class weights are as if classes were equally frequent.
+
+    Parameters
+    ----------
+    y : int array of shape (n,)
+    scores : array of shape (n, n_classes)
+        Probabilities.
+    """
+    error = np.square(scores - (y[:, None] == np.arange(scores.shape[1]))).sum(axis=1).mean()
+    return float(error / 2 if scores.shape[1] == 2 else error)
+
+
 def pearson_r(y: Array, predicted: Array) -> float:
     """Correlation of truth and prediction; NaN where one of them does not vary."""
     a, b = y - y.mean(), predicted - predicted.mean()
@@ -77,12 +132,18 @@ Metric = Callable[[NDArray, NDArray], float]  # type: ignore[type-arg]
 
 #: Metrics by kind of target; the first is the one to look at.
 METRICS: dict[str, dict[str, Metric]] = {
-    "classification": {"balanced accuracy": balanced_accuracy, "AUROC": auroc},
+    "classification": {
+        "balanced accuracy": balanced_accuracy,
+        "AUROC": auroc,
+        "AUPRC": average_precision,
+        "F1": f1_macro,
+        "Brier": brier,
+    },
     "regression": {"Pearson r": pearson_r, "MAE": mean_absolute_error, "R2": r_squared},
 }
 
 #: Metrics of which less is better.
-LOWER_IS_BETTER = frozenset({"MAE"})
+LOWER_IS_BETTER = frozenset({"MAE", "Brier"})
 
 
 @dataclass(frozen=True)
@@ -147,6 +208,78 @@ def cluster_resamples(subjects: NDArray[np.str_], n_bootstrap: int, seed: int) -
     return [np.concatenate([rows[i] for i in sample]) for sample in drawn]
 
 
+def hierarchical_resamples(
+    sites: NDArray[np.str_], subjects: NDArray[np.str_], n_bootstrap: int, seed: int
+) -> list[Codes]:
+    """Draw bootstrap samples of sites, and within every site drawn of its subjects.
+
+    What an interval over them covers is another set of sites, not only other people at these.
+
+    Parameters
+    ----------
+    sites, subjects : arrays of shape (n,)
+        Of every row.
+    n_bootstrap : int
+    seed : int
+
+    Returns
+    -------
+    list of int arrays
+        Rows of every sample; their number differs with the sites drawn.
+    """
+    rng = np.random.default_rng(seed)
+    of_site = []
+    for site in np.unique(sites):
+        at = np.flatnonzero(sites == site)
+        who = np.unique(subjects[at], return_inverse=True)[1]
+        of_site.append([at[who == i] for i in range(who.max() + 1)])
+    samples = []
+    for _ in range(n_bootstrap):
+        drawn = [of_site[i] for i in rng.integers(0, len(of_site), len(of_site))]
+        rows = [people[i] for people in drawn for i in rng.integers(0, len(people), len(people))]
+        samples.append(np.concatenate(rows))
+    return samples
+
+
+def mean_score(metric: Metric, y: NDArray[np.generic], predicted: Array) -> float:
+    """Return the mean over repetitions of a score.
+
+    Parameters
+    ----------
+    metric : callable
+    y : array of shape (n,)
+    predicted : array of shape (n_repeats, n, ...)
+    """
+    return float(np.mean([metric(y, p) for p in predicted]))
+
+
+def resampled_scores(
+    metric: Metric, y: NDArray[np.generic], predicted: Array, samples: Sequence[Codes]
+) -> Array:
+    """Return the score of every bootstrap sample.
+
+    Parameters
+    ----------
+    metric : callable
+    y : array of shape (n,)
+    predicted : array of shape (n_repeats, n, ...)
+        The mean over repetitions is scored.
+    samples : sequence of int arrays
+        See `resamples`, `cluster_resamples` and `hierarchical_resamples`; the same samples pair
+        the scores of two models.
+    """
+    return np.array([mean_score(metric, y[rows], predicted[:, rows]) for rows in samples])
+
+
+def interval(drawn: Array, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap scores; NaN where none of them is known."""
+    if np.isnan(drawn).all():
+        return float("nan"), float("nan")
+    tail = (1.0 - level) / 2
+    low, high = np.nanquantile(drawn, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
 def estimate(
     metric: Metric,
     y: NDArray[np.generic],
@@ -154,9 +287,8 @@ def estimate(
     samples: Sequence[Codes],
     *,
     against: Array | None = None,
-    level: float = 0.95,
 ) -> Estimate:
-    """Return a score, or a difference of scores, with its percentile bootstrap interval.
+    """Return a score, or a difference of scores, with its 95 % percentile bootstrap interval.
 
     Parameters
     ----------
@@ -165,20 +297,39 @@ def estimate(
         One row per subject or recording.
     predicted : array of shape (n, ...)
     samples : sequence of int arrays
-        See `resamples` and `cluster_resamples`; the same samples pair the scores of two models.
     against : array of shape (n, ...), optional
         Predictions of another model, whose score is subtracted.
-    level : float
-        Coverage of the interval.
     """
+    value = metric(y, predicted)
+    drawn = resampled_scores(metric, y, predicted[None], samples)
+    if against is not None:
+        value = value - metric(y, against)
+        drawn = drawn - resampled_scores(metric, y, against[None], samples)
+    return Estimate(value, *interval(drawn))
 
-    def score(rows: Codes | slice) -> float:
-        value = metric(y[rows], predicted[rows])
-        return value if against is None else value - metric(y[rows], against[rows])
 
-    drawn = np.array([score(rows) for rows in samples])
-    tail = (1.0 - level) / 2
-    if np.isnan(drawn).all():
-        return Estimate(score(slice(None)), float("nan"), float("nan"))
-    low, high = np.nanquantile(drawn, [tail, 1.0 - tail])
-    return Estimate(score(slice(None)), float(low), float(high))
+def reliability_curve(y: Codes, scores: Array, n_bins: int = 10) -> pd.DataFrame:
+    """Return how often what is said with some probability is so.
+
+    Parameters
+    ----------
+    y : int array of shape (n,)
+    scores : array of shape (n, n_classes)
+        Probabilities. Of two classes that of the second is looked at; of more, that of the class
+        predicted.
+    n_bins : int
+        Bins of equal numbers of people.
+
+    Returns
+    -------
+    DataFrame
+        Columns predicted (mean probability of the bin), observed (share), n.
+    """
+    if scores.shape[1] == 2:
+        p, right = scores[:, 1], y == 1
+    else:
+        p, right = scores.max(axis=1), scores.argmax(axis=1) == y
+    edges = np.quantile(p, np.linspace(0, 1, n_bins + 1)[1:-1])
+    table = pd.DataFrame({"predicted": p, "observed": right.astype(float)})
+    by_bin = table.groupby(np.searchsorted(edges, p, side="left"))
+    return by_bin.mean().assign(n=by_bin.size()).reset_index(drop=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
+from semantoks.evaluate.features import Cohort
 
 Kind = Literal["classification", "regression"]
 
@@ -36,13 +37,13 @@ Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their
 
 
 def target_values(
-    store: RecordingStore, target: Target, missing: str, unit: str = "subject"
+    store: RecordingStore | Cohort, target: Target, missing: str, unit: str = "subject"
 ) -> Labels:
     """Return the rows that have a value of the target, the values, and the kind.
 
     Parameters
     ----------
-    store : RecordingStore
+    store : RecordingStore or Cohort
     target : Target
     missing : {"refuse", "drop"}
     unit : {"subject", "recording"}

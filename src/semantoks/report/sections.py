@@ -69,7 +69,7 @@ def _target_block(result: ProbeResult, target: str) -> Section:
     gaps = result.differences[result.differences["target"] == target]
     first = str(scores["metric"].iloc[0])
     drawn = scores[scores["metric"] == first].assign(role=lambda t: t["model"].map(role))
-    by_site = facts["kind"] == "regression" and result.meta["design"]["groups"] == "site"
+    by_site = facts["kind"] == "regression" and result.meta["design"]["group"] == "site"
     alt = "; ".join(
         f"{r.model} {r.value:.2f}, interval {r.ci_low:.2f} to {r.ci_high:.2f}"
         for r in drawn.itertuples()

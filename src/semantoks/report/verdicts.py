@@ -135,17 +135,12 @@ def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 def design_sentences(meta: dict[str, Any]) -> str:
     """Return how people were divided and scores computed, in words."""
-    design = meta["design"]
-    if design["groups"] == "site":
-        which = f" ({', '.join(design['test_sites'])})" if design["test_sites"] else ""
-        how = f"One site is left out at a time{which}; all other sites train."
-    else:
-        how = f"{design['n_folds']} folds over subjects."
     return (
-        f"{how} Nobody is in both parts of a fold. Standardisation, the strength of the penalty "
-        "and the linear model are fitted in the training part only. Several recordings of a "
-        "person count once. Scores are over all tested people together, with 95 % bootstrap "
-        f"intervals over people ({meta['n_bootstrap']} samples, seed {meta['seed']}); differences "
-        "are paired on the same samples. Intervals are not corrected for the number of models and "
-        "targets, and they do not cover the chance in pretraining and in the folds."
+        f"{meta['design']['sentence']} Nobody is in both parts of a fold. Standardisation, the "
+        "strength of the penalty and the linear model are fitted in the training part only. "
+        "Several recordings of a person count once. Scores are over all tested people together, "
+        f"with 95 % bootstrap intervals over people ({meta['n_bootstrap']} samples, seed "
+        f"{meta['seed']}); differences are paired on the same samples. Intervals are not "
+        "corrected for the number of models and targets, and they do not cover the chance in "
+        "pretraining and in the folds."
     )

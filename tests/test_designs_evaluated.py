@@ -1,0 +1,292 @@
+"""The designs, the fold-wise features and the tests, through `evaluate_probes`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.pipeline import make_pipeline
+
+from semantoks.data.designs import (
+    AcrossStores,
+    FixedSplit,
+    GroupedKFold,
+    LeaveOneSiteOut,
+    SmallSamples,
+)
+from semantoks.data.signal import Preprocessing
+from semantoks.data.store import write_store
+from semantoks.errors import InputError
+from semantoks.evaluate.baselines import ConnectivityBaseline
+from semantoks.evaluate.evaluation import Probe, evaluate_probes
+from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.result import ProbeResult
+from semantoks.evaluate.tangent import TangentBaseline
+from semantoks.model.encoder import Encoder, EncoderConfig
+
+QUICK = {"n_bootstrap": 40, "n_permutations": 99}
+THREE = GroupedKFold(n_folds=3)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory, parcellation, preprocessing, recordings):
+    """48 recordings of 44 people at 5 sites; sex shows in one coupling, age in nothing."""
+    rng = np.random.default_rng(3)
+    out = []
+    for i in [*range(44), *range(4)]:
+        x = rng.standard_normal((60, 11)).cumsum(axis=0)
+        female = i * 7 % 11 < 5
+        if female:
+            x[:, 1] = x[:, 0] + 0.2 * x[:, 1]
+        out.append(
+            dataclasses.replace(
+                recordings[0],
+                signal=x,
+                subject=f"p{i:02}",
+                session=str(sum(r.subject == f"p{i:02}" for r in out) + 1),
+                site=f"s{i % 5}",
+                mean_fd=None if i == 7 else 0.1 * (i % 7),
+                phenotypes={
+                    "sex": "female" if female else "male",
+                    "age": 20.5 + i,
+                    "stage": ("one", "two", "three")[i % 3],
+                    "family": f"f{i // 2}",
+                    "split": ("train", "train", "validation", "test")[i // 2 % 4],
+                },
+                source=f"made {len(out)}",
+            )
+        )
+    return write_store(tmp_path_factory.mktemp("people") / "s", out, parcellation, preprocessing)
+
+
+def first(result, target, metric="balanced accuracy"):
+    rows = result.scores
+    return rows[(rows["target"] == target) & (rows["metric"] == metric)].set_index("model")
+
+
+def test_repeated_folds_are_scored_by_repetition_and_tested_with_the_correction(people):
+    design = GroupedKFold(n_folds=4, n_repeats=2, group="family")
+    noise = np.random.default_rng(0).standard_normal((48, 5))
+    signal = noise + 3 * (people.table[["sex"]] == "male").to_numpy()
+    models = {"connectivity": signal, "noise": noise}
+    result = evaluate_probes(people, models, ["sex", "stage"], design=design, **QUICK)
+    table = result.predictions.query("target == 'sex' and model == 'noise'")
+    assert len(table) == 2 * 44
+    assert table.groupby("repeat")["unit"].nunique().tolist() == [44, 44]
+    per_repeat = [
+        np.mean(
+            [(r["truth"] == r["predicted"])[r["truth"] == c].mean() for c in ("male", "female")]
+        )
+        for _, r in table.groupby("repeat")
+    ]
+    assert first(result, "sex").loc["noise", "value"] == pytest.approx(np.mean(per_repeat))
+    gap = result.differences.query("test != ''").set_index("target").loc["sex"]
+    assert gap["test"] == "corrected resampled t"
+    assert gap["verdict"] == "worse"
+    assert gap["effect_size"] < 0
+    y, (scores,) = result.arrays("sex", ["noise"])
+    assert (len(y), scores.shape) == (44, (44, 2))
+    families = people.table.set_index("subject")["family"]
+    folds = table.assign(family=table["subject"].map(families[~families.index.duplicated()]))
+    assert folds.groupby(["repeat", "family"])["fold"].nunique().max() == 1
+    assert len(result.meta["targets"]["sex"]["folds"]) == 8
+    assert (table["cluster"].to_numpy() == folds["family"].to_numpy()).all()
+
+
+def test_intervals_are_over_families_where_they_stay_whole(people):
+    """Families are right or wrong as a whole: half as many facts as people."""
+    right = np.random.default_rng(0).uniform(size=(22, 1)) < 0.6
+    male = (people.table[["sex"]] == "male").to_numpy()
+    family = people.table["family"].str[1:].astype(int).to_numpy()
+    X = np.where(right[family], male, ~male).astype(np.float32)
+    width = {}
+    for group in ("subject", "family"):
+        design = GroupedKFold(group=group, n_folds=4)
+        result = evaluate_probes(people, {"x": X}, ["sex"], design=design, n_bootstrap=400)
+        row = first(result, "sex")
+        width[group] = np.ptp(row.loc["x", ["ci_low", "ci_high"]].to_numpy(float))
+    assert width["family"] > 1.15 * width["subject"]
+
+
+def test_better_is_said_by_the_adjusted_test_only(people):
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((48, 3)) + 3 * (people.table[["sex"]] == "male").to_numpy()
+    models = {"good": signal, "noise": rng.standard_normal((48, 3)), "connectivity": np.eye(48)}
+    result = evaluate_probes(people, models, ["sex", "stage"], **QUICK)
+    gaps = result.differences.query("test != ''").set_index(["target", "model"])
+    assert set(gaps["against"]) == {"connectivity"}
+    assert gaps.loc[("sex", "good"), "verdict"] == "better"
+    assert gaps.loc[("stage", "noise"), "verdict"] == "not told apart"
+    assert (gaps["p_holm"] >= gaps["p_value"]).all()
+    assert gaps["p_value"].min() == 0.01
+    assert gaps["p_holm"].min() == pytest.approx(0.04), "four comparisons"
+    untested = result.differences.query("test == ''")
+    assert untested["p_value"].isna().all()
+    assert (untested["verdict"] == "").all()
+    scores = result.scores.query("model == 'chance'")
+    assert scores["p_value"].isna().all()
+    with_sites = result.scores.query("model == 'good' and metric == 'AUROC' and target == 'sex'")
+    assert with_sites["site_low"].notna().all()
+
+
+class Spy(TransformerMixin, BaseEstimator):
+    """Features of one number per recording, and a record of what it was fitted on."""
+
+    seen: list[set[str]] = []  # noqa: RUF012 - clones share it
+
+    def fit(self, X, y=None):
+        assert y is None
+        Spy.seen.append(set(X.table["subject"]))
+        self.fitted_ = True
+        return self
+
+    def transform(self, X):
+        return np.array([[float(X.signal(i).std())] for i in range(len(X))])
+
+
+class PreparedSpy(Spy):
+    def prepare(self, X):
+        return X.table["subject"].to_numpy(str)[:, None]
+
+    def fit_prepared(self, prepared):
+        Spy.seen.append(set(prepared[:, 0]))
+        return self
+
+    def transform_prepared(self, prepared):
+        return np.array([[float(name[1:])] for name in prepared[:, 0]])
+
+
+@pytest.mark.parametrize("spy", [Spy(), PreparedSpy()])
+def test_what_is_fitted_sees_the_training_part_only(people, spy):
+    Spy.seen = []
+    result = evaluate_probes(
+        people, {"spy": spy}, ["sex", "age"], design=LeaveOneSiteOut(), **QUICK
+    )
+    everybody = set(people.table["subject"])
+    tested = result.predictions.query("model == 'spy' and target == 'sex'").groupby("fold")[
+        "subject"
+    ]
+    assert [everybody - seen for seen in Spy.seen] == [set(who) for _, who in tested]
+    assert len(Spy.seen) == 5, "both targets have the same folds: fitted once"
+
+
+def test_tangent_space_in_the_folds_equals_a_pipeline_that_sees_the_training_part(people):
+    pipe = make_pipeline(TangentBaseline(), LinearProbe())
+    with_groups = {"tangent": TangentBaseline(), "pipe": pipe}
+    result = evaluate_probes(people, with_groups, ["sex"], design=THREE, **QUICK)
+    _, (ours, theirs) = result.arrays("sex", ["tangent", "pipe"])
+    # The pipeline's inner folds know no groups; strengths, and so probabilities, may differ.
+    assert np.corrcoef(ours[:, 0], theirs[:, 0])[0, 1] > 0.95
+
+
+def test_threads_change_nothing(people):
+    models = {"tangent": TangentBaseline(), "connectivity": ConnectivityBaseline()}
+    one = evaluate_probes(people, models, ["sex", "age"], design=THREE, **QUICK)
+    two = evaluate_probes(people, models, ["sex", "age"], design=THREE, n_jobs=2, **QUICK)
+    pd.testing.assert_frame_equal(one.scores, two.scores)
+    pd.testing.assert_frame_equal(one.predictions, two.predictions)
+
+
+def test_baselines_by_name_and_confounds_without_the_target(people):
+    names = ["connectivity", "confounds"]
+    result = evaluate_probes(people, {}, ["sex", "age"], baselines=names, design=THREE, **QUICK)
+    assert set(result.scores["model"]) == {"connectivity", "confounds", "chance"}
+    # With itself among the confounds, age would be known, and sex too.
+    assert first(result, "sex").loc["confounds", "value"] < 0.8
+    assert first(result, "age", "R2").loc["confounds", "value"] < 0.9
+    with pytest.raises(InputError, match=r"'connectivity': is the name of a baseline"):
+        evaluate_probes(people, {"connectivity": np.eye(48)}, ["sex"], baselines=names)
+
+
+def test_a_fixed_split_tunes_on_its_validation_part(people):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((48, 60)).astype(np.float32)
+    design = FixedSplit()
+    result = evaluate_probes(people, {"x": X}, ["age"], design=design, **QUICK)
+    part = people.table["split"].to_numpy(str)
+    train, test = np.flatnonzero(part != "test"), np.flatnonzero(part == "test")
+    held = np.flatnonzero(part[train] == "validation")
+    age = people.table["age"].to_numpy()
+    probe = LinearProbeRegressor().fit(X[train], age[train], held_out=[held])
+    expected = pd.Series(probe.predict(X[test])).groupby(people.table["subject"].to_numpy()[test])
+    _, (found,) = result.arrays("age", ["x"])
+    np.testing.assert_allclose(found, expected.mean(), rtol=1e-6)
+
+
+def test_training_on_one_store_and_testing_on_another(people, recordings, tmp_path):
+    others = ~people.table["subject"].isin([f"p{i:02}" for i in range(10)])
+    kept = people.select(np.flatnonzero(others))
+    small = write_store(tmp_path / "t", recordings, people.parcellation, people.preprocessing)
+    models = {"connectivity": ConnectivityBaseline(), "tangent": TangentBaseline()}
+    design = AcrossStores(train=kept)
+    result = evaluate_probes(small, models, ["sex"], design=design, **QUICK)
+    assert set(result.predictions["subject"]) == set(small.table["subject"])
+    (fold,) = result.meta["targets"]["sex"]["folds"]
+    assert (fold["n_train"], fold["n_test"]) == (len(kept), len(small))
+    probe = LinearProbe().fit(
+        ConnectivityBaseline().fit_transform(kept),
+        kept.table["sex"],
+        groups=kept.table["subject"],
+    )
+    p = probe.predict_proba(ConnectivityBaseline().fit_transform(small))
+    mean = pd.DataFrame(p).groupby(small.table["subject"].to_numpy()).mean()
+    np.testing.assert_allclose(result.arrays("sex", ["connectivity"])[1][0], mean, atol=1e-6)
+    with pytest.raises(InputError, match=r"10 subjects are in both stores"):
+        evaluate_probes(small, models, ["sex"], design=AcrossStores(train=people), **QUICK)
+    wide = write_store(tmp_path / "w", recordings, people.parcellation, Preprocessing(high_hz=0.2))
+    with pytest.raises(InputError, match="has other preprocessing than the tested store"):
+        evaluate_probes(wide, models, ["sex"], design=design, **QUICK)
+
+
+def test_a_curve_of_few_people_rises_where_there_is_something(people, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((48, 4)).astype(np.float32)
+    X[:, 0] += 2 * (people.table["sex"] == "male")
+    curve = SmallSamples(n_subjects=(6, 24), n_draws=3)
+    result = evaluate_probes(
+        people, {"x": X}, ["sex"], design=LeaveOneSiteOut(), curve=curve, **QUICK
+    )
+    found = result.curve.query("metric == 'AUROC'").set_index(["model", "n_train"])["value"]
+    assert found["x", 6] < found["x", 24] <= first(result, "sex", "AUROC").loc["x", "value"] + 0.05
+    assert (found["chance"] == 0.5).all()
+    assert len(result.predictions) == 2 * 44, "the main result is that of all people"
+    result.save(tmp_path / "r")
+    pd.testing.assert_frame_equal(ProbeResult.load(tmp_path / "r").curve, result.curve)
+
+
+def test_the_probe_is_a_choice(people):
+    X = np.random.default_rng(0).standard_normal((48, 6))
+    scores = [
+        evaluate_probes(
+            people, {"x": X}, ["stage"], probe=Probe(model=model, class_weight=weight), **QUICK
+        )
+        for model, weight in (("logistic", None), ("ridge", "balanced"), ("svm", "balanced"))
+    ]
+    values = [first(result, "stage", "Brier").loc["x", "value"] for result in scores]
+    assert len(set(values)) == 3
+    assert scores[1].meta["design"]["probe"] == {"model": "ridge", "class_weight": "balanced"}
+
+
+def test_a_fine_tuned_model_is_a_model_too(people, parcellation, preprocessing):
+    from semantoks.evaluate.finetune import FineTuner
+
+    config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+    tuner = FineTuner(encoder, epochs=1, n_crops=1)
+    result = evaluate_probes(people, {"tuned": tuner}, ["sex"], design=THREE, **QUICK)
+    assert len(result.predictions.query("model == 'tuned'")) == 44
+    assert not hasattr(tuner, "head_"), "a copy is fitted in every fold"
+    assert result.meta["models"]["tuned"]["pretrained"] is False
+    with pytest.raises(InputError, match=r"'tuned'\]: predicts classes; the target age is a regr"):
+        evaluate_probes(people, {"tuned": tuner}, ["age"], design=THREE, **QUICK)
+
+
+def test_features_that_are_none(people):
+    X = np.full((48, 3), np.nan)
+    with pytest.raises(InputError, match=r"models\['x'\]: features hold NaN"):
+        evaluate_probes(people, {"x": X}, ["sex"], **QUICK)
+    with pytest.raises(InputError, match=r"\['x'\] = \(48, 3, 2\): features must have one row"):
+        evaluate_probes(people, {"x": np.zeros((48, 3, 2))}, ["sex"], **QUICK)
