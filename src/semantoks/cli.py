@@ -131,19 +131,28 @@ def pretrain(
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run.")] = False,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="Continue the run if there is one, else start it.")
+    ] = False,
 ) -> None:
-    """Pretrain an encoder on the recordings of a store, without labels."""
+    """Pretrain an encoder on the recordings of a store, without labels.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m semantoks pretrain RUN ...
+    """
+    from semantoks.train.distributed import is_main, process_group, was_restarted
     from semantoks.train.run import RunConfig
     from semantoks.train.screen import TrainingScreen
     from semantoks.train.setup import CONFIG
     from semantoks.train.trainer import Trainer
 
+    resume = resume or ((auto_resume or was_restarted()) and (run / CONFIG).exists())
     if resume and config is None and preset is None and (run / CONFIG).exists():
         config = run / CONFIG
     changes = [*(overrides or ()), *([f"data.store={store}"] if store else ())]
     resolved = RunConfig.load(config, changes, preset=preset.value if preset else None)
     console = _console()
-    with TrainingScreen(console) as screen:
+    with process_group(resolved.train.device), TrainingScreen(console) as screen:
+        console.quiet = not is_main()
         trainer = Trainer(resolved, run, resume=resume, reporter=screen)
         folder = trainer.fit()
     if trainer.step < trainer.n_steps:

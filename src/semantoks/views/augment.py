@@ -44,27 +44,60 @@ def _share(n: int, total: int, ratio: tuple[float, float], generator: Generator)
     return (drawn * total).floor().long().clamp(min=1)
 
 
-def drop_rois(x: Tensor, ratio: tuple[float, float], generator: Generator) -> Tensor:
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a larger batch are here: random numbers are drawn for all of them.
+
+    Parameters
+    ----------
+    index : Tensor of int, shape (M,)
+    total : int
+        Rows of the larger batch.
+    """
+
+    index: Tensor
+    total: int
+
+    @classmethod
+    def all(cls, x: Tensor) -> Rows:
+        """Return the rows of a batch that is here as a whole."""
+        return cls(torch.arange(len(x), device=x.device), len(x))
+
+    def of(self, drawn: Tensor) -> Tensor:
+        """Return these rows of what was drawn for the larger batch."""
+        return drawn if len(self.index) == self.total else drawn[self.index]
+
+
+def drop_rois(
+    x: Tensor, ratio: tuple[float, float], generator: Generator, rows: Rows | None = None
+) -> Tensor:
     """Set random ROIs to zero. x : Tensor of shape (M, C, T)."""
-    m, n_rois, _ = x.shape
-    count = _share(m, n_rois, ratio, generator)
-    order = torch.rand(m, n_rois, device=x.device, generator=generator).argsort(dim=1)
+    rows = rows or Rows.all(x)
+    m, n_rois = rows.total, x.shape[1]
+    count = rows.of(_share(m, n_rois, ratio, generator))
+    order = rows.of(torch.rand(m, n_rois, device=x.device, generator=generator)).argsort(dim=1)
     return x * (order.argsort(dim=1) >= count[:, None]).unsqueeze(-1)
 
 
-def drop_times(x: Tensor, ratio: tuple[float, float], generator: Generator) -> Tensor:
+def drop_times(
+    x: Tensor, ratio: tuple[float, float], generator: Generator, rows: Rows | None = None
+) -> Tensor:
     """Set one block of time points to zero in all ROIs. x : Tensor of shape (M, C, T)."""
-    m, _, n_times = x.shape
-    count = _share(m, n_times, ratio, generator)
+    rows = rows or Rows.all(x)
+    m, n_times = rows.total, x.shape[2]
+    count = rows.of(_share(m, n_times, ratio, generator))
     places = n_times - count + 1
-    start = (torch.rand(m, device=x.device, generator=generator) * places).floor().long()
+    drawn = rows.of(torch.rand(m, device=x.device, generator=generator))
+    start = (drawn * places).floor().long()
     start = torch.minimum(start, places - 1)
     time = torch.arange(n_times, device=x.device)
     inside = (time >= start[:, None]) & (time < (start + count)[:, None])
     return x * ~inside.unsqueeze(1)
 
 
-def augment(x: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+def augment(
+    x: Tensor, config: AugmentConfig, generator: Generator, rows: Rows | None = None
+) -> Tensor:
     """Augment views.
 
     Parameters
@@ -73,18 +106,23 @@ def augment(x: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
         Z-scored views, each augmented on its own.
     config : AugmentConfig
     generator : torch Generator on the device of `x`
+    rows : Rows, optional
+        Where `x` is a part of a batch: it becomes what it would be within the whole.
 
     Returns
     -------
     Tensor of shape (M, C, T)
     """
+    rows = rows or Rows.all(x)
     if config.roi_dropout != "none":
-        x = drop_rois(x, _ROI_RATIO[config.roi_dropout], generator)
+        x = drop_rois(x, _ROI_RATIO[config.roi_dropout], generator, rows)
     if config.time_dropout != "none":
-        x = drop_times(x, _TIME_RATIO[config.time_dropout], generator)
+        x = drop_times(x, _TIME_RATIO[config.time_dropout], generator, rows)
     if config.amplitude != "none":
-        x = x * _uniform(x.shape[0], *_AMPLITUDE[config.amplitude], generator)[:, None, None]
+        factor = rows.of(_uniform(rows.total, *_AMPLITUDE[config.amplitude], generator))
+        x = x * factor[:, None, None]
     if config.noise != "none":
-        noise = torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator)
-        x = x + _NOISE_STD[config.noise] * noise
+        shape = (rows.total, *x.shape[1:])
+        noise = torch.randn(shape, device=x.device, dtype=x.dtype, generator=generator)
+        x = x + _NOISE_STD[config.noise] * rows.of(noise)
     return x
