@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semantoks import __version__
-from semantoks.errors import ConfigError, InputError, SemantoksError
+from semantoks.errors import ConfigError, InputError, SemantoksError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -392,6 +392,45 @@ def info(
     from semantoks.workflow import describe_path
 
     _console().print(listing(describe_path(path)))
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A store, or a run.")],
+) -> None:
+    """Compare every file of a store, or of a run's checkpoints, with its checksum."""
+    from semantoks.workflow import check_path
+
+    problems = check_path(path)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise StoreError(
+            f"{len(problems)} problems",
+            file=path,
+            fix="Restore these files from a copy, or make them again",
+        )
+    typer.echo(f"{path}: every file is as it was written")
+
+
+@app.command()
+def strip(
+    store: Annotated[Path, typer.Argument(help="Recording store.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new store.")],
+    salt: Annotated[
+        str | None,
+        typer.Option(help="Secret of the pseudonyms; without it one is drawn and forgotten."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column to leave out; may be repeated.")
+    ] = None,
+) -> None:
+    """Copy a store with pseudonyms instead of subjects, to hand it on."""
+    from semantoks.data.integrity import strip_subjects
+
+    made = strip_subjects(store, out, salt=salt, drop=tuple(drop or ()))
+    left = ", ".join(made.phenotypes) or "none"
+    _console().print(f"{len(made)} recordings: {out}; columns that are still there: {left}")
 
 
 @app.command()

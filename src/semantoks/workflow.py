@@ -11,6 +11,7 @@ import pandas as pd
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
+from semantoks.data.integrity import check_store
 from semantoks.data.reader import HEADER as STORE_HEADER
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources import read_table
@@ -25,6 +26,7 @@ from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
+from semantoks.train.checkpoint import check_checkpoints
 from semantoks.train.setup import CONFIG, METRICS, pick_device
 
 _SUFFIXES = (".parquet", ".csv", ".tsv")
@@ -261,6 +263,20 @@ def describe_path(path: str) -> dict[str, object]:
         value=path,
         fix=f"Built-in parcellations: {', '.join(Parcellation.available())}",
     )
+
+
+def check_path(path: str | Path) -> list[str]:
+    """Return what is wrong with the files of a store, or of a run's checkpoints.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).exists():
+        return check_checkpoints(folder)
+    return check_store(folder)
 
 
 def _store_facts(store: RecordingStore) -> dict[str, object]:

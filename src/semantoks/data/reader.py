@@ -57,7 +57,7 @@ class RecordingStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.header = _read_header(self.path)
+        self.header = read_header(self.path)
         rois = _checked(self.path, ROIS, self.header["rois_sha256"])
         self.parcellation = Parcellation.from_frame(
             pd.read_csv(rois, sep="\t", dtype=str, keep_default_na=False),
@@ -323,7 +323,14 @@ def _checked(folder: Path, name: str, expected: str) -> Path:
     return path
 
 
-def _read_header(folder: Path) -> dict[str, Any]:
+def read_header(folder: Path) -> dict[str, Any]:
+    """Read and check the header of a store.
+
+    Raises
+    ------
+    StoreError
+        The folder is no store, half-written, damaged, or written by a newer version.
+    """
     path = folder / HEADER
     if not folder.is_dir():
         fix = "Make a store with `semantoks prepare`"

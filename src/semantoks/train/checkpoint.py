@@ -182,6 +182,17 @@ def _verified_step(folder: Path) -> int:
     return step
 
 
+def check_checkpoints(run: Path) -> list[str]:
+    """Return what is wrong with the checkpoints of a run, one line per damaged one."""
+    problems = []
+    for folder in sorted((run / "checkpoints").glob("step-*")):
+        try:
+            _verified_step(folder)
+        except CheckpointError as error:
+            problems.append(str(error))
+    return problems
+
+
 def _unique(method: SelfDistillation) -> dict[str, Tensor]:
     """Return the state without the second names of shared parameters."""
     shared = "" if method.config.separate_mask_head else ".mask_head."

@@ -8,6 +8,7 @@ exact and costs one more forward pass. Source: Gao et al., RepL4NLP 2021 (gradie
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -41,10 +42,13 @@ class Gradient:
         self._method, self._n_parts = method, n_parts
         self._student: nn.Module = method.student
         if n_processes() > 1:
-            # A step without masks, say, reaches no mask vector: such parameters have to be found.
-            self._student = DistributedDataParallel(
-                method.student, broadcast_buffers=False, find_unused_parameters=True
-            )
+            with warnings.catch_warnings():
+                # torch 2.13 renames broadcast_buffers; 2.6 knows no other name.
+                warnings.simplefilter("ignore", FutureWarning)
+                # A step without masks, say, reaches no mask vector: such parameters must be found.
+                self._student = DistributedDataParallel(
+                    method.student, broadcast_buffers=False, find_unused_parameters=True
+                )
             for tensor in method.teacher.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
 
