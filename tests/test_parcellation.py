@@ -54,9 +54,64 @@ def test_builtin_networks_have_the_published_sizes(name, counts):
         assert (parcellation.coordinates[left, 0] < 0).all()
 
 
-def test_available_names_all_tables():
-    names = ("aal116", "cc200", "schaefer400", "semantoks457", "semantoks457-17n")
-    assert Parcellation.available() == names
+def test_available_names_all_editions():
+    names = set(Parcellation.available())
+    assert {"aal116", "cc200", "cc400", "gordon333", "tian-s4", "semantoks457-17n"} <= names
+    for n in range(100, 1001, 100):
+        assert {f"schaefer{n}", f"schaefer{n}-17n", f"4s{n + 56}"} <= names
+    assert not any(name.startswith("_") for name in names)
+
+
+@pytest.mark.parametrize("name", Parcellation.available())
+def test_every_built_in_loads_with_networks_of_the_method(name):
+    atlas = Parcellation.load(name)
+    number = int("".join(filter(str.isdigit, name.replace("-17n", "").removeprefix("4s"))))
+    expected = {"tian-s1": 16, "tian-s2": 32, "tian-s3": 50, "tian-s4": 54, "cc400": 392}
+    assert len(atlas) == expected.get(name, number)
+    assert {canonical_network(network) for network in atlas.networks} <= set(NETWORK_ORDER)
+    assert len(atlas.index) == len(atlas)
+
+
+def test_the_17_network_edition_is_the_same_parcels_in_another_order():
+    seven, seventeen = Parcellation.load("schaefer300"), Parcellation.load("schaefer300-17n")
+    assert seventeen.labels != seven.labels
+    columns = seven.columns_of(seventeen.labels)
+    np.testing.assert_array_equal(seven.coordinates, seventeen.coordinates[columns])
+    assert all(name.startswith("17Networks_") for name in seventeen.labels)
+    assert set(seventeen.networks) == set(YEO_17)
+
+
+def test_the_cortex_of_a_4s_atlas_goes_by_name():
+    cortex, whole = Parcellation.load("schaefer400"), Parcellation.load("4s456")
+    names = [
+        names[0] if names else label
+        for label, names in zip(whole.labels, whole.aliases, strict=True)
+    ]
+    with pytest.raises(InputError, match=r"456 ROIs where schaefer400 has 400.*names of 4s456"):
+        cortex.columns_of(names)
+    np.testing.assert_array_equal(cortex.columns_of(names, extra=True), np.arange(400))
+    turned = names[::-1]
+    np.testing.assert_array_equal(cortex.columns_of(turned, extra=True), 455 - np.arange(400))
+
+
+def test_parts_of_another_edition_are_not_taken_for_this_one():
+    atlas, larger = Parcellation.load("schaefer100"), Parcellation.load("schaefer400")
+    with pytest.raises(InputError, match="another edition"):
+        atlas.columns_of(larger.labels, extra=True, absent=True)
+    with pytest.raises(InputError, match=r"has all ROIs of schaefer100|not ROIs of schaefer400"):
+        larger.columns_of(atlas.labels, extra=True, absent=True)
+    with pytest.raises(InputError, match="has no ROI of"):
+        atlas.columns_of(Parcellation.load("cc200").labels, extra=True, absent=True)
+
+
+def test_absent_rois_have_no_column():
+    atlas = Parcellation.load("tian-s2")
+    names = [name for i, name in enumerate(atlas.labels) if i not in (3, 17)]
+    with pytest.raises(InputError, match="has 30 ROIs where tian-s2 has 32"):
+        atlas.columns_of(names)
+    columns = atlas.columns_of(names, absent=True)
+    assert np.flatnonzero(columns < 0).tolist() == [3, 17]
+    assert [names[c] for c in columns if c >= 0] == names
 
 
 def test_17_networks_are_those_of_the_official_names_in_the_published_order():

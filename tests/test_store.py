@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing
-from semantoks.data.store import RecordingStore, StoreWriter, write_store
+from semantoks.data.store import RecordingStore, StoreSpec, StoreWriter, write_store
 from semantoks.errors import InputError, StoreError
 
 RAW = Preprocessing(detrend=False, low_hz=None, high_hz=None, zscore=False)
@@ -268,15 +268,15 @@ def partly_nan(parcellation) -> np.ndarray:
         (lambda _: {"roi_names": tuple(map(str, range(11)))}, r"an order is never guessed"),
         (
             lambda p: {"signal": broken(p, [2, 7], 5.0)},
-            r"sub-01\).*2 ROIs have zero variance or are missing: {2}, {7}",
+            r"sub-01\).*2 ROIs have no data: {2} \(zero variance\), {7} \(zero",
         ),
         (
             lambda p: {"signal": broken(p, 3, np.arange(29.0)[:])},
-            r"1 ROIs have zero variance or are missing: {3}",  # a line has no variance left either
+            r"1 ROIs have no data: {3} \(zero variance\)",  # a line has no variance left either
         ),
-        (lambda p: {"signal": broken(p, 4, np.nan)}, r"1 ROIs are not a number: {4}"),
+        (lambda p: {"signal": broken(p, 4, np.nan)}, r"1 ROIs have no data: {4} \(not a number\)"),
         (lambda p: {"signal": partly_nan(p)}, r"holds values that are not finite in {6}"),
-        (lambda p: {"missing_rois": (p.labels[5],)}, r"zero variance or are missing: {5}"),
+        (lambda p: {"missing_rois": (p.labels[5],)}, r"no data: {5} \(listed as missing\)"),
         (lambda _: {"missing_rois": ("Q",)}, r"lists ROIs that it does not have: Q"),
         (
             lambda p: {"signal": make(p).signal[:19]},
@@ -298,7 +298,8 @@ def test_bad_recordings_are_refused_and_named(parcellation, tmp_path, changes, m
 
 
 def test_a_refused_recording_leaves_the_store_usable(parcellation, tmp_path):
-    with StoreWriter(tmp_path / "s", parcellation, RAW) as writer:
+    spec = StoreSpec(parcellation=parcellation, preprocessing=RAW)
+    with StoreWriter(tmp_path / "s", spec) as writer:
         with pytest.raises(InputError, match="milliseconds"):
             writer.add(make(parcellation, subject="1", tr=3000))
         writer.add(make(parcellation, subject="1"))
@@ -332,7 +333,7 @@ def test_marking_still_refuses_holes_and_nothing_at_all(parcellation, tmp_path):
     with pytest.raises(InputError, match="no ROI has data"):
         write_store(tmp_path / "s", [empty], parcellation, RAW, missing_rois="mark")
     with pytest.raises(InputError, match="has to be 'refuse' or 'mark'"):
-        StoreWriter(tmp_path / "s", parcellation, RAW, missing_rois="drop")
+        StoreSpec(parcellation=parcellation, preprocessing=RAW, missing_rois="drop")
 
 
 def test_the_same_recording_twice_is_refused(parcellation, tmp_path):

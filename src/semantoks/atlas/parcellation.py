@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,11 @@ YEO_17 = (
     "TempPar",
 )
 
+_SCHAEFER = range(100, 1001, 100)  # numbers of parcels
+_SCHAEFER_NAME = re.compile(
+    r"(7Networks_|17Networks_)?[LR]H_(Vis|SomMot|DorsAttn|SalVentAttn|Limbic|Cont|Default|TempPar)"
+)
+
 # Cortex first, whichever division of it, then the rest.
 _CANONICAL_ORDER = NETWORK_ORDER[:7] + YEO_17 + NETWORK_ORDER[7:]
 
@@ -89,6 +95,8 @@ class Parcellation:
     aliases : tuple of tuple of str, length n_rois, optional
         Other names of every ROI; the k-th alias of all ROIs together is one naming scheme (a ROI
         without a k-th alias goes by its label in that scheme).
+    index : tuple of int, length n_rois, optional
+        Value of every ROI in the atlas's image.
 
     Raises
     ------
@@ -104,6 +112,7 @@ class Parcellation:
     )
     space: str = field(compare=False, default="unknown")
     aliases: tuple[tuple[str, ...], ...] = field(compare=False, repr=False, default=())
+    index: tuple[int, ...] = field(compare=False, repr=False, default=())
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -121,6 +130,11 @@ class Parcellation:
                 empty = next(i for i, v in enumerate(values) if not (isinstance(v, str) and v))
                 rule = f"every ROI needs a {what}, as text (row {empty + 1} has none)"
                 raise InputError(rule, file=self.name, field=what, value=values[empty])
+        if self.index and (
+            len(self.index) != n or len(set(self.index)) != n or min(self.index) < 1
+        ):
+            rule = "every ROI needs one value of the image, above 0 and its own"
+            raise InputError(rule, file=self.name, field="index")
         _ = self._lookup  # refuses names that stand for two ROIs
 
     # -- loading and saving ------------------------------------------------------------------------
@@ -128,7 +142,9 @@ class Parcellation:
     @staticmethod
     def available() -> tuple[str, ...]:
         """Names of the built-in parcellations."""
-        return tuple(sorted(path.stem for path in TABLES.glob("*.tsv")))
+        tables = {path.stem for path in TABLES.glob("[!_]*.tsv")}
+        derived = {f"schaefer{n}-17n" for n in _SCHAEFER} | {f"4s{n + 56}" for n in _SCHAEFER}
+        return tuple(sorted(tables | derived))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Parcellation:
@@ -138,8 +154,9 @@ class Parcellation:
         ----------
         name_or_path : str or path
             A name from `available`, or a tab-separated file with the columns ``label`` and
-            ``network``, and optionally ``x``, ``y``, ``z`` (millimetres), ``space`` (one for all)
-            and ``alias`` (other names of the ROI, separated by ``|``).
+            ``network``, and optionally ``x``, ``y``, ``z`` (millimetres), ``space`` (one for all),
+            ``alias`` (other names of the ROI, separated by ``|``) and ``index`` (values in the
+            atlas's image).
 
         Raises
         ------
@@ -176,6 +193,13 @@ class Parcellation:
         if "alias" in frame.columns:
             aliases = tuple(tuple(filter(None, cell.split("|"))) for cell in frame["alias"])
         coordinates = _coordinates(frame, source)
+        index: tuple[int, ...] = ()
+        if "index" in frame.columns:
+            try:
+                index = tuple(frame["index"].astype(int))
+            except ValueError as error:
+                rule = f"has to be whole numbers ({error})"
+                raise InputError(rule, file=source, field="index") from None
         try:
             return cls(
                 name=name,
@@ -184,6 +208,7 @@ class Parcellation:
                 coordinates=coordinates,
                 space=spaces.pop(),
                 aliases=aliases,
+                index=index,
             )
         except InputError as error:  # the same, naming the file
             raise InputError(
@@ -191,11 +216,12 @@ class Parcellation:
             ) from None
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the table that `load` reads: label, network, x, y, z, space, alias."""
+        """Return the table that `load` reads: label, network, x, y, z, space, alias (, index)."""
         x, y, z = self.coordinates.T
         columns = {"label": self.labels, "network": self.networks, "x": x, "y": y, "z": z}
         aliases = ["|".join(names) for names in self.aliases]
-        return pd.DataFrame({**columns, "space": self.space, "alias": aliases})
+        frame = pd.DataFrame({**columns, "space": self.space, "alias": aliases})
+        return frame.assign(index=self.index) if self.index else frame
 
     def save(self, path: str | Path) -> None:
         """Write the table to a TSV file that `load` reads back."""
@@ -286,10 +312,16 @@ class Parcellation:
             coordinates=self.coordinates[indices],
             space=self.space,
             aliases=tuple(self.aliases[i] for i in indices),
+            index=tuple(self.index[i] for i in indices) if self.index else (),
         )
 
     def columns_of(
-        self, roi_names: Sequence[str], *, source: str | Path = "recording"
+        self,
+        roi_names: Sequence[str],
+        *,
+        source: str | Path = "recording",
+        extra: bool = False,
+        absent: bool = False,
     ) -> NDArray[np.intp]:
         """Return which column holds which ROI: ``signal[:, columns]`` is in the present order.
 
@@ -299,32 +331,63 @@ class Parcellation:
             Name of every column, in any order, in one naming scheme (labels or one of the aliases).
         source : str or path
             Where the names come from, for messages.
+        extra : bool
+            Allow columns that are no ROI of this parcellation (the subcortex of a 4S atlas, say).
+        absent : bool
+            Allow ROIs without a column.
 
         Returns
         -------
         ndarray of int, shape (n_rois,)
-            Column of every ROI.
+            Column of every ROI; -1 for one without.
 
         Raises
         ------
         InputError
-            The names are not exactly those of this parcellation: another number, unknown, missing
-            or repeated names, bare numbers, or names of several schemes mixed.
+            The names are not those of this parcellation: another number, unknown, missing
+            or repeated names, bare numbers, names of several schemes mixed, or names that are all
+            those of another parcellation.
         """
         names = tuple(roi_names)
-        if len(names) != len(self):
+        if len(names) != len(self) and not (extra or absent):
             raise self._misfit(
                 f"has {len(names)} ROIs where {self.name} has {len(self)}", names, source
             )
-        indices = self.indices_of(names, source)
-        if not any(set(names) <= set(scheme) for scheme in self._schemes):
+        known = tuple(name for name in names if name in self._lookup) if extra else names
+        indices = self.indices_of(known, source)
+        if len(indices) < len(self) and not absent:
+            lost = [name for i, name in enumerate(self.labels) if i not in set(indices)]
+            rule = f"has no column for {len(lost)} ROIs of {self.name}: {', '.join(lost[:3])}"
+            raise self._misfit(rule, names, source)
+        if len(indices) != len(names) or len(indices) != len(self):
+            self._refuse_confusion(names, known, source)
+        if not any(set(known) <= set(scheme) for scheme in self._schemes):
             rule = f"mixes several naming schemes of {self.name}"
-            example = [name for name in names if name not in self.labels][:3]
+            example = [name for name in known if name not in self.labels][:3]
             fix = "Name all columns in one scheme"
             raise InputError(rule, file=source, field="ROI names", value=example, fix=fix)
-        columns = np.empty(len(self), dtype=np.intp)
-        columns[indices] = np.arange(len(self))
+        columns = np.full(len(self), -1, dtype=np.intp)
+        columns[indices] = [i for i, name in enumerate(names) if name in self._lookup]
         return columns
+
+    def _refuse_confusion(
+        self, names: tuple[str, ...], known: tuple[str, ...], source: str | Path
+    ) -> None:
+        """Refuse a part of the names of another atlas that happen to be names of this one too.
+
+        Schaefer's parcels are numbered within their network: ``LH_Vis_1`` is another place in the
+        edition of 100 parcels than in that of 400.
+        """
+        if not known:
+            raise self._misfit(f"has no ROI of {self.name}", names, source)
+        parcels = sum(bool(_SCHAEFER_NAME.match(name)) for name in names)
+        own = sum(bool(_SCHAEFER_NAME.match(name)) for name in self.labels)
+        if parcels > own:
+            rule = f"has {parcels} parcels of another edition of Schaefer's atlas, not {own}"
+            raise self._misfit(rule, names, source)
+        other = recognise(names)
+        if len(known) < len(self) and other is not None:
+            raise self._misfit(f"has all ROIs of {other}, not of {self.name}", names, source)
 
     def indices_of(self, names: Sequence[str], source: str | Path = "recording") -> list[int]:
         """Return the index of the ROI of every name, labels or aliases.
@@ -376,14 +439,15 @@ def recognise(roi_names: Sequence[str]) -> str | None:
     """
     for name in Parcellation.available():
         known = _builtin(name)
+        if len(known) != len(roi_names):
+            continue
         indices = [known._lookup.get(roi, -1) for roi in roi_names]
         if sorted(indices) != list(range(len(known))):
             continue
         if indices == list(range(len(known))):
             return name
-        table = _read(TABLES / f"{name}.tsv")
-        if "index_17network" in table.columns:
-            place = table["index_17network"].astype(int).to_numpy()
+        if f"{name}-17n" in Parcellation.available() and name.startswith("schaefer"):
+            place = _read(TABLES / f"{name}.tsv")["index_17network"].astype(int).to_numpy()
             if (np.diff(place[indices]) > 0).all():
                 return f"{name} in 17-network order"
         return f"{name} in another order"
@@ -392,7 +456,28 @@ def recognise(roi_names: Sequence[str]) -> str | None:
 
 @cache
 def _builtin(name: str) -> Parcellation:
-    return Parcellation.from_frame(_read(TABLES / f"{name}.tsv"), name=name, source=name)
+    if name.startswith("4s"):
+        cortex = _read(TABLES / f"schaefer{int(name[2:]) - 56}.tsv")
+        frame = pd.concat([cortex, _read(TABLES / "_4s-subcortex.tsv")], ignore_index=True)
+        frame = frame.assign(space=frame["space"][0], index=np.arange(1, len(frame) + 1)).fillna("")
+    elif name.startswith("schaefer") and name.endswith("-17n"):
+        frame = _in_17_network_order(_read(TABLES / f"{name.removesuffix('-17n')}.tsv"))
+    else:
+        frame = _read(TABLES / f"{name}.tsv")
+    return Parcellation.from_frame(frame, name=name, source=name)
+
+
+def _in_17_network_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return Schaefer's 17-network edition: the same parcels, by its names, order and networks."""
+    order = frame["index_17network"].astype(int)
+    frame = frame.iloc[np.argsort(order)].reset_index(drop=True)
+    names = frame["alias"].str.split("|")  # the short 7-network name, then both 17-network names
+    return frame.assign(
+        label=names.str[1],
+        network=names.str[1].str.split("_").str[2],
+        alias=names.str[2] + "|" + frame["label"] + "|" + names.str[0],
+        index=np.arange(1, len(frame) + 1),
+    )
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.encode import INDEX_COLUMNS
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import InputError, StoreError
 
 FORMAT = "semantoks-store"
 FORMAT_VERSION = 1
 HEADER, ROIS, INDEX = "store.json", "rois.tsv", "recordings.parquet"
-
-#: Columns of the index before the phenotypes.
-INDEX_COLUMNS = (
-    "id",
-    "subject",
-    "session",
-    "task",
-    "run",
-    "site",
-    "source_tr",
-    "shard",
-    "start",
-    "length",
-    "mean_fd",
-    "censored_fraction",
-    "missing_rois",
-)
 
 
 class RecordingStore:
@@ -68,6 +51,8 @@ class RecordingStore:
         index = _checked(self.path, INDEX, self.header["index_sha256"])
         table = pd.read_parquet(index)
         table["missing_rois"] = [tuple(names) for names in table["missing_rois"]]
+        if "offset" not in table.columns:  # written before recordings could be cut
+            table = table.assign(offset=0.0, acquisition=None)
         self.table = table
         self._shards = self._map_shards()
 
@@ -219,8 +204,8 @@ class RecordingStore:
         ----------
         events : DataFrame
             Columns ``id`` (of the recording), ``onset`` and ``duration`` (seconds, from the first
-            volume, as in BIDS events files), and any others (``trial_type``), which become columns
-            of the table.
+            volume of the source, as in BIDS events files), and any others (``trial_type``), which
+            become columns of the table.
         delay : float
             Seconds by which the haemodynamic response lags: added to every onset.
 
@@ -243,7 +228,8 @@ class RecordingStore:
         if taken:
             raise InputError("is a column of the store already", field="events", value=taken[0])
         view = self.select([place[name] for name in events["id"]])
-        first = np.rint((events["onset"].to_numpy(float) + delay) / self.tr).astype(np.int64)
+        onset = events["onset"].to_numpy(float) + delay - view.table["offset"].to_numpy(float)
+        first = np.rint(onset / self.tr).astype(np.int64)
         length = np.rint(events["duration"].to_numpy(float) / self.tr).astype(np.int64)
         outside = (first < 0) | (length < 1) | (first + length > view.table["length"].to_numpy())
         if outside.any():
@@ -268,6 +254,8 @@ class RecordingStore:
         """Read everything once and compare the checksums; refuse a shard that has changed."""
         for shard in self.header["shards"]:
             _checked(self.path, shard["file"], shard["sha256"])
+        for name, expected in self.header.get("extras", {}).items():
+            _checked(self.path, name, expected)
 
     @property
     def phenotypes(self) -> tuple[str, ...]:
@@ -353,8 +341,3 @@ def read_header(folder: Path) -> dict[str, Any]:
         fix = "Update semantoks, or write the store again with this version"
         raise StoreError(rule, file=path, field="format_version", value=version, fix=fix)
     return header
-
-
-def concatenated(values: Sequence[str]) -> str:
-    """Return up to five names, for a message."""
-    return ", ".join(values[:5]) + (", ..." if len(values) > 5 else "")

@@ -28,6 +28,8 @@ class Recording:
         Subject identifier without the ``sub-`` prefix.
     session, task, run : str, optional
         BIDS entities without their prefixes.
+    acquisition : str, optional
+        Further BIDS entities that tell runs apart, as in the file name: ``acq-mb_dir-AP``.
     site : str, optional
         Acquisition site.
     mean_fd : float, optional
@@ -36,6 +38,14 @@ class Recording:
         Fraction of volumes censored before this signal was made, 0 to 1.
     missing_rois : tuple of str
         Names of ROIs without data (outside the field of view, say); their columns are zero.
+    coverage : ndarray of shape (n_rois,), optional
+        Fraction of every ROI's voxels or vertices that have data.
+    confounds : ndarray of shape (n_times, n_confounds), optional
+        To be regressed out of the signals (`semantoks.data.denoise`).
+    kept : bool array of shape (n_times,), optional
+        False for censored volumes, whose values are not used.
+    dvars : float, optional
+        Mean standardised DVARS of the whole brain, where the source states it.
     phenotypes : mapping
         Further columns: diagnosis, age, ...; None where unknown.
     source : str
@@ -48,24 +58,32 @@ class Recording:
     subject: str
     session: str | None = None
     task: str | None = None
+    acquisition: str | None = None
     run: str | None = None
     site: str | None = None
     mean_fd: float | None = None
     censored_fraction: float | None = None
     missing_rois: tuple[str, ...] = ()
+    coverage: NDArray[np.floating] | None = None
+    confounds: NDArray[np.floating] | None = None
+    kept: NDArray[np.bool_] | None = None
+    dvars: float | None = None
     phenotypes: Mapping[str, Phenotype] = field(default_factory=dict)
     source: str = "recording"
 
     @property
     def id(self) -> str:
         """BIDS-like identifier, unique within a store: ``sub-01_ses-1_task-rest_run-1``."""
-        parts = (
-            ("sub", self.subject),
-            ("ses", self.session),
-            ("task", self.task),
-            ("run", self.run),
-        )
-        return "_".join(f"{key}-{value}" for key, value in parts if value is not None)
+        return recording_id(self.subject, self.session, self.task, self.acquisition, self.run)
+
+
+def recording_id(
+    subject: str, session: str | None, task: str | None, acquisition: str | None, run: str | None
+) -> str:
+    """Return the identifier of a recording: its entities in the order of BIDS."""
+    parts = [f"sub-{subject}", session and f"ses-{session}", task and f"task-{task}"]
+    parts += [acquisition, run and f"run-{run}"]
+    return "_".join(part for part in parts if part)
 
 
 def subject_key(subject: str) -> str:

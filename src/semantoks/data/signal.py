@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 from scipy.signal import detrend as _scipy_detrend
 
+from semantoks.data.denoise import check_confounds, interpolate, regress_out, scaled
 from semantoks.errors import InputError
 
 Signal = NDArray[np.floating]
@@ -198,7 +199,13 @@ class Preprocessing:
         _edges(1e-9, self.low_hz, self.high_hz)
 
     def apply(
-        self, signal: Signal, tr: float, source: str | Path = "signal"
+        self,
+        signal: Signal,
+        tr: float,
+        source: str | Path = "signal",
+        *,
+        confounds: Signal | None = None,
+        kept: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float32]:
         """Return the preprocessed signal, float32 of shape (n_times at the target TR, n_rois).
 
@@ -210,29 +217,44 @@ class Preprocessing:
             Their repetition time, seconds.
         source : str or path
             Where the signal comes from, for messages.
+        confounds : ndarray of shape (n_times, n_confounds), optional
+            Detrended and filtered like the signal, then regressed out of it.
+        kept : bool array of shape (n_times,), optional
+            False for volumes to interpolate over; the first and the last are kept
+            (`semantoks.data.denoise.Censoring.stretch`).
 
         Raises
         ------
         InputError
             The TR is missing or implausible, the array is not two-dimensional or holds values
-            that are not finite, or the band does not fit the TR.
+            that are not finite, the band does not fit the TR, or confounds have another length.
         """
         tr = check_tr(tr, source)
         x = np.asarray(signal, np.float64)
         if x.ndim != 2 or len(x) < 2:
             rule = "a signal has the shape (n_times, n_rois), with two time points at least"
             raise InputError(rule, file=source, field="shape", value=x.shape)
+        c, mask = check_confounds(confounds, kept, len(x), source)
+        x = interpolate(x, mask)
         if not np.isfinite(x).all():
             roi = int(np.flatnonzero(~np.isfinite(x).all(axis=0))[0])
             raise InputError(f"column {roi} holds values that are not finite", file=source)
-        if self.detrend:
-            x = detrend(x)
-        x = band_pass(x, tr, self.low_hz, self.high_hz)
+        x = self._filtered(x, tr)
+        if c is not None:
+            c = self._filtered(scaled(interpolate(c, mask)), tr)
+            x = regress_out(x, c, mask, source)
         x = resample(x, tr, self.tr)
         return (zscore(x) if self.zscore else x).astype(np.float32)
 
+    def _filtered(self, x: Signal, tr: float) -> NDArray[np.float64]:
+        return band_pass(detrend(x) if self.detrend else x, tr, self.low_hz, self.high_hz)
+
     def steps(self, source_tr: float) -> list[dict[str, Any]]:
-        """Return what `apply` does to signals of one source TR (seconds), for the record."""
+        """Return what `apply` does to signals of one source TR (seconds), for the record.
+
+        Where a recording came with censored volumes or confounds, they were interpolated before
+        these steps and regressed out after the band-pass.
+        """
         low, high = _edges(source_tr, self.low_hz, self.high_hz)
         steps: list[dict[str, Any]] = []
         if self.detrend:

@@ -1,0 +1,258 @@
+"""One recording on its way into a store: checked, put into order, preprocessed, made float16."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.denoise import Censoring, check_confounds
+from semantoks.data.recording import Recording
+from semantoks.data.signal import Preprocessing, check_tr, detrend, resampled_length
+from semantoks.errors import InputError
+
+MIN_TIMES = 20  # time points at the target TR; one patch of the method (METHOD "Notation": L)
+#: Columns of the index before the phenotypes.
+INDEX_COLUMNS = (
+    "id",
+    "subject",
+    "session",
+    "task",
+    "acquisition",
+    "run",
+    "site",
+    "source_tr",
+    "shard",
+    "start",
+    "length",
+    "offset",
+    "mean_fd",
+    "censored_fraction",
+    "missing_rois",
+)
+_FLAT = 1e-6  # a column varying less than this part of its largest value is rounding noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """What every recording of a store is brought to.
+
+    Parameters
+    ----------
+    parcellation : Parcellation
+        The ROIs to store, in its order; recordings are put into that order by name.
+    preprocessing : Preprocessing
+        What is done to every signal.
+    censoring : Censoring
+        What is done about censored volumes.
+    min_times : int
+        Recordings shorter than this after preprocessing are refused (time points; one patch).
+    missing_rois : {"refuse", "mark"}
+        What to do with ROIs without data (zero variance, not a number throughout, covered too
+        little, absent, or listed in `Recording.missing_rois`): refuse the recording, or store zeros
+        and list them in the index.
+    extra_rois : {"refuse", "drop"}
+        What to do with ROIs that the parcellation does not have.
+    min_coverage : float
+        ROIs with less of their voxels covered count as missing (XCP-D's rule).
+    """
+
+    parcellation: Parcellation
+    preprocessing: Preprocessing
+    censoring: Censoring = field(default_factory=Censoring)
+    min_times: int = MIN_TIMES
+    missing_rois: Literal["refuse", "mark"] = "refuse"
+    extra_rois: Literal["refuse", "drop"] = "refuse"
+    min_coverage: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.missing_rois not in ("refuse", "mark"):
+            rule = "has to be 'refuse' or 'mark'"
+            raise InputError(rule, field="missing_rois", value=self.missing_rois)
+        if self.extra_rois not in ("refuse", "drop"):
+            rule = "has to be 'refuse' or 'drop'"
+            raise InputError(rule, field="extra_rois", value=self.extra_rois)
+        if not 0 <= self.min_coverage <= 1:
+            raise InputError("has to be in [0, 1]", field="min_coverage", value=self.min_coverage)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values, the parcellation by its name and hash."""
+        plain = {k: v for k, v in self.__dict__.items() if isinstance(v, (str, int, float))}
+        atlas = {"name": self.parcellation.name, "hash": self.parcellation.hash}
+        return {
+            "parcellation": atlas,
+            "preprocessing": self.preprocessing.to_dict(),
+            "censoring": asdict(self.censoring),
+            **plain,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A recording as a store holds it.
+
+    Parameters
+    ----------
+    row : dict
+        Its row of the index, but for its place in the shards.
+    signal : float16 array of shape (n_times, n_rois)
+        Preprocessed, in the order of the parcellation.
+    raw : ndarray of shape (n_volumes, n_rois)
+        The signals as they came, in the order of the parcellation; missing ROIs are zero.
+    kept : bool array of shape (n_volumes,)
+        Which volumes of `raw` were used as they are.
+    source : str
+        Where it came from, for messages.
+    """
+
+    row: dict[str, Any]
+    signal: NDArray[np.float16]
+    raw: NDArray[np.floating]
+    kept: NDArray[np.bool_]
+    source: str
+
+    @property
+    def phenotypes(self) -> list[str]:
+        """Names of the columns beyond those of every index."""
+        return [name for name in self.row if name not in INDEX_COLUMNS]
+
+
+def encode(recording: Recording, spec: StoreSpec) -> Encoded:
+    """Check a recording and bring it into the form of the store.
+
+    Raises
+    ------
+    InputError
+        The recording breaks a rule, named with the recording, the ROI and the way out.
+    """
+    where = f"{recording.source} ({recording.id})"
+    tr = check_tr(recording.tr, where)
+    n_times = len(recording.signal)
+    confounds, kept = check_confounds(recording.confounds, recording.kept, n_times, where)
+    raw, missing = _in_order(recording, spec, where)
+    used = spec.censoring.stretch(kept, tr, where)
+    _check_length(used.stop - used.start, spec, tr, where)
+    stored = spec.preprocessing.apply(
+        raw[used],
+        tr,
+        where,
+        confounds=None if confounds is None else confounds[used],
+        kept=kept[used],
+    )
+    absent = [spec.parcellation.labels.index(name) for name in missing]
+    stored[:, absent] = 0  # rounding of a regression is no signal
+    half = _as_float16(stored, where)
+    names = ("id", "subject", "session", "task", "acquisition", "run", "site")
+    row: dict[str, Any] = {name: getattr(recording, name) for name in names}
+    row |= {"source_tr": tr, "offset": used.start * tr, "length": len(half)}
+    row |= {"mean_fd": recording.mean_fd, "censored_fraction": _censored(recording, kept)}
+    row["missing_rois"] = missing
+    taken = [name for name in recording.phenotypes if name in INDEX_COLUMNS]
+    if taken:
+        rule = "is a column of the index; a phenotype needs another name"
+        raise InputError(rule, file=where, field="phenotype", value=taken[0])
+    return Encoded(row | dict(recording.phenotypes), half, raw, kept, where)
+
+
+def _censored(recording: Recording, kept: NDArray[np.bool_]) -> float | None:
+    if recording.censored_fraction is not None or recording.kept is None:
+        return recording.censored_fraction
+    return float(1 - kept.mean())
+
+
+def _as_float16(stored: NDArray[np.float32], where: str) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        half = stored.astype(np.float16)
+    if not np.isfinite(half).all():
+        rule = "exceeds the range of float16 (65504)"
+        fix = "Store z-scored signals (zscore=True)"
+        value = float(abs(stored).max())
+        raise InputError(rule, file=where, field="signal", value=value, fix=fix)
+    return half
+
+
+def _check_length(n_times: int, spec: StoreSpec, tr: float, where: str) -> None:
+    target = spec.preprocessing.tr
+    length = resampled_length(n_times, tr, target)
+    if length < spec.min_times:
+        rule = f"is shorter than {spec.min_times} time points of {target:g} s"
+        fix = "Leave the recording out, or choose shorter patches"
+        value = f"{length} ({length * target:g} s)"
+        raise InputError(rule, file=where, field="length", value=value, fix=fix)
+
+
+def _in_order(
+    recording: Recording, spec: StoreSpec, where: str
+) -> tuple[NDArray[np.floating], list[str]]:
+    """Return the signal in the order of the parcellation, and its ROIs without data."""
+    shape, atlas = np.shape(recording.signal), spec.parcellation
+    if len(shape) != 2 or shape[1] != len(recording.roi_names):
+        rule = f"has to have the shape (n_times, {len(recording.roi_names)}), one column per name"
+        raise InputError(rule, file=where, field="signal", value=shape)
+    columns = atlas.columns_of(
+        recording.roi_names,
+        source=where,
+        extra=spec.extra_rois == "drop",
+        absent=spec.missing_rois == "mark",
+    )
+    signal = np.asarray(recording.signal, np.float64)[:, columns]
+    signal[:, columns < 0] = 0
+    reasons = _reasons(signal, columns, recording, spec, where)
+    lost = reasons != ""
+    if lost.any() and spec.missing_rois == "refuse":
+        who = [f"{atlas.labels[i]} ({reasons[i]})" for i in np.flatnonzero(lost)]
+        shown = ", ".join(who[:5]) + (", ..." if len(who) > 5 else "")
+        rule = f"{len(who)} ROIs have no data: {shown}"
+        fix = "Leave the recording out, or store it with missing_rois='mark'"
+        raise InputError(rule, file=where, field="signal", fix=fix)
+    if lost.all():
+        raise InputError("no ROI has data", file=where, field="signal")
+    signal[:, lost] = 0
+    return signal, [atlas.labels[i] for i in np.flatnonzero(lost)]
+
+
+def _reasons(
+    signal: NDArray[np.float64],
+    columns: NDArray[np.intp],
+    recording: Recording,
+    spec: StoreSpec,
+    where: str,
+) -> NDArray[np.str_]:
+    """Return why every ROI has no data, "" for those that have; clean the signal in place."""
+    used = slice(None) if recording.kept is None else np.asarray(recording.kept, bool)
+    finite = np.isfinite(signal[used])
+    empty = np.logical_not(finite.any(axis=0))
+    partly = np.logical_not(finite.all(axis=0) | empty)
+    if partly.any():
+        rule = f"holds values that are not finite in {_names(spec.parcellation, partly)}"
+        fix = "Remove or interpolate those time points, or leave the recording out"
+        raise InputError(rule, file=where, field="signal", fix=fix)
+    signal[~np.isfinite(signal)] = 0  # empty columns, and censored volumes, which are not used
+    kept = signal[used]
+    flat = detrend(kept).std(axis=0) <= _FLAT * abs(kept).max(axis=0)
+    reasons = np.where(flat, "zero variance", "").astype("U40")
+    reasons[empty] = "not a number"
+    reasons[_listed(recording, columns, where)] = "listed as missing"
+    if recording.coverage is not None:
+        low = np.asarray(recording.coverage)[columns] < spec.min_coverage
+        reasons[low] = f"covered by less than {spec.min_coverage:.0%}"
+    reasons[columns < 0] = "no column"
+    return reasons
+
+
+def _listed(recording: Recording, columns: NDArray[np.intp], where: str) -> NDArray[np.bool_]:
+    unknown = [name for name in recording.missing_rois if name not in recording.roi_names]
+    if unknown:
+        shown = ", ".join(unknown[:5])
+        rule = f"lists ROIs that it does not have: {shown}"
+        raise InputError(rule, file=where, field="missing_rois")
+    places = [recording.roi_names.index(name) for name in recording.missing_rois]
+    return np.isin(columns, places)
+
+
+def _names(atlas: Parcellation, mask: NDArray[np.bool_]) -> str:
+    names = [atlas.labels[i] for i in np.flatnonzero(mask)]
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
