@@ -14,6 +14,7 @@ import torch
 
 from semantoks.data.store import RecordingStore
 from semantoks.errors import CheckpointError, InputError
+from semantoks.evaluate.embed import Embedder
 from semantoks.model.pretrained import newest_checkpoint
 from semantoks.objectives.distillation import Losses
 from semantoks.report.report import write_report
@@ -255,13 +256,17 @@ def test_a_start_that_was_killed_can_be_started_again(tiny_run, tmp_path):
 # -- privacy ---------------------------------------------------------------------------------------
 
 
-def test_no_subject_is_named_in_a_run_or_a_report(tiny_run, tmp_path, poisoned):
-    path, _ = poisoned
+def test_no_subject_is_named_in_a_run_or_a_report(tiny_run, tmp_path, poisoned, store_path):
+    path, bad = poisoned
     config = tiny_run(data__store=str(path), train__on_nan="skip", optim__epochs=2)
     run = tmp_path / "run"
     with pytest.warns(TrainingWarning):
         Trainer(config, run).fit()
-    write_report(tmp_path / "report.html", runs=[run], results=[], stores=[path])
+    with pytest.raises(InputError, match=f"{bad}: signal: holds values that are not finite"):
+        Embedder(run).fit_transform(RecordingStore(path))
+    # The report says why there is no map of the damaged store, but not whose recording it is.
+    write_report(tmp_path / "report.html", runs=[run], results=[], stores=[path, store_path])
+    assert "holds values that are not finite" in (tmp_path / "report.html").read_text()
     table = RecordingStore(path).table
     words = {f"sub-{s}" for s in table["subject"]} | {f"'{s}'" for s in table["subject"]}
     words |= {f'"{s}"' for s in table["subject"]} | set(table["id"])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semantoks.data.encode import StoreSpec
 from semantoks.data.integrity import check_store, strip_subjects
 from semantoks.data.reader import file_sha256
 from semantoks.data.store import RecordingStore, StoreWriter, write_store
@@ -76,7 +77,10 @@ def test_a_file_that_does_not_belong_is_named(copy):
 
 def test_two_writers_do_not_harm_each_other(recordings, parcellation, preprocessing, tmp_path):
     """Both begin in an empty folder; the one that is second to write gives up."""
-    arguments = (tmp_path / "store", parcellation, preprocessing)
+    arguments = (
+        tmp_path / "store",
+        StoreSpec(parcellation=parcellation, preprocessing=preprocessing),
+    )
     with StoreWriter(*arguments, shard_rows=60) as first:
         second = StoreWriter(*arguments, shard_rows=60)
         second.__enter__()
@@ -95,7 +99,8 @@ def test_two_writers_do_not_harm_each_other(recordings, parcellation, preprocess
 
 
 def test_a_reader_during_writing_is_told(recordings, parcellation, preprocessing, tmp_path):
-    with StoreWriter(tmp_path / "s", parcellation, preprocessing, shard_rows=60) as writer:
+    spec = StoreSpec(parcellation=parcellation, preprocessing=preprocessing)
+    with StoreWriter(tmp_path / "s", spec, shard_rows=60) as writer:
         for recording in recordings[:3]:
             writer.add(recording)
         with pytest.raises(StoreError, match="is a half-written store"):
@@ -109,9 +114,11 @@ def test_a_killed_writer_leaves_no_store(tmp_path, store_path):
     code = (
         "import os, sys\n"
         "from semantoks.data.store import RecordingStore, StoreWriter\n"
+        "from semantoks.data.encode import StoreSpec\n"
         "from semantoks.data.recording import Recording\n"
         "old = RecordingStore(sys.argv[1])\n"
-        "writer = StoreWriter(sys.argv[2], old.parcellation, old.preprocessing, shard_rows=60)\n"
+        "spec = StoreSpec(parcellation=old.parcellation, preprocessing=old.preprocessing)\n"
+        "writer = StoreWriter(sys.argv[2], spec, shard_rows=60)\n"
         "writer.__enter__()\n"
         "for i in range(3):\n"
         "    names, signal = old.parcellation.labels, old.signal(i)\n"

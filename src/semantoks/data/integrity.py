@@ -19,11 +19,11 @@ from semantoks.data.reader import (
     INDEX,
     ROIS,
     RecordingStore,
-    concatenated,
     file_sha256,
     read_header,
+    read_index,
 )
-from semantoks.errors import InputError, StoreError
+from semantoks.errors import InputError, StoreError, readable
 
 
 def check_store(path: str | Path) -> list[str]:
@@ -46,18 +46,20 @@ def check_store(path: str | Path) -> list[str]:
     """
     folder = Path(path)
     header = read_header(folder)
-    expected = {ROIS: header["rois_sha256"], INDEX: header["index_sha256"]}
-    expected |= {str(shard["file"]): shard["sha256"] for shard in header["shards"]}
+    with readable(folder / HEADER, StoreError):
+        expected = {ROIS: header["rois_sha256"], INDEX: header["index_sha256"]}
+        expected |= {str(shard["file"]): shard["sha256"] for shard in header["shards"]}
+        expected |= {Path(name).name: digest for name, digest in header.get("extras", {}).items()}
     broken = {name: _fault(folder / name, digest) for name, digest in expected.items()}
     broken = {name: fault for name, fault in broken.items() if fault}
-    table = None if INDEX in broken else pd.read_parquet(folder / INDEX)
+    table = None if INDEX in broken else read_index(folder / INDEX)
     lines = []
     for name, fault in broken.items():
         shards = [i for i, s in enumerate(header["shards"]) if s["file"] == name]
         where = ""
         if shards and table is not None:
             ids = [*table["id"][table["shard"] == shards[0]]]
-            where = f"; it holds {len(ids)} of {len(table)} recordings: {concatenated(ids)}"
+            where = f"; it holds {len(ids)} of {len(table)} recordings: {_first(ids)}"
         lines.append(f"{name}: {fault}{where}")
     known = {*expected, HEADER}
     strange = sorted(f.name for f in folder.iterdir() if f.name not in known)
@@ -76,10 +78,14 @@ def _fault(file: Path, digest: str) -> str:
         return f"cannot be read ({error.strerror})"
 
 
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def _not_finite(store: RecordingStore) -> list[str]:
     bad = [i for i in range(len(store)) if not np.isfinite(store.raw(i)).all()]
     ids = [*store.table["id"].iloc[bad]]
-    return [f"{len(ids)} recordings are not finite: {concatenated(ids)}"] if ids else []
+    return [f"{len(ids)} recordings are not finite: {_first(ids)}"] if ids else []
 
 
 def strip_subjects(
@@ -102,7 +108,8 @@ def strip_subjects(
     Returns
     -------
     RecordingStore
-        Signals, sites and the other columns are the same. Columns that repeat the subject's id are
+        Signals, sites and the other columns are the same; the provenance and further files of the
+        store are not copied. Columns that repeat the subject's id are
         left out, too. Recordings keep their order, which may be that of the old ids.
 
     Raises
@@ -131,7 +138,9 @@ def strip_subjects(
             for file in (ROIS, *(shard["file"] for shard in store.header["shards"])):
                 shutil.copyfile(store.path / file, made / file)
             table.to_parquet(made / INDEX, index=False)
-            header = store.header | {"index_sha256": file_sha256(made / INDEX)}
+            # What else was written beside the signals may name people, too: it stays behind.
+            header = store.header | {"extras": {}, "provenance": {}}
+            header |= {"index_sha256": file_sha256(made / INDEX)}
             (made / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
             for written in made.iterdir():
                 with written.open("rb") as stream:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording
 from semantoks.data.signal import check_tr
-from semantoks.errors import InputError
+from semantoks.errors import InputError, readable
 
 _PREFIXES = {"subject": "sub-", "session": "ses-", "task": "task-", "run": "run-"}
 _NUMBERS = ("tr", "mean_fd", "censored_fraction")
@@ -55,7 +55,8 @@ def read_table(
         A column, file, name or TR is missing, or a value is not what it has to be.
     """
     path = Path(table)
-    rows = _read_rows(path)
+    with readable(path):
+        rows = _read_rows(path)
     names = _read_names(roi_names)
     return (_read_recording(path, row, tr, names) for row in rows)
 
@@ -111,13 +112,15 @@ def _read_recording(
     if not file.is_file():
         rule = "lists a file that does not exist"
         raise InputError(rule, file=table, field="file", value=str(row["file"]))
-    if file.suffix == ".npy":
-        signal, found = _read_npy(file), None
-    elif file.suffix in _SEPARATORS:
-        signal, found = _read_text(file)
-    else:
-        rule = "a file of signals has to be .tsv, .csv or .npy"
-        raise InputError(rule, file=table, field="file", value=str(row["file"]))
+    found = None
+    with readable(file):
+        if file.suffix == ".npy":
+            signal = _read_npy(file)
+        elif file.suffix in _SEPARATORS:
+            signal, found = _read_text(file)
+        else:
+            rule = "a file of signals has to be .tsv, .csv or .npy"
+            raise InputError(rule, file=table, field="file", value=str(row["file"]))
     if found is None and names is None:
         rule = "does not name its ROIs, and an order is never guessed"
         fix = "Put the names into the first line, or give them as roi_names"
@@ -175,7 +178,8 @@ def _agreed_tr(file: Path, table: Path, given: dict[str, float | None]) -> float
             content = json.loads(sidecar.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"is not JSON ({error})", file=sidecar) from None
-        given = {**given, sidecar.name: content.get("RepetitionTime")}
+        with readable(sidecar):
+            given = {**given, sidecar.name: content.get("RepetitionTime")}
     stated = {where: value for where, value in given.items() if value is not None}
     for where, value in stated.items():
         check_tr(value, file if where == "argument" else table if where == "table" else sidecar)

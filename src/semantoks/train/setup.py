@@ -17,7 +17,7 @@ import torch
 from semantoks import config as trees
 from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
-from semantoks.errors import ConfigError, nearest
+from semantoks.errors import CheckpointError, ConfigError, nearest, readable
 from semantoks.objectives.parallel import n_processes
 from semantoks.train.run import RunConfig
 
@@ -164,8 +164,10 @@ def open_run(run: Path, config: RunConfig, device: torch.device) -> None:
 def forget_metrics_after(file: Path, step: int) -> None:
     """Drop the lines of steps that the checkpoint does not hold and that will come again."""
     if file.exists():
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with readable(file, CheckpointError):
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A last line without its end was being written when the process was killed.
+            kept = [x for x in lines if x.endswith("\n") and int(json.loads(x)["step"]) <= step]
         _write_whole(file, "".join(kept))
 
 
