@@ -12,20 +12,27 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
 
 from semantoks import config as trees
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.encode import StoreSpec
 from semantoks.data.integrity import check_store
+from semantoks.data.prepare import prepare
 from semantoks.data.reader import RecordingStore, file_sha256
-from semantoks.data.sources import read_table
+from semantoks.data.signal import Preprocessing
+from semantoks.data.sources.find import find_items
+from semantoks.data.sources.items import Reading
 from semantoks.errors import SemantoksError
 from semantoks.model.authors import read_authors
 from semantoks.model.pretrained import load_pretrained
@@ -34,7 +41,7 @@ from semantoks.train.run import RunConfig
 from semantoks.train.trainer import Trainer
 
 TOTAL = int(os.environ.get("SEMANTOKS_FUZZ", "500"))
-N_TESTS = 20  # parametrised cases below
+N_TESTS = 25  # parametrised cases below
 SECONDS, GIGABYTES = 20, 2
 
 fuzz = settings(
@@ -248,29 +255,67 @@ def test_random_words_as_overrides(texts):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory, recordings) -> Path:
+    """Return a table of one file of every kind, with a sidecar."""
     folder = tmp_path_factory.mktemp("fuzz")
-    one, two = recordings[0], recordings[4]
-    pd.DataFrame(one.signal[:30], columns=one.roi_names).to_csv(
-        folder / "a.tsv", sep="\t", index=False
-    )
-    np.save(folder / "b.npy", two.signal[:30].astype(np.float32))
-    rows = {"file": ["a.tsv", "b.npy"], "subject": ["1", "2"], "tr": [2.0, 2.0], "age": [20, 31]}
-    pd.DataFrame(rows).to_csv(folder / "table.tsv", sep="\t", index=False)
-    (folder / "names.txt").write_text("\n".join(one.roi_names))
+    one, names = recordings[0].signal[:30], recordings[0].roi_names
+    pd.DataFrame(one, columns=names).to_csv(folder / "a.tsv", sep="\t", index=False)
+    np.save(folder / "b.npy", one.astype(np.float32))
+    savemat(folder / "c.mat", {"signal": one})
+    kept = {"file": ["a.tsv", "b.npy", "c.mat"], "subject": ["1", "2", "3"], "age": [20, 31, 4]}
+    pd.DataFrame(kept | {"tr": 2.0}).to_csv(folder / "table.tsv", sep="\t", index=False)
     (folder / "a.json").write_text('{"RepetitionTime": 2.0, "EchoTime": 0.03}')
     return folder / "table.tsv"
 
 
-@pytest.mark.parametrize("name", ["table.tsv", "a.tsv", "b.npy", "a.json"])
+def use_source(source: Path, reading: Reading, out: Path) -> int:
+    spec = StoreSpec(parcellation=reading.atlas, preprocessing=Preprocessing())
+    try:
+        items = find_items(source, reading)
+        done = prepare(items, out, spec)
+        assert done.count("stored") <= len(items)
+        return done.count("stored")
+    finally:
+        for folder in (out, out.with_name(f"{out.name}.partial")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", ["table.tsv", "a.tsv", "b.npy", "c.mat", "a.json"])
 @given(changes=edits)
 @fuzz
-def test_damaged_tables_and_signals(table, name, changes):
-    def read():
-        for recording in read_table(table, roi_names=table.parent / "names.txt"):
-            assert recording.signal.ndim == 2
-
+def test_damaged_tables_and_signals(table, recordings, parcellation, name, changes):
+    reading = Reading(atlas=parcellation, roi_names=recordings[0].roi_names)
     with Damage(table.parent / name, changes):
-        survives(read)
+        survives(lambda: use_source(table, reading, table.parent / "store"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, parcellation) -> tuple[Path, Reading]:
+    folder = tmp_path_factory.mktemp("images")
+    labels = np.resize(np.arange(len(parcellation) + 1, dtype=np.int16), (3, 4, 5))
+    series = np.random.default_rng(1).standard_normal((3, 4, 5, 25)).astype(np.float32)
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / "atlas.nii")
+    for ending in (".nii", ".nii.gz"):
+        nib.save(nib.Nifti1Image(series, np.eye(4)), folder / f"sub-1_bold{ending}")
+    indexed = replace(parcellation, index=tuple(range(1, len(parcellation) + 1)))
+    return folder, Reading(atlas=indexed, atlas_images=(folder / "atlas.nii",), tr=2.0)
+
+
+@pytest.mark.parametrize("name", ["sub-1_bold.nii", "sub-1_bold.nii.gz", "atlas.nii"])
+@given(changes=edits)
+@fuzz
+def test_damaged_images(images, name, changes):
+    folder, reading = images
+    file = folder / ("sub-1_bold.nii" if name == "atlas.nii" else name)
+    with Damage(folder / name, changes):
+        survives(lambda: use_source(file, reading, folder / "store"))
+
+
+def test_the_files_are_good_before_they_are_damaged(table, images, recordings, parcellation):
+    reading = Reading(atlas=parcellation, roi_names=recordings[0].roi_names)
+    assert use_source(table, reading, table.parent / "store") == 3
+    folder, reading = images
+    for ending in (".nii", ".nii.gz"):
+        assert use_source(folder / f"sub-1_bold{ending}", reading, folder / "store") == 1
 
 
 @given(changes=edits)

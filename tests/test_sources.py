@@ -1,12 +1,16 @@
 """Reading recordings from a table of files: names and TR are stated, never guessed."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 
-from semantoks.data.sources import read_table
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.sources.items import Reading, read_names
+from semantoks.data.sources.table import table_items
 from semantoks.errors import InputError
 
 NAMES = ("north", "south", "east")
@@ -23,6 +27,16 @@ def write_signal(path, header=NAMES, signal=SIGNAL):
 def write_table(folder, text="file\tsubject\ttr\na.tsv\t01\t2.5\n", name="table.tsv"):
     (folder / name).write_text(text, encoding="utf-8")
     return folder / name
+
+
+def read_table(table, *, tr=None, roi_names=None):
+    """Read everything; the parcellation matters to images only."""
+    atlas = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
+    if isinstance(roi_names, (str, Path)):
+        roi_names = read_names(roi_names)
+    names = None if roi_names is None else tuple(roi_names)
+    items = table_items(table, Reading(atlas=atlas, tr=tr, roi_names=names))
+    return [item.load() for item in items]
 
 
 def read_one(table, **arguments):
@@ -107,10 +121,10 @@ def test_a_missing_or_implausible_tr_is_refused(tmp_path):
     nothing = write_table(tmp_path, "file\tsubject\na.tsv\t01\n", "nothing.tsv")
     with pytest.raises(InputError, match=r"a\.tsv: tr = None: the TR is missing"):
         read_one(nothing)
-    with pytest.raises(InputError, match=r"table\.tsv: tr = 2500\.0.*is it in milliseconds"):
+    with pytest.raises(InputError, match=r"a\.tsv \(table\): tr = 2500\.0.*is it in milliseconds"):
         read_one(write_table(tmp_path, "file\tsubject\ttr\na.tsv\t01\t2500\n"))
     sidecar(tmp_path, '{"RepetitionTime": 2500}')
-    with pytest.raises(InputError, match=r"a\.json: tr = 2500\.0.*is it in milliseconds"):
+    with pytest.raises(InputError, match=r"a\.json\): tr = 2500\.0.*is it in milliseconds"):
         read_one(nothing)
     sidecar(tmp_path, "{")
     with pytest.raises(InputError, match=r"a\.json: is not JSON"):
@@ -142,7 +156,7 @@ def test_bad_tables_are_refused_before_anything_is_read(tmp_path):
         read_table(write_table(tmp_path, "file\tsubject\n"))
     with pytest.raises(InputError, match="there is no such file"):
         read_table(tmp_path / "nowhere.tsv")
-    with pytest.raises(InputError, match=r"there is no such file of ROI names"):
+    with pytest.raises(InputError, match=r"neither a text file with one name per line"):
         read_table(write_table(tmp_path), roi_names=tmp_path / "nowhere.txt")
     with pytest.raises(InputError, match=r"suffix = '\.xlsx': the table of recordings has to be"):
         read_table(write_table(tmp_path, name="table.xlsx"))
@@ -159,18 +173,76 @@ def test_bad_files_are_refused(tmp_path):
     arrays = write_table(tmp_path, "file\tsubject\ttr\na.npy\t01\t2\n")
     np.save(tmp_path / "a.npy", np.zeros(5))
     with pytest.raises(
-        InputError, match=r"a\.npy.*'float64 \(5,\)': has to be numbers of the shape"
+        InputError, match=r"a\.npy.*'float64 \(5,\)': has to be real numbers of the shape"
     ):
         read_one(arrays, roi_names=NAMES)
     np.save(tmp_path / "a.npy", np.array([["x"]]))
-    with pytest.raises(InputError, match="has to be numbers"):
+    with pytest.raises(InputError, match="has to be real numbers"):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match=r"a\.npy: is not an array that can be read"):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.txt").write_text("1 2 3\n")
-    with pytest.raises(InputError, match=r"a file of signals has to be \.tsv, \.csv or \.npy"):
+    with pytest.raises(
+        InputError, match=r"a file of signals has to be one of \.tsv, \.csv, \.npy, \.mat"
+    ):
         read_one(write_table(tmp_path, "file\tsubject\ttr\na.txt\t01\t2\n"))
+
+
+@pytest.mark.parametrize("name", ["../b.tsv", "/etc/hosts", "deep/../../b.tsv"])
+def test_files_outside_of_the_folder_are_refused(tmp_path, name):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    write_signal(tmp_path / "b.tsv")
+    with pytest.raises(InputError, match=r"lists a file outside of .*study"):
+        read_one(write_table(folder, f"file\tsubject\ttr\n{name}\t01\t2\n"))
+    table = write_table(folder, "file\tsubject\ttr\nb.tsv\t01\t2\n")
+    atlas = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
+    (item,) = table_items(table, Reading(atlas=atlas, root=tmp_path))
+    assert item.load().roi_names == NAMES
+
+
+def test_the_orientation_is_stated_never_guessed(tmp_path):
+    np.save(tmp_path / "a.npy", SIGNAL.T)
+    table = write_table(tmp_path, "file\tsubject\ttr\na.npy\t01\t2\n")
+    with pytest.raises(InputError, match=r"has 7 columns .*time-first.* 3 names.*rois-first"):
+        read_one(table, roi_names=NAMES)
+    atlas = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
+    reading = Reading(atlas=atlas, roi_names=NAMES, orientation="rois-first")
+    (item,) = table_items(table, reading)
+    np.testing.assert_array_equal(item.load().signal, SIGNAL)
+    np.save(tmp_path / "a.npy", SIGNAL[:, :2])
+    with pytest.raises(InputError, match=r"has 7 columns .*rois-first\) for 3 names of ROIs\.$"):
+        item.load()
+
+
+def test_matlab_matrices(tmp_path):
+    savemat(tmp_path / "a.mat", {"ts": SIGNAL, "tr": 2.0, "note": "x"})
+    table = write_table(tmp_path, "file\tsubject\ttr\na.mat\t01\t2\n")
+    np.testing.assert_array_equal(read_one(table, roi_names=NAMES).signal, SIGNAL)
+    savemat(tmp_path / "a.mat", {"ts": SIGNAL, "fc": np.eye(3)})
+    with pytest.raises(InputError, match=r"holds 2 matrices: fc, ts"):
+        read_one(table, roi_names=NAMES)
+    atlas = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
+    (item,) = table_items(table, Reading(atlas=atlas, roi_names=NAMES, variable="ts"))
+    np.testing.assert_array_equal(item.load().signal, SIGNAL)
+    (item,) = table_items(table, Reading(atlas=atlas, roi_names=NAMES, variable="TS"))
+    with pytest.raises(InputError, match=r"variable = 'TS': the file has no such array.*fc, ts"):
+        item.load()
+    (tmp_path / "a.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:150])
+    with pytest.raises(InputError, match="is no MATLAB file that can be read"):
+        read_one(table, roi_names=NAMES)
+
+
+def test_matlab_files_of_version_73(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+        file["ts"] = SIGNAL.T  # as MATLAB lays out a 7 x 3 matrix
+    head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    with (tmp_path / "a.mat").open("r+b") as stream:
+        stream.write(head)
+    table = write_table(tmp_path, "file\tsubject\ttr\na.mat\t01\t2\n")
+    np.testing.assert_array_equal(read_one(table, roi_names=NAMES).signal, SIGNAL)
 
 
 def test_empty_cells_are_not_a_number_and_left_to_the_store(tmp_path):

@@ -35,6 +35,20 @@ class MissingRois(StrEnum):
     mark = "mark"
 
 
+class ExtraRois(StrEnum):
+    """What to do with ROIs that the parcellation does not have."""
+
+    refuse = "refuse"
+    drop = "drop"
+
+
+class Orientation(StrEnum):
+    """Order of the axes of an array."""
+
+    time_first = "time-first"
+    rois_first = "rois-first"
+
+
 class Groups(StrEnum):
     """What stays together in one fold."""
 
@@ -83,38 +97,164 @@ def prepare(
     source: Annotated[
         str,
         typer.Argument(
-            help="A table of files, a shipped sample (stages, abide-sample), or abide (download)."
+            help="A derivatives folder (fMRIPrep, XCP-D, HALFpipe), a table of files, an image or "
+            "file of time series, an .h5 file; stages, abide-sample, or abide (download)."
         ),
     ],
     store: Annotated[Path, typer.Argument(help="Folder of the new store.")],
     atlas: Annotated[
         str | None, typer.Option(help="Parcellation: a built-in name or a TSV of your own.")
     ] = None,
+    atlas_image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Its image: a volume, a dlabel, or two label.gii (left, then right)."),
+    ] = None,
+    roi_names: Annotated[
+        str | None,
+        typer.Option(help="Names of unnamed columns: a text file, or a built-in parcellation."),
+    ] = None,
     source_tr: Annotated[
         float | None, typer.Option(help="TR of the files, s, where no column or sidecar says it.")
     ] = None,
+    orientation: Annotated[
+        Orientation, typer.Option(help="Axes of arrays without names.")
+    ] = Orientation.time_first,
+    variable: Annotated[str | None, typer.Option(help="Array of a .mat or .h5 file.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Entity of the files, space=MNI152NLin6Asym say.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="Subject of a single file.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the files of a table.")] = None,
+    denoise: Annotated[
+        str, typer.Option(help="fMRIPrep: simple, scrubbing, compcor, ica_aroma, none.")
+    ] = "simple",
+    denoise_option: Annotated[
+        list[str] | None, typer.Option(help="What differs from it: global_signal=basic, say.")
+    ] = None,
+    max_gap: Annotated[
+        float, typer.Option(help="Longest gap of censored volumes interpolated across, s.")
+    ] = 10.0,
+    cut_gaps: Annotated[
+        bool, typer.Option("--cut-gaps", help="Keep the longest stretch without longer gaps.")
+    ] = False,
     tr: Annotated[float, typer.Option(help="TR of the store, s.")] = 2.0,
     low_hz: Annotated[float, typer.Option(help="Lower edge of the band, Hz; 0: none.")] = 0.01,
     high_hz: Annotated[float, typer.Option(help="Upper edge of the band, Hz; 0: none.")] = 0.1,
     missing_rois: Annotated[
         MissingRois, typer.Option(help="ROIs without data: refuse the recording, or mark them.")
     ] = MissingRois.refuse,
+    extra_rois: Annotated[
+        ExtraRois, typer.Option(help="ROIs beyond the parcellation: refuse, or drop them.")
+    ] = ExtraRois.refuse,
+    min_coverage: Annotated[
+        float, typer.Option(help="ROIs covered less count as without data.")
+    ] = 0.5,
+    phenotypes: Annotated[
+        list[Path] | None, typer.Option(help="Table joined by subject (and session).")
+    ] = None,
+    phenotype: Annotated[
+        list[str] | None, typer.Option(help="Only these columns of the tables.")
+    ] = None,
+    varying: Annotated[
+        list[str] | None, typer.Option(help="Label that may differ within a subject.")
+    ] = None,
+    max_fd: Annotated[float | None, typer.Option(help="Exclude above this mean FD, mm.")] = None,
+    max_censored: Annotated[
+        float | None, typer.Option(help="Exclude above this fraction of censored volumes.")
+    ] = None,
+    min_minutes: Annotated[float | None, typer.Option(help="Exclude below this length.")] = None,
+    max_missing: Annotated[
+        int | None, typer.Option(help="Exclude above this number of ROIs without data.")
+    ] = None,
+    min_tsnr: Annotated[float | None, typer.Option(help="Exclude below this tSNR.")] = None,
+    max_dvars: Annotated[float | None, typer.Option(help="Exclude above this DVARS.")] = None,
+    min_typicality: Annotated[
+        float | None, typer.Option(help="Exclude below this correlation with the cohort.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1: all cores.")] = 1,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only this part; without it, finish the store.")
+    ] = None,
 ) -> None:
-    """Read recordings, check and preprocess them, and write a store."""
+    """Read recordings, check and preprocess them, and write a store. Run again to continue."""
+    from semantoks.atlas.parcellation import Parcellation
+    from semantoks.config import override
+    from semantoks.data.denoise import Censoring
+    from semantoks.data.quality import QualityRules
     from semantoks.data.signal import Preprocessing
+    from semantoks.data.sources.items import Reading, read_names
+    from semantoks.report.terminal import PrepareScreen, prepare_summary
     from semantoks.tables import listing
     from semantoks.workflow import describe_path, prepare_store
 
-    preprocessing = Preprocessing(tr=tr, low_hz=low_hz or None, high_hz=high_hz or None)
-    made = prepare_store(
-        source,
-        store,
-        atlas=atlas,
-        preprocessing=preprocessing,
-        source_tr=source_tr,
-        missing_rois=missing_rois.value,
-    )
-    _console().print(listing(describe_path(str(made.path))))
+    reading = None
+    if atlas is not None:
+        reading = Reading(
+            atlas=Parcellation.load(atlas),
+            atlas_images=tuple(atlas_image or ()),
+            roi_names=None if roi_names is None else read_names(roi_names),
+            tr=source_tr,
+            orientation=orientation.value,
+            variable=variable,
+            entities=_pairs(where),
+            denoise=None if denoise == "none" else denoise,
+            denoise_options=override({}, denoise_option or ()),
+            subject=subject,
+            root=root,
+        )
+    elif source_tr is not None or atlas_image:
+        raise InputError("needs --atlas", field="source-tr, atlas-image")
+    console = _console()
+    with PrepareScreen(console) as screen:
+        report = prepare_store(
+            source,
+            store,
+            preprocessing=Preprocessing(tr=tr, low_hz=low_hz or None, high_hz=high_hz or None),
+            reading=reading,
+            censoring=Censoring(max_gap=max_gap, long_gaps="cut" if cut_gaps else "refuse"),
+            missing_rois=missing_rois.value,
+            extra_rois=extra_rois.value,
+            min_coverage=min_coverage,
+            phenotypes=phenotypes or (),
+            phenotype_columns=phenotype,
+            varying=varying or (),
+            rules=QualityRules(
+                max_mean_fd=max_fd,
+                max_censored_fraction=max_censored,
+                min_minutes=min_minutes,
+                max_missing_rois=max_missing,
+                min_tsnr=min_tsnr,
+                max_dvars=max_dvars,
+                min_typicality=min_typicality,
+            ),
+            n_jobs=jobs,
+            shard=_shard(shard),
+            progress=screen,
+        )
+    if report.finished:
+        console.print(listing(describe_path(str(report.store))))
+    console.print(prepare_summary(report), markup=False, highlight=False)
+    if report.count("failed"):
+        raise typer.Exit(3)
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in texts or ():
+        key, _, value = text.partition("=")
+        if not key or not value:
+            raise InputError("has to be entity=value", field="where", value=text)
+        pairs[key] = value
+    return pairs
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal()):
+        raise InputError("has to be i/n, 3/10 say", field="shard", value=text)
+    return int(first), int(count)
 
 
 @app.command()

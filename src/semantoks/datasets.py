@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording
-from semantoks.data.sources import recording_fields
+from semantoks.data.sources.items import Item
+from semantoks.data.sources.table import recording_fields
 from semantoks.errors import InputError, nearest
 
 #: Folder of the recordings in the checkout that the package is installed from.
@@ -272,3 +274,20 @@ def _load(name: str) -> Iterator[Recording]:
             source=f"{name} row {i + 1}",
             **recording_fields(row),
         )
+
+
+def sample_items(name: str) -> list[Item]:
+    """Return the recordings of one of `DATASETS` as items, to prepare a store from."""
+    return [
+        Item(recording.id, (), partial(_nth, name, i), {"subject": recording.subject})
+        for i, recording in enumerate(_all(name))
+    ]
+
+
+def _nth(name: str, i: int) -> Recording:
+    return _all(name)[i]
+
+
+@lru_cache(maxsize=1)
+def _all(name: str) -> list[Recording]:
+    return DATASETS[name].load()

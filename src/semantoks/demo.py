@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError
 from semantoks.report.report import write_report
 from semantoks.tables import score_tables
@@ -52,7 +53,8 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
     stages, abide = folder / "stores" / "stages", folder / "stores" / "abide-sample"
     with _stage(console, "Prepare the two samples of real recordings"):
         for path in (stages, abide):
-            store = prepare_store(path.name, path)
+            prepare_store(path.name, path)
+            store = RecordingStore(path)
             people = store.table["subject"].nunique()
             console.print(
                 f"  {path.name}: {len(store)} recordings of {people} people, "

@@ -11,12 +11,18 @@ import pandas as pd
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
+from semantoks.data.denoise import Censoring
+from semantoks.data.encode import StoreSpec
 from semantoks.data.integrity import check_store
+from semantoks.data.phenotypes import Phenotypes
+from semantoks.data.prepare import PrepareReport, Progress, prepare
+from semantoks.data.quality import QualityRules
 from semantoks.data.reader import HEADER as STORE_HEADER
 from semantoks.data.signal import Preprocessing
-from semantoks.data.sources import read_table
-from semantoks.data.store import RecordingStore, write_store
-from semantoks.datasets import DATASETS
+from semantoks.data.sources.find import find_items
+from semantoks.data.sources.items import Item, Reading
+from semantoks.data.store import RecordingStore
+from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.baselines import ConnectivityBaseline
 from semantoks.evaluate.embed import Embedder
@@ -26,6 +32,7 @@ from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
+from semantoks.report.quality import QUALITY_PAGE, write_quality_page
 from semantoks.train.checkpoint import check_checkpoints
 from semantoks.train.setup import CONFIG, METRICS, pick_device
 
@@ -36,72 +43,114 @@ def prepare_store(
     source: str,
     path: str | Path,
     *,
-    atlas: str | None = None,
     preprocessing: Preprocessing | None = None,
-    source_tr: float | None = None,
+    reading: Reading | None = None,
+    censoring: Censoring | None = None,
     missing_rois: Literal["refuse", "mark"] = "refuse",
-) -> RecordingStore:
-    """Read recordings, check and preprocess them, and write a store.
+    extra_rois: Literal["refuse", "drop"] = "refuse",
+    min_coverage: float = 0.5,
+    phenotypes: Sequence[str | Path] = (),
+    phenotype_columns: Sequence[str] | None = None,
+    rules: QualityRules | None = None,
+    varying: Sequence[str] = (),
+    n_jobs: int = 1,
+    shard: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Read recordings, check and preprocess them, and write a store and its page of quality.
 
     Parameters
     ----------
     source : str
         A sample that comes with the repository, ``abide`` (downloads all of it), or the path of a
-        table of files (see `semantoks.data.sources.read_table`).
+        derivatives folder (fMRIPrep, XCP-D, HALFpipe), of a table of files, of an HDF5 file, or of
+        a single image or file of time series (`semantoks.data.sources.find.find_items`).
     path : path
         Folder of the new store.
-    atlas : str, optional
-        Parcellation; the shipped samples know theirs.
     preprocessing : Preprocessing, optional
         The paper's by default.
-    source_tr : float, optional
-        TR of the files where neither the table nor a sidecar states it, seconds.
-    missing_rois : {"refuse", "mark"}
+    reading : Reading, optional
+        The parcellation, and what the files do not say; the shipped samples know theirs.
+    censoring, missing_rois, extra_rois, min_coverage
+        See `semantoks.data.encode.StoreSpec`.
+    phenotypes : sequence of path
+        Tables joined by subject and session; ``participants.tsv`` of a derivatives folder is one
+        if it is there.
+    phenotype_columns : sequence of str, optional
+        Only these of their columns.
+    rules, varying, n_jobs, shard, progress
+        See `semantoks.data.prepare.prepare`.
 
     Returns
     -------
-    RecordingStore
+    PrepareReport
 
     Raises
     ------
     InputError
-        If the source is unknown, the atlas is not stated, or a recording breaks a rule.
+        If the source is unknown, the atlas is not stated, or no recording can be used.
     StoreError
         If the folder exists or cannot be written.
     """
+    items, atlas, how = _items(source, reading)
+    spec = StoreSpec(
+        parcellation=atlas,
+        preprocessing=preprocessing or Preprocessing(),
+        censoring=censoring or Censoring(),
+        missing_rois=missing_rois,
+        extra_rois=extra_rois,
+        min_coverage=min_coverage,
+    )
+    tables = [Path(table) for table in phenotypes]
+    participants = Path(source) / "participants.tsv"
+    if participants.is_file() and not tables:
+        tables = [participants]
+    known = Phenotypes.read(tables, phenotype_columns) if tables else None
+    report = prepare(
+        items,
+        path,
+        spec,
+        phenotypes=known,
+        rules=rules,
+        varying=varying,
+        n_jobs=n_jobs,
+        shard=shard,
+        provenance={"source": Path(source).name, "reading": how},
+        progress=progress,
+    )
+    if report.finished and not (report.store / QUALITY_PAGE).exists():
+        write_quality_page(report.store)
+    return report
+
+
+def _items(
+    source: str, reading: Reading | None
+) -> tuple[Sequence[Item], Parcellation, dict[str, Any]]:
+    """Return the recordings of a source, their parcellation, and how they are read."""
     if source in DATASETS:
         sample = DATASETS[source]
-        if atlas not in (None, sample.parcellation) or source_tr is not None:
+        if reading is not None:
             raise InputError(
                 f"{source} is in {sample.parcellation} and states its own TRs",
-                field="atlas, source_tr",
-                value=(atlas, source_tr),
-                fix="Leave them out",
+                field="reading",
+                fix="Leave the atlas and the TR out",
             )
-        atlas, recordings = sample.parcellation, iter(sample.load())
-    elif Path(source).is_file():
-        if atlas is None:
-            raise InputError(
-                "the parcellation of the files is not stated",
-                file=source,
-                field="atlas",
-                fix=f"Give one of {', '.join(Parcellation.available())}, or a TSV of your own",
-            )
-        recordings = read_table(source, tr=source_tr)
-    else:
+        return sample_items(source), Parcellation.load(sample.parcellation), {}
+    if not Path(source).exists():
         raise InputError(
-            "is neither a table of files nor a sample",
+            "is neither a file or folder nor a sample",
             field="source",
             value=source,
             fix=nearest(source, DATASETS),
         )
-    return write_store(
-        path,
-        recordings,
-        Parcellation.load(atlas),
-        preprocessing or Preprocessing(),
-        missing_rois=missing_rois,
-    )
+    if reading is None:
+        raise InputError(
+            "the parcellation of the recordings is not stated",
+            file=source,
+            field="atlas",
+            fix=f"Give one of {', '.join(Parcellation.available())}, or a TSV of your own",
+        )
+    return find_items(source, reading), reading.atlas, reading.to_dict()
 
 
 def embed_store(

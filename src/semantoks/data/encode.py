@@ -100,19 +100,17 @@ class Encoded:
         Its row of the index, but for its place in the shards.
     signal : float16 array of shape (n_times, n_rois)
         Preprocessed, in the order of the parcellation.
-    raw : ndarray of shape (n_volumes, n_rois)
-        The signals as they came, in the order of the parcellation; missing ROIs are zero.
-    kept : bool array of shape (n_volumes,)
-        Which volumes of `raw` were used as they are.
     source : str
         Where it came from, for messages.
+    raw : ndarray of shape (n_kept, n_rois), optional
+        The signals as they came, without censored volumes, in the order of the parcellation;
+        missing ROIs are zero.
     """
 
     row: dict[str, Any]
     signal: NDArray[np.float16]
-    raw: NDArray[np.floating]
-    kept: NDArray[np.bool_]
     source: str
+    raw: NDArray[np.floating] | None = None
 
     @property
     def phenotypes(self) -> list[str]:
@@ -154,7 +152,7 @@ def encode(recording: Recording, spec: StoreSpec) -> Encoded:
     if taken:
         rule = "is a column of the index; a phenotype needs another name"
         raise InputError(rule, file=where, field="phenotype", value=taken[0])
-    return Encoded(row | dict(recording.phenotypes), half, raw, kept, where)
+    return Encoded(row | dict(recording.phenotypes), half, where, raw[kept])
 
 
 def _censored(recording: Recording, kept: NDArray[np.bool_]) -> float | None:

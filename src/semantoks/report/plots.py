@@ -23,7 +23,8 @@ _CONTROLS = {"random": ("o", SOFT), "connectivity": ("s", INK), "chance": ("D", 
 _PANEL = (3.6, 2.3)  # inches; panels stand in a grid that a narrow screen makes one column
 
 
-def _axes(figure: Figure, title: str = "") -> Axes:
+def panel_axes(figure: Figure, title: str = "") -> Axes:
+    """Return axes in the style of the reports."""
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
@@ -50,7 +51,7 @@ def score_intervals(rows: pd.DataFrame, level: tuple[float, str] | None) -> Figu
         Score of knowing nothing and its name, drawn as a dashed line.
     """
     figure = Figure(figsize=(4.8, 0.85 + 0.36 * len(rows)), layout="constrained")
-    axes = _axes(figure)
+    axes = panel_axes(figure)
     places = np.arange(len(rows))[::-1]
     if level is not None:
         axes.axvline(level[0], color=FAINT, ls=(0, (4, 3)), lw=1.2)
@@ -88,7 +89,7 @@ def loss_terms(metrics: pd.DataFrame) -> Figure:
         The lines of a run's metrics.jsonl.
     """
     figure = Figure(figsize=_PANEL, layout="constrained")
-    axes = _axes(figure, "loss terms, before their weights")
+    axes = panel_axes(figure, "loss terms, before their weights")
     names = {"loss_cls": "CLS", "loss_network": "network", "loss_mask": "mask"}
     for (column, label), color in zip(names.items(), PALETTE, strict=False):
         # A term that a step does not compute is logged as zero: leave it out of its curve.
@@ -124,7 +125,7 @@ def curve(
         The largest value possible, drawn as a dashed line.
     """
     figure = Figure(figsize=_PANEL, layout="constrained")
-    axes = _axes(figure, title)
+    axes = panel_axes(figure, title)
     axes.plot(metrics["epoch"], metrics[column], ".-", ms=3, color=PALETTE[0], lw=1.4)
     if bound is not None:
         axes.axhline(bound, color=FAINT, ls=(0, (4, 3)), lw=1.2)
@@ -159,7 +160,7 @@ def embedding_map(
         Text is coloured by value, numbers by a colour bar; unknown values are grey.
     """
     figure = Figure(figsize=(3.4, 3.5), layout="constrained")
-    axes = _axes(figure, title)
+    axes = panel_axes(figure, title)
     axes.set_xlabel(f"PC 1, {shares[0]:.0%} of the variance", fontsize=9, color=INK)
     axes.set_ylabel(f"PC 2, {shares[1]:.0%}", fontsize=9, color=INK)
     axes.set_xticks([])

@@ -54,7 +54,7 @@ def write_report(
     opened = [RecordingStore(store) for store in stores]
     shown = [(Path(result), ProbeResult.load(result)) for result in results]
     targets = list(dict.fromkeys(t for _, result in shown for t in result.meta["targets"]))
-    page = _template().render(
+    page = template("template.html").render(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         python=platform.python_version(),
@@ -62,10 +62,10 @@ def write_report(
         runs=[run_section(Path(run), opened, targets) for run in runs],
         stores=[store_section(store, targets) for store in opened],
     )
-    _write(file, page)
+    write_page(file, page)
 
 
-def _write(file: Path, page: str) -> None:
+def write_page(file: Path, page: str) -> None:
     """Write the whole page or nothing."""
     partial = file.with_name(f".{file.name}.partial")
     try:
@@ -79,7 +79,8 @@ def _write(file: Path, page: str) -> None:
         raise InputError(f"cannot be written ({error.strerror})", file=file) from error
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return one of the templates of this folder, everything from data escaped."""
     environment = Environment(
         loader=PackageLoader("semantoks.report", ""),
         autoescape=True,
@@ -88,7 +89,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"image": _image, "number": _number}
-    return environment.get_template("template.html")
+    return environment.get_template(name)
 
 
 def _image(picture: Picture) -> Markup:

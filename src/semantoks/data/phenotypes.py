@@ -1,0 +1,219 @@
+"""Phenotypes: tables about people, joined to recordings by subject and session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from semantoks.data.encode import INDEX_COLUMNS
+from semantoks.errors import InputError, nearest
+
+#: Cells that mean "unknown", beside the empty one.
+MISSING = ["n/a", "N/A", "NA", "NaN", "nan", "null", "None", "#N/A", "-9999", "-999", "-9999.0"]
+_SUBJECT = ("participant_id", "subject", "subject_id", "sub", "SUB_ID", "Subject")
+_SESSION = ("session_id", "session", "ses")
+_SEPARATORS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}
+
+Key = tuple[str, str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Phenotypes:
+    """What tables say about people, by subject and, where a table has sessions, by session.
+
+    Parameters
+    ----------
+    rows : dict
+        Values by (subject, session); session None stands for all sessions.
+    columns : tuple of str
+    """
+
+    rows: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, tables: Sequence[str | Path], columns: Sequence[str] | None = None) -> Phenotypes:
+        """Read tables.
+
+        Parameters
+        ----------
+        tables : sequence of path
+            ``participants.tsv`` or any .tsv or .csv with a column ``participant_id`` or
+            ``subject``, and perhaps one of the session. Prefixes ``sub-`` and ``ses-`` are cut.
+            ``n/a``, empty cells, -9999 and -999 are unknown.
+        columns : sequence of str, optional
+            Only these.
+
+        Raises
+        ------
+        InputError
+            A table cannot be read, names a subject (and session) twice, or has no such column; two
+            tables have a column of the same name.
+        """
+        rows: dict[Key, dict[str, Any]] = {}
+        names: list[str] = []
+        for table in map(Path, tables):
+            frame, keys = _read(table)
+            twice = sorted(set(names) & set(frame.columns))
+            if twice:
+                raise InputError("another table has this column too", file=table, field=twice[0])
+            taken = sorted((set(INDEX_COLUMNS) - {"site"}) & set(frame.columns))
+            wanted = [name for name in taken if columns is None or name in columns]
+            if wanted:
+                rule = "is a column of the store's index; a phenotype needs another name"
+                fix = "Rename the column, or choose others (columns, --phenotype)"
+                raise InputError(rule, file=table, field="columns", value=wanted[0], fix=fix)
+            names += list(frame.columns)
+            for key, values in zip(keys, frame.to_dict("records"), strict=True):
+                rows.setdefault(key, {}).update({str(k): _plain(v) for k, v in values.items()})
+        for column in columns or ():
+            if column not in names:
+                fix = nearest(column, names)
+                raise InputError("no table has this column", field="columns", value=column, fix=fix)
+        chosen = tuple(columns) if columns is not None else tuple(names)
+        return cls(rows, chosen)
+
+    def of(self, subject: str, session: str | None) -> dict[str, Any]:
+        """Return the values of one subject and session; unknown ones are None."""
+        found = dict(self.rows.get((subject, None), {}))
+        if session is not None:
+            found |= self.rows.get((subject, session), {})
+        return {name: found.get(name) for name in self.columns}
+
+    def knows(self, subject: str, session: str | None) -> bool:
+        """Say whether a table has a row of the subject, and of the session if it has sessions."""
+        return (subject, None) in self.rows or (subject, session) in self.rows
+
+    def fill(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return a row of the index with the phenotypes of its subject and session.
+
+        Parameters
+        ----------
+        row : mapping
+        where : str
+            What the row is of, for messages.
+
+        Raises
+        ------
+        InputError
+            The row has a value already, and another one.
+        """
+        filled = dict(row)
+        for name, value in self.of(row["subject"], row["session"]).items():
+            value = str(value) if name == "site" and value is not None else value
+            before = filled.get(name)
+            if before is None or value is None:
+                filled[name] = before if value is None else value
+            elif before != value:
+                rule = f"the source says {before!r}, the table of phenotypes {value!r}"
+                raise InputError(rule, file=where, field=name)
+        return filled
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinReport:
+    """What did and what did not join.
+
+    Parameters
+    ----------
+    n_joined : int
+        Recordings with a row.
+    without_row : tuple of str
+        Recordings without one.
+    without_recording : tuple of str
+        Subjects of the tables without a recording.
+    unknown : dict
+        Column to the number of recordings whose value is unknown.
+    """
+
+    n_joined: int
+    without_row: tuple[str, ...]
+    without_recording: tuple[str, ...]
+    unknown: dict[str, int]
+
+
+def join_report(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]]) -> JoinReport:
+    """Return what did and did not join, of recordings given by id, subject and session."""
+    with_row = [id_ for id_, key in recordings if phenotypes.knows(*key)]
+    without = [id_ for id_, key in recordings if not phenotypes.knows(*key)]
+    present = {key[0] for _, key in recordings}
+    lost = sorted({subject for subject, _ in phenotypes.rows} - present)
+    unknown = {
+        name: sum(phenotypes.of(*key)[name] is None for _, key in recordings)
+        for name in phenotypes.columns
+    }
+    return JoinReport(
+        n_joined=len(with_row),
+        without_row=tuple(without),
+        without_recording=tuple(lost),
+        unknown=unknown,
+    )
+
+
+def check_overlap(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]]) -> None:
+    """Refuse tables of which no row belongs to any recording: the subjects are named differently.
+
+    Raises
+    ------
+    InputError
+        Says how both name them, and whether only leading zeros differ.
+    """
+    if not phenotypes.rows or any(phenotypes.knows(*key) for _, key in recordings):
+        return
+    ours, theirs = recordings[0][1][0], next(iter(phenotypes.rows))[0]
+    stripped = {subject.lstrip("0") for subject, _ in phenotypes.rows}
+    zeros = any(key[0].lstrip("0") in stripped for _, key in recordings)
+    fix = "Only leading zeros differ: write the subjects alike" if zeros else None
+    rule = f"no subject of the tables has a recording: {theirs!r} there, {ours!r} here"
+    raise InputError(rule, field="phenotypes", fix=fix)
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, list[Key]]:
+    if not path.is_file():
+        raise InputError("there is no such table of phenotypes", file=path)
+    if path.suffix not in _SEPARATORS:
+        raise InputError("a table of phenotypes has to be .tsv or .csv", file=path)
+    try:
+        frame = pd.read_csv(
+            path,
+            sep=_SEPARATORS[path.suffix],
+            na_values=MISSING,
+            dtype=dict.fromkeys((*_SUBJECT, *_SESSION), str),
+            encoding="utf-8-sig",
+        )
+    except (ValueError, OSError) as error:
+        raise InputError(f"is not a table that can be read ({error})", file=path) from None
+    subject = next((name for name in _SUBJECT if name in frame.columns), None)
+    if subject is None:
+        fix = "Name the column of the subjects participant_id"
+        rule = "has no column of the subjects"
+        raise InputError(rule, file=path, field="columns", value=[*frame.columns], fix=fix)
+    if frame[subject].isna().any():
+        line = int(np.flatnonzero(frame[subject].isna())[0]) + 2
+        raise InputError(f"has no subject in line {line}", file=path, field=subject)
+    session = next((name for name in _SESSION if name in frame.columns), None)
+    subjects = frame[subject].str.strip().str.removeprefix("sub-")
+    sessions: list[str | None] = [None] * len(frame)
+    if session is not None:
+        cut = frame[session].str.strip().str.removeprefix("ses-")
+        sessions = [None if pd.isna(value) else str(value) for value in cut]
+    keys = list(zip(subjects, sessions, strict=True))
+    if len(set(keys)) < len(keys):
+        key = next(key for key in keys if keys.count(key) > 1)
+        who = key[0] if key[1] is None else f"{key[0]}, session {key[1]}"
+        rule = f"has {keys.count(key)} rows of subject {who}"
+        fix = "Keep one row per subject, or add a column session"
+        raise InputError(rule, file=path, field=subject, fix=fix)
+    return frame.drop(columns=[c for c in (subject, session) if c]), keys
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell as a plain value: whole numbers stay whole, unknown ones are None."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

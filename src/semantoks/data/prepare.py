@@ -1,0 +1,412 @@
+"""From a source to a store, at scale: in parallel, in shards, and again after a kill.
+
+1. Every recording is read, checked, encoded and measured on its own, in any order, by any process,
+   and kept as one file in ``STORE.partial``. A recording that cannot be used leaves its error.
+2. When all have been tried, the store is written from those files in the order of the source: what
+   it holds does not depend on how the work was done. Then the partial folder is removed.
+
+A killed run continues where it was: what is there is not read again, unless its files changed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semantoks.data.encode import Encoded, StoreSpec, encode
+from semantoks.data.phenotypes import JoinReport, Phenotypes, check_overlap, join_report
+from semantoks.data.quality import (
+    METRICS,
+    QualityRules,
+    measure,
+    network_connectivity,
+    outliers,
+    typicality,
+)
+from semantoks.data.reader import HEADER, RecordingStore
+from semantoks.data.sources.items import Item
+from semantoks.data.store import StoreWriter
+from semantoks.errors import InputError, SemantoksError, StoreError
+
+QUALITY, CARPETS = "quality.parquet", "carpets.npz"
+N_CARPETS = 4  # of the worst, and of the best recordings
+_CARPET_ROWS, _CARPET_TIMES = 300, 600
+
+#: Called with the numbers of recordings tried, failed, and altogether.
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareReport:
+    """What became of the recordings of a source.
+
+    Parameters
+    ----------
+    store : Path
+    finished : bool
+        Whether the store is written; a shard alone writes none.
+    quality : DataFrame
+        One row per recording: id, subject, status (stored, excluded, failed), reason, what was
+        measured, outliers.
+    join : JoinReport or None
+        What did not join with the phenotypes.
+    """
+
+    store: Path
+    finished: bool
+    quality: pd.DataFrame = field(repr=False)
+    join: JoinReport | None = None
+
+    def count(self, status: str) -> int:
+        """Return how many recordings have a status."""
+        return int((self.quality["status"] == status).sum())
+
+
+def prepare(
+    items: Sequence[Item],
+    path: str | Path,
+    spec: StoreSpec,
+    *,
+    phenotypes: Phenotypes | None = None,
+    rules: QualityRules | None = None,
+    varying: Sequence[str] = (),
+    n_jobs: int = 1,
+    shard: tuple[int, int] | None = None,
+    provenance: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Read recordings, encode them, and write a store.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        `semantoks.data.sources.find.find_items`.
+    path : path
+        Folder of the new store. ``PATH.partial`` holds what is done so far.
+    spec : StoreSpec
+        What every recording is brought to.
+    phenotypes : Phenotypes, optional
+        Joined by subject and session.
+    rules : QualityRules, optional
+        What excludes a recording.
+    varying : sequence of str
+        See `StoreWriter`.
+    n_jobs : int
+        Processes; each holds one recording at a time.
+    shard : (int, int), optional
+        (i, n): only every n-th recording, from the i-th of 1 to n, and no store. Once all shards
+        are done, the same call without it writes the store.
+    provenance : dict, optional
+        How the source was read, for the header; plain values.
+    progress : callable, optional
+
+    Returns
+    -------
+    PrepareReport
+
+    Raises
+    ------
+    StoreError
+        The store exists and is another one, the partial folder belongs to other settings, or the
+        device is full; what was done stays and is continued by the next call.
+    InputError
+        There is no recording, or none that could be used.
+    """
+    target, rules = Path(path), rules or QualityRules()
+    if not items:
+        raise InputError("the source holds no recordings", field="items")
+    settings = {"spec": spec.to_dict(), "source": provenance or {}}
+    facts = {
+        **settings,
+        "items": [
+            [s["id"], [size for size, _ in s["files"]], s["facts"]] for s in _signatures(items)
+        ],
+        "rules": asdict(rules),
+        "phenotypes": None if phenotypes is None else str(sorted(phenotypes.rows.items(), key=str)),
+    }
+    key = _digest(facts)
+    keys = [(item.id, _who(item)) for item in items]
+    if phenotypes is not None:
+        check_overlap(phenotypes, keys)
+    if (target / HEADER).exists():
+        return _existing(target, key, phenotypes, keys)
+    parts = _Parts(target.with_name(target.name + ".partial"), settings)
+    _work(items, parts, spec, n_jobs, shard, progress)
+    join = None if phenotypes is None else join_report(phenotypes, keys)
+    if shard is not None:
+        chosen = _of_shard(items, shard)
+        table = pd.DataFrame([parts.outcome(item) for item in chosen])
+        return PrepareReport(store=target, finished=False, quality=table, join=join)
+    quality = _judge(items, parts, rules)
+    _write(target, items, parts, spec, quality, phenotypes, varying, settings, key)
+    parts.remove()
+    return PrepareReport(store=target, finished=True, quality=quality, join=join)
+
+
+def _signatures(items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+    return (item.signature() for item in items)
+
+
+def _who(item: Item) -> tuple[str, str | None]:
+    """Return subject and session of an item, from its identifier."""
+    entities = dict(part.split("-", 1) for part in item.id.split("_") if "-" in part)
+    subject = item.facts.get("subject") or entities.get("sub", "")
+    return str(subject), item.facts.get("session") or entities.get("ses")
+
+
+def _existing(target: Path, key: str, phenotypes: Phenotypes | None, keys: Any) -> PrepareReport:
+    """Return the report of a store that this very call has written before."""
+    store = RecordingStore(target)
+    if store.header.get("provenance", {}).get("key") != key:
+        rule = "exists already and holds a store made otherwise; nothing is overwritten"
+        raise StoreError(rule, file=target, fix="Choose another folder, or delete this one first")
+    join = None if phenotypes is None else join_report(phenotypes, keys)
+    table = pd.read_parquet(target / QUALITY)
+    return PrepareReport(store=target, finished=True, quality=table, join=join)
+
+
+# -- one recording at a time -----------------------------------------------------------------------
+
+
+class _Parts:
+    """The folder of what is done so far: one file per recording, each written by rename."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        text = json.dumps(settings, indent=1, sort_keys=True)
+        note = folder / "settings.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not note.exists():
+                _replace(note, text.encode())
+            elif note.read_text(encoding="utf-8") != text:
+                rule = "was begun with other settings"
+                fix = "Use the same settings to finish it, or delete this folder to begin again"
+                raise StoreError(rule, file=folder, fix=fix)
+        except OSError as error:
+            raise StoreError(f"cannot be made ({error.strerror})", file=folder) from error
+
+    def place(self, item: Item) -> Path:
+        return self.folder / f"{sha256(item.id.encode()).hexdigest()[:24]}.npz"
+
+    def done(self, item: Item) -> bool:
+        """Say whether the recording was encoded from the files as they are now."""
+        loaded = self.load(item)
+        return loaded is not None and loaded[0]["signature"] == item.signature()
+
+    def load(self, item: Item) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+        path = self.place(item)
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        return json.loads(str(arrays.pop("note"))), arrays
+
+    def save(self, item: Item, note: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        stream = io.BytesIO()
+        text = json.dumps({**note, "signature": item.signature()}, default=_plain)
+        np.savez(stream, allow_pickle=False, note=np.array(text), **arrays)
+        _replace(self.place(item), stream.getvalue())
+
+    def outcome(self, item: Item) -> dict[str, Any]:
+        """Return one row of the table of quality."""
+        loaded = self.load(item)
+        if loaded is None:
+            return {"id": item.id, "status": "not tried", "reason": ""}
+        note = loaded[0]
+        subject, session = _who(item)
+        row = {"id": item.id, "subject": subject, "session": session}
+        if "error" in note:
+            return {**row, "status": "failed", "reason": note["error"]}
+        return {**row, "status": "stored", "reason": "", **note["quality"]}
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no plain value")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        rule = f"cannot be written ({error.strerror or error})"
+        fix = "Free space and run the same command again: what is done is kept"
+        raise StoreError(rule, file=path, fix=fix) from error
+
+
+def _of_shard(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    i, n = shard
+    if not 1 <= i <= n:
+        raise InputError("has to be i/n with 1 <= i <= n", field="shard", value=f"{i}/{n}")
+    return list(items[i - 1 :: n])
+
+
+def _work(
+    items: Sequence[Item],
+    parts: _Parts,
+    spec: StoreSpec,
+    n_jobs: int,
+    shard: tuple[int, int] | None,
+    progress: Progress | None,
+) -> None:
+    chosen = list(items) if shard is None else _of_shard(items, shard)
+    todo = [item for item in chosen if not parts.done(item)]
+    tried, failed = len(chosen) - len(todo), 0
+    report = progress or (lambda *_: None)
+    report(tried, failed, len(chosen))
+    for succeeded in _outcomes(todo, parts, spec, n_jobs):
+        tried, failed = tried + 1, failed + (not succeeded)
+        report(tried, failed, len(chosen))
+
+
+def _outcomes(todo: Sequence[Item], parts: _Parts, spec: StoreSpec, n_jobs: int) -> Iterator[bool]:
+    if n_jobs == 1 or len(todo) < 2:
+        yield from (_one(item, parts, spec) for item in todo)
+        return
+    from joblib import Parallel, delayed
+
+    work = (delayed(_one)(item, parts, spec) for item in todo)
+    yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+
+
+def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
+    """Read, encode and measure one recording; keep the result, or why there is none."""
+    try:
+        recording = item.load()
+        encoded = encode(recording, spec)
+        quality = measure(recording, encoded, spec.preprocessing.tr)
+        profile = network_connectivity(encoded.signal, spec.parcellation)
+    except SemantoksError as error:
+        parts.save(item, {"error": str(error)}, {})
+        return False
+    except Exception as error:  # a broken file must not stop the cohort, whatever it does
+        where = item.files[0] if item.files else item.id
+        text = f"{where}: cannot be read: {type(error).__name__}: {error}"
+        parts.save(item, {"error": text}, {})
+        return False
+    note = {"row": encoded.row, "source": encoded.source, "quality": quality}
+    arrays: dict[str, NDArray[Any]] = {
+        "signal": encoded.signal,
+        "profile": profile.astype(np.float32),
+    }
+    parts.save(item, note, arrays)
+    return True
+
+
+# -- the store -------------------------------------------------------------------------------------
+
+
+def _judge(items: Sequence[Item], parts: _Parts, rules: QualityRules) -> pd.DataFrame:
+    """Return the table of quality: who is stored, excluded or failed, and why."""
+    rows = [parts.outcome(item) for item in items]
+    usable = [i for i, row in enumerate(rows) if row["status"] == "stored"]
+    if not usable:
+        reasons = [str(row["reason"]) for row in rows]
+        rule = f"none of {len(items)} recordings could be used; the first: {reasons[0]}"
+        raise InputError(rule, file=parts.folder)
+    profiles = []
+    for i in usable:
+        loaded = parts.load(items[i])
+        assert loaded is not None
+        profiles.append(loaded[1]["profile"])
+    for i, value in zip(usable, typicality(profiles), strict=True):
+        rows[i]["typicality"] = float(value)
+    table = pd.DataFrame(rows, columns=["id", "subject", "session", "status", "reason", *METRICS])
+    for name in METRICS:
+        table[name] = pd.to_numeric(table[name]).astype(np.float64)
+    table["outliers"] = outliers(table)
+    for i in usable:
+        reason = rules.reason(rows[i])
+        if reason:
+            table.loc[i, ["status", "reason"]] = ["excluded", reason]
+    if not (table["status"] == "stored").any():
+        rule = f"all recordings are excluded by the rules; the first: {table['reason'][0]}"
+        raise InputError(rule, file=parts.folder, field="rules")
+    return table
+
+
+def _write(
+    target: Path,
+    items: Sequence[Item],
+    parts: _Parts,
+    spec: StoreSpec,
+    quality: pd.DataFrame,
+    phenotypes: Phenotypes | None,
+    varying: Sequence[str],
+    settings: dict[str, Any],
+    key: str,
+) -> None:
+    provenance = {**settings["source"], "censoring": settings["spec"]["censoring"], "key": key}
+    with StoreWriter(target, spec, varying=varying, provenance=provenance) as writer:
+        for item, status in zip(items, quality["status"], strict=True):
+            if status != "stored":
+                continue
+            loaded = parts.load(item)
+            assert loaded is not None
+            note, arrays = loaded
+            row = note["row"]
+            if phenotypes is not None:
+                row = phenotypes.fill(row, note["source"])
+            writer.append(Encoded(row, arrays["signal"], note["source"]))
+        stream = io.BytesIO()
+        quality.to_parquet(stream, index=False)
+        writer.attach(QUALITY, stream.getvalue())
+        writer.attach(CARPETS, _carpets(items, parts, quality, spec))
+
+
+def _carpets(items: Sequence[Item], parts: _Parts, quality: pd.DataFrame, spec: StoreSpec) -> bytes:
+    """Return small pictures, ROIs x time in shades, of the worst and the best recordings."""
+    order = worst_first(quality)
+    chosen = dict.fromkeys([*order[:N_CARPETS], *order[-N_CARPETS:]])
+    rois = np.concatenate(spec.parcellation.network_indices)
+    arrays = {}
+    for i in chosen:
+        loaded = parts.load(items[i])
+        assert loaded is not None
+        signal = loaded[1]["signal"].astype(np.float32)
+        size = np.maximum(signal.std(axis=0), 1e-6)
+        rows = _thin(len(rois), _CARPET_ROWS)
+        picture = (signal / size)[_thin(len(signal), _CARPET_TIMES)][:, rois[rows]].T
+        arrays[str(quality["id"][i])] = np.clip(128 + picture * 42, 0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+def worst_first(quality: pd.DataFrame) -> list[int]:
+    """Return the rows that were measured, by mean FD where all have it, else by DVARS."""
+    measured = quality[quality["status"].isin(["stored", "excluded"])]
+    by = "mean_fd" if measured["mean_fd"].notna().all() else "dvars"
+    ordered = measured.sort_values([by, "id"], ascending=[False, True])
+    return [int(i) for i in ordered.index]
+
+
+def _thin(n: int, at_most: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.intp))
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

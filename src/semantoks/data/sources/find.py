@@ -1,0 +1,99 @@
+"""What a source is, and which recordings are in it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from semantoks.data.recording import Recording, recording_id
+from semantoks.data.sources.bids import BidsFile, agreed_tr, sidecar
+from semantoks.data.sources.derivatives import derivative_items
+from semantoks.data.sources.hdf5 import hdf5_items
+from semantoks.data.sources.images import header_tr, is_image, read_image
+from semantoks.data.sources.items import Item, Reading
+from semantoks.data.sources.series import ENDINGS, SEPARATORS, named_columns, read_series
+from semantoks.data.sources.table import table_items
+from semantoks.errors import InputError, readable
+
+
+def find_items(source: str | Path, reading: Reading) -> list[Item]:
+    """Return the recordings of a source, in a fixed order, none of them read yet.
+
+    Parameters
+    ----------
+    source : path
+        A derivatives folder (fMRIPrep, XCP-D, HALFpipe); a table that lists files; an HDF5 file of
+        a study; or a single image or file of time series.
+    reading : Reading
+
+    Raises
+    ------
+    InputError
+        There is no such file, it is none of these, or two recordings have the same identifier.
+    """
+    path = Path(source)
+    with readable(path):
+        items = _items(path, reading)
+    seen: dict[str, Item] = {}
+    for item in items:
+        if item.id in seen:
+            rule = f"is the same recording as {seen[item.id].files[0]}"
+            fix = "Tell them apart by session, task or run, or leave one out"
+            raise InputError(rule, file=item.files[0], field="id", value=item.id, fix=fix)
+        seen[item.id] = item
+    return items
+
+
+def _items(path: Path, reading: Reading) -> list[Item]:
+    if path.is_dir():
+        return derivative_items(path, reading)
+    if not path.is_file():
+        raise InputError("there is no such file or folder", file=path)
+    if path.suffix in (".h5", ".hdf5"):
+        return hdf5_items(path, reading)
+    if path.suffix in SEPARATORS and "file" in (named_columns(path) or ()):
+        return table_items(path, reading)
+    if is_image(path) or path.name.endswith(ENDINGS):
+        return [_single(path, reading)]
+    rule = "is no derivatives folder, table of files, HDF5 file, image or file of time series"
+    raise InputError(rule, file=path, field="source", value=path.name)
+
+
+def _single(path: Path, reading: Reading) -> Item:
+    file = BidsFile(path)
+    if file.entities.get("sub") is None and reading.subject is None:
+        fix = "Give it (subject, --subject)"
+        raise InputError("its name states no subject", file=path, field="subject", fix=fix)
+    subject, *others = file.scan
+    id_ = recording_id(reading.subject or subject or "", *others)
+    return Item(id_, (path,), functools.partial(_load, file, reading))
+
+
+def _load(file: BidsFile, reading: Reading) -> Recording:
+    path, coverage = file.path, None
+    if is_image(path):
+        image = read_image(path, reading)
+        signal, names, own_tr, coverage = image.signal, image.names, image.tr, image.coverage
+    else:
+        signal, names, own_tr = read_series(path, reading)
+    found, where = sidecar(path)
+    given = {"argument": reading.tr, path.name: own_tr, where.name: found.get("RepetitionTime")}
+    if all(value is None for value in given.values()) and path.name.endswith((".nii", ".nii.gz")):
+        seconds = header_tr(path) if own_tr is None else None
+        if seconds is not None:
+            rule = f"the TR is stated by the header of the image alone ({seconds:g} s)"
+            fix = f"Confirm it: source_tr={seconds:g} (--source-tr {seconds:g})"
+            raise InputError(rule, file=path, field="tr", fix=fix)
+    subject, session, task, acquisition, run = file.scan
+    return Recording(
+        signal=signal,
+        roi_names=names,
+        coverage=coverage,
+        tr=agreed_tr(path, given),
+        subject=reading.subject or subject or "",
+        session=session,
+        task=task,
+        acquisition=acquisition,
+        run=run,
+        source=str(path),
+    )

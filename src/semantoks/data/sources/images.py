@@ -1,0 +1,465 @@
+"""Images of BOLD signals, averaged within the ROIs of an atlas: NIfTI, CIFTI and GIFTI.
+
+1. The atlas's image says which voxel or vertex belongs to which ROI. Volumes are brought to the
+   grid of the BOLD image (nearest neighbour, through the affines); a surface has the same vertices.
+2. The values of a volume are told by the ROIs' index, and the ROIs have to be where the table has
+   them: an image in another order is refused. GIFTI and CIFTI labels are told by name.
+3. A ROI's signal is the mean over its voxels that are in the mask, finite and vary in time; how
+   many of its voxels that are is its coverage.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ParcelsAxis, SeriesAxis
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.sources.items import Reading
+from semantoks.errors import InputError
+
+_ENDINGS = (".nii", ".nii.gz", ".func.gii", ".gii")
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, KeyError)
+#: The ROIs of an image may lie this far from where their table has them, in the median, mm.
+MAX_SHIFT = 8.0
+_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+_NO_ROI = ("???", "Unknown", "unknown", "Medial_Wall", "Background+FreeSurfer_Defined_Medial_Wall")
+
+Affine = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _AtlasImage:
+    """A parcellation with its image, told apart by all that matters here."""
+
+    file: Path
+    atlas: Parcellation
+    version: tuple[object, ...]
+
+    @classmethod
+    def of(cls, file: Path, atlas: Parcellation) -> _AtlasImage:
+        if not file.is_file():
+            raise InputError("there is no such image of an atlas", file=file)
+        changed = file.stat().st_mtime_ns
+        return cls(file, atlas, (changed, atlas.index, atlas.aliases, atlas.coordinates.tobytes()))
+
+
+@dataclass(frozen=True, eq=False)
+class ParcellatedImage:
+    """Means of the ROIs of one image.
+
+    Parameters
+    ----------
+    signal : ndarray of shape (n_times, n_rois)
+        NaN for a ROI without a voxel.
+    names : tuple of str, length n_rois
+    coverage : ndarray of shape (n_rois,)
+        Fraction of every ROI's voxels or vertices that have data.
+    tr : float or None
+        Seconds, if the image is of a kind that states it reliably (CIFTI).
+    """
+
+    signal: NDArray[np.float64]
+    names: tuple[str, ...]
+    coverage: NDArray[np.float64]
+    tr: float | None
+
+
+def is_image(file: Path) -> bool:
+    """Say whether a file is an image of BOLD signals; a parcellated series is none."""
+    return file.name.endswith(_ENDINGS) and not file.name.endswith(".ptseries.nii")
+
+
+def read_image(file: Path, reading: Reading, mask: Path | None = None) -> ParcellatedImage:
+    """Average an image within the ROIs of `reading.atlas`.
+
+    Parameters
+    ----------
+    file : path
+        A 4-D NIfTI volume, a CIFTI dense series (.dtseries.nii), or the left one of two GIFTI
+        series (``hemi-L``, ``lh``).
+    reading : Reading
+        The atlas and its image.
+    mask : path, optional
+        Brain mask on the grid of the volume.
+
+    Raises
+    ------
+    InputError
+        The image is damaged, not 4-D, has an unusable affine, or does not fit atlas or mask.
+    """
+    if not reading.atlas_images:
+        rule = "is an image, and the image of the atlas is not given"
+        fix = "Give it (atlas_images, --atlas-image)"
+        raise InputError(rule, file=file, field="atlas", value=reading.atlas.name, fix=fix)
+    if file.name.endswith(".dtseries.nii"):
+        return _dense(file, reading.atlas, reading.atlas_images)
+    if file.name.endswith(".gii"):
+        return _surface(file, reading.atlas, reading.atlas_images)
+    return _volume(file, reading.atlas, reading.atlas_images, mask)
+
+
+# -- volumes ---------------------------------------------------------------------------------------
+
+
+def _volume(
+    file: Path, atlas: Parcellation, images: tuple[Path, ...], mask: Path | None
+) -> ParcellatedImage:
+    image = _load(file)
+    if len(image.shape) != 4 or image.shape[3] < 2:
+        rule = "has to be 4-D with several volumes"
+        raise InputError(rule, file=file, field="shape", value=image.shape)
+    affine = _affine(image, file)
+    parcels = _AtlasImage.of(_only(images, file), atlas)
+    places = _on_grid(parcels, affine.tobytes(), image.shape[:3])
+    data = _data(image, file).reshape(-1, image.shape[3])
+    inside = places.ravel() >= 0
+    if mask is not None:
+        inside &= _mask(mask, affine, image.shape[:3]).ravel()
+    if not inside.any():
+        where = f" and the mask {mask.name}" if mask else ""
+        rule = f"has no voxel in the atlas {images[0].name}{where}"
+        fix = "Check that image and atlas are in the same space"
+        raise InputError(rule, file=file, field="space", fix=fix)
+    rows = np.flatnonzero(inside)
+    total = _sizes(parcels) / abs(np.linalg.det(affine[:3, :3]))
+    return _means(data[rows], places.ravel()[rows], atlas.labels, total, None)
+
+
+def _means(
+    data: NDArray[Any],
+    place: NDArray[np.intp],
+    names: tuple[str, ...],
+    total: NDArray[np.float64],
+    tr: float | None,
+) -> ParcellatedImage:
+    """Average (n_voxels, n_times) within ROIs over the voxels that are finite and vary."""
+    good = np.isfinite(data).all(axis=1)
+    good[good] = np.ptp(data[good], axis=1) > 0
+    order = np.argsort(place[good], kind="stable")
+    sorted_data, sorted_place = data[good][order], place[good][order]
+    rois, first = np.unique(sorted_place, return_index=True)
+    signal = np.full((data.shape[1], len(names)), np.nan)
+    counts = np.bincount(sorted_place, minlength=len(names)).astype(np.float64)
+    if len(rois):
+        sums = np.add.reduceat(sorted_data, first, axis=0, dtype=np.float64)
+        signal[:, rois] = (sums / counts[rois, None]).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        coverage = np.where(total > 0, np.minimum(counts / total, 1.0), 0.0)
+    return ParcellatedImage(signal, names, coverage, tr)
+
+
+def _load(file: Path) -> Any:
+    if not file.is_file():
+        raise InputError("there is no such file", file=file)
+    try:
+        return nib.load(file)
+    except _BROKEN as error:
+        raise InputError(f"is no image that can be read ({error})", file=file) from None
+
+
+def _data(image: Any, file: Path) -> NDArray[Any]:
+    try:
+        data = np.asarray(image.dataobj)
+    except _BROKEN as error:
+        raise InputError(f"is truncated or damaged ({error})", file=file) from None
+    return data if data.dtype in (np.float32, np.float64) else data.astype(np.float32)
+
+
+def _affine(image: Any, file: Path) -> Affine:
+    affine = np.asarray(image.affine, np.float64)
+    volume = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else 0.0
+    if not 1e-3 < volume < 1e6:  # cubic millimetres
+        rule = "has an affine that places no voxels (voxel volume in mm3)"
+        raise InputError(rule, file=file, field="affine", value=f"{volume:g}")
+    return affine
+
+
+def _mask(file: Path, affine: Affine, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    image = _load(file)
+    if image.shape[:3] != shape or not np.allclose(_affine(image, file), affine, atol=1e-3):
+        rule = f"the mask is not on the grid of its image, {shape}"
+        raise InputError(rule, file=file, field="grid", value=image.shape)
+    inside = _data(image, file).reshape(shape) > 0
+    if not inside.any():
+        raise InputError("the mask is empty", file=file)
+    return np.asarray(inside)
+
+
+def _only(images: tuple[Path, ...], file: Path) -> Path:
+    if len(images) != 1:
+        rule = f"needs one image of the atlas, not {len(images)}"
+        raise InputError(rule, file=file, field="atlas_images")
+    return images[0]
+
+
+@lru_cache(maxsize=4)
+def _atlas_volume(parcels: _AtlasImage) -> tuple[Any, NDArray[np.intp]]:
+    """Return the atlas's image and the ROI of every voxel, -1 for none; checked."""
+    file, atlas = parcels.file, parcels.atlas
+    image = _load(file)
+    if len([n for n in image.shape if n > 1]) != 3:
+        rule = "the image of an atlas has to be 3-D, one value per ROI"
+        raise InputError(rule, file=file, field="shape", value=image.shape)
+    values = _data(image, file).reshape([n for n in image.shape if n > 1])
+    affine = _affine(image, file)
+    whole = np.rint(values).astype(np.int64)
+    if not np.allclose(values, whole, atol=1e-3):
+        raise InputError("the values of an atlas have to be whole numbers", file=file)
+    index = _index(np.unique(whole[whole > 0]), atlas, file)
+    lookup = np.full(int(whole.max()) + 1, -1, np.intp)
+    lookup[index] = np.arange(len(atlas))
+    places = np.where(whole > 0, lookup[np.maximum(whole, 0)], -1)
+    _check_places(places, affine, atlas, file)
+    return image, places
+
+
+def _index(values: NDArray[np.int64], atlas: Parcellation, file: Path) -> NDArray[np.int64]:
+    """Return the value of every ROI: its index, or the number in an alias such as ``#2001``."""
+    schemes = [atlas.index] if atlas.index else []
+    if all(any(name.startswith("#") for name in names) for names in atlas.aliases):
+        codes = [next(n for n in names if n.startswith("#")) for names in atlas.aliases]
+        if all(code[1:].isdecimal() for code in codes):
+            schemes.append(tuple(int(code[1:]) for code in codes))
+    if not schemes:
+        rule = f"the parcellation {atlas.name} does not say which value is which ROI"
+        fix = "Add a column `index` with the values of the image to its table"
+        raise InputError(rule, file=file, field="index", fix=fix)
+    for scheme in schemes:
+        if set(values.tolist()) == set(scheme):
+            return np.array(scheme)
+    unknown = sorted(set(values.tolist()) - set(schemes[0]))
+    lost = sorted(set(schemes[0]) - set(values.tolist()))
+    rule = (
+        f"has not the {len(atlas)} values of {atlas.name}: unknown {unknown[:5]}, "
+        f"missing {lost[:5]} ({len(values)} values)"
+    )
+    fix = "Give the image of this atlas, or a table of your own with a column `index`"
+    raise InputError(rule, file=file, field="values", fix=fix)
+
+
+def _check_places(
+    places: NDArray[np.intp], affine: Affine, atlas: Parcellation, file: Path
+) -> None:
+    """Refuse an image whose ROIs are not where the parcellation has them."""
+    known = np.isfinite(atlas.coordinates).all(axis=1)
+    if not known.any() or not atlas.space.startswith("MNI"):
+        return
+    voxels = np.argwhere(places >= 0)
+    roi = places[tuple(voxels.T)]
+    counts = np.bincount(roi, minlength=len(atlas))[:, None]
+    world = nib.affines.apply_affine(affine, voxels)  # type: ignore[no-untyped-call]
+    sums = np.stack([np.bincount(roi, axis, minlength=len(atlas)) for axis in world.T], axis=1)
+    away = np.linalg.norm(sums / counts - atlas.coordinates, axis=1)[known]
+    if np.median(away) > MAX_SHIFT:
+        rule = (
+            f"its ROIs are not where {atlas.name} has them: {np.median(away):.0f} mm away in the "
+            "median; another order of the values, another atlas, or another space"
+        )
+        schaefer = atlas.name.startswith("schaefer")
+        fix = "Schaefer's volumes come in two orders: `-17n` names that of 17 networks"
+        raise InputError(
+            rule, file=file, field="atlas", value=atlas.name, fix=fix if schaefer else None
+        )
+
+
+@lru_cache(maxsize=8)
+def _on_grid(parcels: _AtlasImage, affine: bytes, shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return the ROI of every voxel of a grid, -1 for none."""
+    from nilearn.image import resample_img
+    from nilearn.image.resampling import BoundingBoxError
+
+    image, places = _atlas_volume(parcels)
+    target = np.frombuffer(affine).reshape(4, 4)
+    if places.shape == shape and np.allclose(image.affine, target, atol=1e-3):
+        return places
+    source = nib.Nifti1Image((places + 1).astype(np.int32), image.affine)  # type: ignore[no-untyped-call]
+    try:
+        moved = resample_img(
+            source,
+            target_affine=target,
+            target_shape=shape,
+            interpolation="nearest",
+            force_resample=True,
+            copy_header=True,
+        )
+    except BoundingBoxError:
+        return np.full(shape, -1, np.intp)
+    return np.asarray(moved.dataobj).astype(np.intp) - 1
+
+
+@lru_cache(maxsize=4)
+def _sizes(parcels: _AtlasImage) -> NDArray[np.float64]:
+    """Return the volume of every ROI in the atlas's own image, cubic millimetres."""
+    image, places = _atlas_volume(parcels)
+    voxel = abs(np.linalg.det(np.asarray(image.affine)[:3, :3]))
+    return np.asarray(np.bincount(places[places >= 0], minlength=len(parcels.atlas)) * voxel)
+
+
+def header_tr(file: Path) -> float | None:
+    """Return what the header of a NIfTI image says of the TR, seconds; None if it says nothing."""
+    header = _load(file).header
+    unit = _SECONDS.get(header.get_xyzt_units()[1])
+    zooms = header.get_zooms()
+    if unit is None or len(zooms) < 4 or not zooms[3] > 0:
+        return None
+    return float(zooms[3]) * unit
+
+
+# -- CIFTI -----------------------------------------------------------------------------------------
+
+
+def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]]:
+    image = _load(file)
+    try:
+        axes = [image.header.get_axis(i) for i in (0, 1)]
+    except (AttributeError, *_BROKEN) as error:
+        raise InputError(f"is no CIFTI file that can be read ({error})", file=file) from None
+    if not (isinstance(axes[0], kinds[0]) and isinstance(axes[1], kinds[1])):
+        found = " x ".join(type(axis).__name__ for axis in axes)
+        wanted = " x ".join(kind.__name__ for kind in kinds)
+        raise InputError(
+            f"is not the kind of CIFTI file expected ({wanted})", file=file, value=found
+        )
+    return axes[0], axes[1], _data(image, file)
+
+
+def _series_tr(axis: Any, file: Path) -> float:
+    if axis.unit != "SECOND":
+        rule = "its series is not in seconds"
+        raise InputError(rule, file=file, field="unit", value=axis.unit)
+    return float(axis.step)
+
+
+def read_ptseries(file: Path) -> tuple[NDArray[np.float64], tuple[str, ...], float]:
+    """Return signal (n_times, n_rois), names and TR (seconds) of a CIFTI parcellated series."""
+    series, parcels, data = _cifti(file, (SeriesAxis, ParcelsAxis))
+    return data.astype(np.float64), tuple(map(str, parcels.name)), _series_tr(series, file)
+
+
+def _dense(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> ParcellatedImage:
+    series, models, data = _cifti(file, (SeriesAxis, BrainModelAxis))
+    labels, where, values = _cifti(_only(images, file), (LabelAxis, BrainModelAxis))
+    table = {key: name for key, (name, _) in labels.label[0].items()}
+    names, codes = _named(values[0].astype(np.int64), table, atlas, images[0])
+    rows = {key: i for i, key in enumerate(_grayordinates(models))}
+    keys = _grayordinates(where)
+    in_atlas = np.flatnonzero(codes >= 0)
+    found = np.array([rows.get(keys[i], -1) for i in in_atlas], np.intp)
+    if not (found >= 0).any():
+        rule = f"shares no grayordinate with the atlas {images[0].name}"
+        raise InputError(rule, file=file, field="space", fix="Use a dlabel of the same density")
+    total = np.bincount(codes[in_atlas], minlength=len(names)).astype(np.float64)
+    here = found >= 0
+    tr = _series_tr(series, file)
+    return _means(data[:, found[here]].T, codes[in_atlas][here], names, total, tr)
+
+
+def _grayordinates(axis: Any) -> list[tuple[Any, ...]]:
+    """Return what tells every grayordinate: structure and vertex, or place in millimetres."""
+    keys: list[tuple[Any, ...]] = []
+    for name, _, part in axis.iter_structures():
+        if name in part.nvertices:
+            size = part.nvertices[name]
+            keys += [(name, size, int(v)) for v in part.vertex]
+        else:
+            world = nib.affines.apply_affine(part.affine, part.voxel)  # type: ignore[no-untyped-call]
+            keys += [(name, *place) for place in np.rint(world * 10).astype(int).tolist()]
+    return keys
+
+
+def _named(
+    values: NDArray[np.int64], table: dict[int, str], atlas: Parcellation, file: Path
+) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    """Return the names of the labels present, and which of them every vertex has; -1 for none."""
+    present = [int(v) for v in np.unique(values) if v != 0 and table.get(int(v)) not in _NO_ROI]
+    unnamed = [v for v in present if v not in table]
+    if unnamed:
+        raise InputError(f"has values without a name: {unnamed[:5]}", file=file, field="labels")
+    names = tuple(table[v] for v in present)
+    atlas.columns_of(names, source=file, extra=True)  # the atlas has to be this one
+    lookup = {v: i for i, v in enumerate(present)}
+    return names, np.array([lookup.get(int(v), -1) for v in values], np.intp)
+
+
+# -- GIFTI -----------------------------------------------------------------------------------------
+
+_LEFT_RIGHT = (("hemi-L", "hemi-R"), ("_lh_", "_rh_"), ("lh.", "rh."), (".L.", ".R."))
+
+
+def right_of(file: Path) -> Path:
+    """Return the right hemisphere's file of a left one, told by its name.
+
+    Raises
+    ------
+    InputError
+        The name does not say left, or the right one is not there.
+    """
+    for left, right in _LEFT_RIGHT:
+        if left in file.name:
+            other = file.with_name(file.name.replace(left, right))
+            if other.is_file():
+                return other
+            raise InputError(f"the right hemisphere, {other.name}, is not there", file=file)
+    rule = "a GIFTI series is given by its left hemisphere (hemi-L, lh.), the right one beside it"
+    raise InputError(rule, file=file, field="file", value=file.name)
+
+
+def _surface(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> ParcellatedImage:
+    if len(images) != 2:
+        rule = f"needs two images of the atlas, left and right, not {len(images)}"
+        raise InputError(rule, file=file, field="atlas_images")
+    names: list[str] = []
+    codes, parts = [], []
+    for half, labels in zip((file, right_of(file)), images, strict=True):
+        image = _load(labels)
+        table = {label.key: label.label for label in image.labeltable.labels}
+        own, code = _label_codes(image, table, labels)
+        data = _gifti_series(half)
+        if len(data) != len(code):
+            rule = f"has {len(data)} vertices where {labels.name} has {len(code)}"
+            raise InputError(rule, file=half, field="vertices")
+        codes.append(np.where(code >= 0, code + len(names), -1))
+        parts.append(data)
+        names += own
+    if parts[0].shape[1] != parts[1].shape[1]:
+        rule = "the hemispheres have different numbers of time points"
+        raise InputError(rule, file=file, value=[p.shape[1] for p in parts])
+    atlas.columns_of(names, source=images[0], extra=True)
+    place, data = np.concatenate(codes), np.concatenate(parts)
+    total = np.bincount(place[place >= 0], minlength=len(names)).astype(np.float64)
+    return _means(data[place >= 0], place[place >= 0], tuple(names), total, None)
+
+
+def _label_codes(
+    image: Any, table: dict[int, str], file: Path
+) -> tuple[list[str], NDArray[np.intp]]:
+    values = np.asarray(image.darrays[0].data).astype(np.int64).ravel()
+    present = [int(v) for v in np.unique(values) if table.get(int(v), "???") not in _NO_ROI]
+    present = [v for v in present if v != 0]
+    if not present:
+        raise InputError("has no named labels", file=file)
+    lookup = {v: i for i, v in enumerate(present)}
+    return [table[v] for v in present], np.array([lookup.get(int(v), -1) for v in values], np.intp)
+
+
+def _gifti_series(file: Path) -> NDArray[np.float64]:
+    """Return (n_vertices, n_times) of a GIFTI series: an array per time point, or one matrix."""
+    image = _load(file)
+    arrays = [np.asarray(array.data, np.float64) for array in getattr(image, "darrays", [])]
+    if not arrays or len({a.shape for a in arrays}) != 1:
+        raise InputError("is no GIFTI series: its arrays are not of one size", file=file)
+    if len(arrays) == 1 and arrays[0].ndim == 2:
+        return arrays[0]
+    if arrays[0].ndim != 1 or len(arrays) < 2:
+        raise InputError("has to hold several time points", file=file, value=len(arrays))
+    return np.stack(arrays, axis=1)

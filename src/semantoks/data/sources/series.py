@@ -1,0 +1,187 @@
+"""Files that hold region time series: text, NumPy, MATLAB, CIFTI parcellated series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semantoks.data.sources.items import Reading
+from semantoks.errors import InputError
+
+SEPARATORS = {".tsv": "\t", ".csv": ","}
+#: Endings of files that `read_series` reads.
+ENDINGS = (".tsv", ".csv", ".npy", ".mat", ".ptseries.nii")
+
+Names = tuple[str, ...]
+
+
+def read_series(file: Path, reading: Reading) -> tuple[NDArray[np.float64], Names, float | None]:
+    """Read one file of region time series.
+
+    Returns
+    -------
+    signal : ndarray of shape (n_times, n_rois)
+    names : tuple of str, length n_rois
+        Those of the file, or of `reading` if it has none.
+    tr : float or None
+        Seconds, if the file itself states it.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, has no names, or its axes are not what they are said to be.
+    """
+    tr: float | None = None
+    if file.name.endswith(".ptseries.nii"):
+        from semantoks.data.sources.images import read_ptseries
+
+        return read_ptseries(file)
+    if file.suffix in SEPARATORS:
+        signal, names = read_text(file)
+    elif file.suffix == ".npy":
+        signal, names = _read_npy(file), None
+    elif file.suffix == ".mat":
+        signal, names = _read_mat(file, reading.variable), None
+    else:
+        rule = f"a file of signals has to be one of {', '.join(ENDINGS)}"
+        raise InputError(rule, file=file, field="file", value=file.name)
+    if names is None:
+        signal = _oriented(signal, file, reading)
+        names = reading.roi_names
+    if names is None:
+        rule = "does not name its ROIs, and an order is never guessed"
+        fix = "Put the names into the first line, or give them (roi_names, --roi-names)"
+        raise InputError(rule, file=file, field="ROI names", fix=fix)
+    return signal, names, tr
+
+
+def _oriented(signal: NDArray[np.float64], file: Path, reading: Reading) -> NDArray[np.float64]:
+    """Return the signal time first; a shape that says otherwise is refused, never turned."""
+    if reading.orientation == "rois-first":
+        signal = signal.T
+    n = len(reading.roi_names) if reading.roi_names else None
+    if n is not None and signal.shape[1] != n:
+        turned = {"time-first": "rois-first", "rois-first": "time-first"}[reading.orientation]
+        rule = f"has {signal.shape[1]} columns (read {reading.orientation}) for {n} names of ROIs"
+        fix = f"Its other axis has {n}: read it with orientation {turned}"
+        wrong = signal.shape[0] != n
+        raise InputError(rule, file=file, field="shape", fix=None if wrong else fix)
+    return signal
+
+
+def _read_npy(file: Path) -> NDArray[np.float64]:
+    try:
+        signal = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"is not an array that can be read ({error})", file=file) from None
+    return _matrix(signal, file)
+
+
+def _matrix(signal: Any, file: Path, name: str = "") -> NDArray[np.float64]:
+    array = np.asarray(signal)
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        rule = "has to be real numbers of the shape (n_times, n_rois)"
+        value = f"{array.dtype} {array.shape}"
+        raise InputError(rule, file=file, field=name or None, value=value)
+    return np.asarray(array, np.float64)
+
+
+def _read_mat(file: Path, variable: str | None) -> NDArray[np.float64]:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        content = loadmat(file)
+    except NotImplementedError:
+        return _read_mat73(file, variable)
+    except (MatReadError, ValueError, TypeError, EOFError, OSError, KeyError) as error:
+        raise InputError(f"is no MATLAB file that can be read ({error})", file=file) from None
+    arrays = {
+        name: value
+        for name, value in content.items()
+        if not name.startswith("__") and isinstance(value, np.ndarray)
+    }
+    name = _choose(arrays, variable, file)
+    return _matrix(arrays[name], file, name)
+
+
+def _read_mat73(file: Path, variable: str | None) -> NDArray[np.float64]:
+    h5py = import_h5py(file)
+    try:
+        with h5py.File(file, "r") as content:
+            arrays = {k: v for k, v in content.items() if isinstance(v, h5py.Dataset)}
+            name = _choose(arrays, variable, file)
+            # MATLAB lays arrays out column by column: its HDF5 files hold them turned.
+            return _matrix(arrays[name][()], file, name).T
+    except OSError as error:
+        raise InputError(f"is no MATLAB file that can be read ({error})", file=file) from None
+
+
+def _choose(arrays: dict[str, Any], variable: str | None, file: Path) -> str:
+    if variable is not None:
+        if variable not in arrays:
+            rule = "the file has no such array"
+            known = f"It has {', '.join(sorted(arrays)) or 'none'}"
+            raise InputError(rule, file=file, field="variable", value=variable, fix=known)
+        return variable
+    matrices = [k for k, v in arrays.items() if len(v.shape) == 2 and min(v.shape) > 1]
+    if len(matrices) != 1:
+        rule = f"holds {len(matrices)} matrices: {', '.join(sorted(matrices)) or 'none'}"
+        fix = "Say which one (variable, --variable)"
+        raise InputError(rule, file=file, field="variable", fix=fix)
+    return matrices[0]
+
+
+def import_h5py(file: Path) -> Any:
+    """Return h5py, or say how to install it."""
+    try:
+        import h5py
+    except ImportError:
+        fix = "Install it: pip install semantoks[hdf5]"
+        raise InputError("reading this file needs h5py", file=file, fix=fix) from None
+    return h5py
+
+
+def read_text(file: Path) -> tuple[NDArray[np.float64], Names | None]:
+    """Return the signal, and the names in the first line unless it holds numbers."""
+    separator = SEPARATORS[file.suffix]
+    try:
+        first = _first_line(file, separator)
+        named = not all(map(_is_number, first))
+        # A first line 0, 1, 2, ... or 1, 2, 3, ... counts the columns: it is no time point.
+        counted = not named and first in ([str(i + k) for i in range(len(first))] for k in (0, 1))
+        skip = int(named or counted)
+        frame = pd.read_csv(file, sep=separator, header=None, skiprows=skip)
+    except (ValueError, OSError) as error:  # pandas derives its parser errors from the former
+        raise InputError(f"is not a table that can be read ({error})", file=file) from None
+    numbers = frame.apply(pd.to_numeric, errors="coerce")
+    wrong = np.argwhere((numbers.isna() & frame.notna()).to_numpy())
+    if len(wrong):
+        line, column = wrong[0]
+        value = str(frame.iat[line, column])
+        rule = f"has to be a number (line {line + 1 + skip}, column {column + 1})"
+        raise InputError(rule, file=file, field="signal", value=value)
+    return numbers.to_numpy(np.float64), tuple(first) if named else None
+
+
+def named_columns(file: Path) -> Names | None:
+    """Return the names in the first line of a text file, None if it holds numbers or nothing."""
+    first = _first_line(file, SEPARATORS[file.suffix])
+    return None if all(map(_is_number, first)) else tuple(first)
+
+
+def _first_line(file: Path, separator: str) -> list[str]:
+    with file.open(encoding="utf-8-sig") as stream:
+        return [cell.strip().strip('"') for cell in stream.readline().split(separator)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() == "n/a"  # a missing value is no name either
+    return True

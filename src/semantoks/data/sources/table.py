@@ -1,0 +1,128 @@
+"""A table that lists files, one recording each, with what is known about them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from semantoks.data.phenotypes import MISSING
+from semantoks.data.recording import Recording, recording_id
+from semantoks.data.sources.bids import agreed_tr, sidecar
+from semantoks.data.sources.images import is_image, read_image
+from semantoks.data.sources.items import Item, Reading
+from semantoks.data.sources.series import SEPARATORS, read_series
+from semantoks.errors import InputError
+
+_PREFIXES = {"subject": "sub-", "session": "ses-", "task": "task-", "run": "run-"}
+_NUMBERS = ("tr", "mean_fd", "censored_fraction")
+_FIELDS = (*_PREFIXES, "acquisition", "site", *_NUMBERS)
+
+
+def table_items(table: str | Path, reading: Reading) -> list[Item]:
+    """Return the recordings that a table lists.
+
+    Parameters
+    ----------
+    table : str or path
+        Tab-separated (.tsv) or comma-separated (.csv) table with the columns ``file`` (relative to
+        the table, or to the root of `reading`) and ``subject``, and optionally ``session``,
+        ``task``, ``acquisition``, ``run``, ``site``, ``tr`` (seconds), ``mean_fd`` (millimetres),
+        ``censored_fraction``. All others are phenotypes; an empty cell or ``n/a`` is unknown. The
+        files hold time series (`semantoks.data.sources.series`) or are images
+        (`semantoks.data.sources.images`).
+    reading : Reading
+        What the files do not say. A TR comes from the table, from `reading`, or from the
+        ``RepetitionTime`` of a JSON file of the same name beside the file; several have to agree.
+
+    Raises
+    ------
+    InputError
+        A column, file, name or TR is missing, a value is not what it has to be, or a path leaves
+        the folder.
+    """
+    path = Path(table)
+    root = (reading.root or path.parent).resolve()
+    items = []
+    for row in _read_rows(path):
+        file = _inside(root, row, path)
+        fields = recording_fields({key: value for key, value in row.items() if key != "file"})
+        others = (fields.get(name) for name in ("session", "task", "acquisition", "run"))
+        id_ = recording_id(str(fields["subject"]), *others)
+        load = functools.partial(_load, file, fields, reading)
+        facts = {**fields, **fields["phenotypes"]}
+        items.append(Item(id_, (file,), load, facts))
+    return items
+
+
+def recording_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Split a row of a table into the fields of a `Recording` and its phenotypes; NaN is None."""
+    values = {key: None if pd.isna(value) else value for key, value in row.items()}
+    phenotypes = {key: value for key, value in values.items() if key not in _FIELDS}
+    return {key: values[key] for key in _FIELDS if key in values} | {"phenotypes": phenotypes}
+
+
+def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
+    if not path.is_file():
+        raise InputError("there is no such file", file=path)
+    if path.suffix not in SEPARATORS:
+        rule = "the table of recordings has to be .tsv or .csv"
+        raise InputError(rule, file=path, field="suffix", value=path.suffix)
+    text = dict.fromkeys([*_PREFIXES, "acquisition", "site", "file"], str)
+    try:
+        rows = pd.read_csv(path, sep=SEPARATORS[path.suffix], dtype=text, na_values=MISSING)
+    except (ValueError, OSError) as error:
+        raise InputError(f"is not a table that can be read ({error})", file=path) from None
+    for column in ("file", "subject"):
+        if column not in rows.columns:
+            rule = f"has no column {column!r}"
+            raise InputError(rule, file=path, field="columns", value=[*rows.columns])
+        if rows[column].isna().any():
+            line = int(np.flatnonzero(rows[column].isna())[0]) + 2
+            raise InputError(f"has no {column} in line {line}", file=path, field=column)
+    for column in set(_NUMBERS) & set(rows.columns):
+        if not pd.api.types.is_numeric_dtype(rows[column]):
+            wrong = pd.to_numeric(rows[column], errors="coerce").isna() & rows[column].notna()
+            value = rows[column][wrong].iloc[0]
+            raise InputError("has to be a number", file=path, field=column, value=value)
+    if not len(rows):
+        raise InputError("lists no recordings", file=path)
+    for column, prefix in _PREFIXES.items():
+        if column in rows.columns:
+            rows[column] = rows[column].str.removeprefix(prefix)
+    return rows.to_dict("records")
+
+
+def _inside(root: Path, row: Mapping[Any, Any], table: Path) -> Path:
+    file = root / str(row["file"])
+    value = str(row["file"])
+    if not file.resolve().is_relative_to(root):
+        rule = f"lists a file outside of {root}"
+        fix = "Say where the files are (root, --root)"
+        raise InputError(rule, file=table, field="file", value=value, fix=fix)
+    if not file.is_file():
+        raise InputError("lists a file that does not exist", file=table, field="file", value=value)
+    return file
+
+
+def _load(file: Path, fields: dict[str, Any], reading: Reading) -> Recording:
+    coverage = None
+    if is_image(file):
+        image = read_image(file, reading)
+        signal, names, stated, coverage = image.signal, image.names, image.tr, image.coverage
+    else:
+        signal, names, stated = read_series(file, reading)
+    given = {"table": fields.get("tr"), "argument": reading.tr, file.name: stated}
+    found, where = sidecar(file)
+    tr = agreed_tr(file, given | {where.name: found.get("RepetitionTime")})
+    return Recording(
+        signal=signal,
+        roi_names=names,
+        coverage=coverage,
+        source=str(file),
+        **{**fields, "tr": tr},
+    )

@@ -1,0 +1,86 @@
+"""What a person sees on the terminal while a store is made, and at its end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from semantoks.data.prepare import PrepareReport
+
+
+class PrepareScreen:
+    """Progress of `semantoks.data.prepare.prepare`: a bar with the time left, on a terminal.
+
+    Parameters
+    ----------
+    console : rich Console
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("recordings"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[failed]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, failed="")
+
+    def __enter__(self) -> PrepareScreen:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, tried: int, failed: int, total: int) -> None:
+        """Show how many recordings were tried, and failed, of all."""
+        note = f"{failed} failed" if failed else ""
+        self._bar.update(self._task, completed=tried, total=total, failed=note)
+
+
+def prepare_summary(report: PrepareReport) -> str:
+    """Return the end of `semantoks prepare`: how many of what, and what to look at."""
+    numbers = [f"{report.count(status)} {status}" for status in ("stored", "excluded", "failed")]
+    lines = [f"{len(report.quality)} recordings: {', '.join(numbers)}"]
+    left = report.quality[report.quality["status"].isin(["failed", "excluded"])]
+    shown = left.head(10).to_dict("records")
+    lines += [f"  {row['status']}: {row['id']}: {row['reason']}" for row in shown]
+    if len(left) > 10:
+        lines.append(f"  and {len(left) - 10} more")
+    join = report.join
+    if join is not None:
+        lines.append(f"phenotypes: {join.n_joined} recordings joined")
+        for what, names in (
+            ("recordings without a row", join.without_row),
+            ("subjects without a recording", join.without_recording),
+        ):
+            if names:
+                some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                lines.append(f"  {len(names)} {what}: {some}")
+        unknown = [f"{name} of {count}" for name, count in join.unknown.items() if count]
+        if unknown:
+            lines.append(f"  unknown: {', '.join(unknown)}")
+    if report.finished:
+        lines.append(f"Quality: {report.store / 'quality.html'}")
+    else:
+        lines.append("This part is done; without --shard the same command writes the store.")
+    return "\n".join(lines)
