@@ -61,7 +61,7 @@ def save_checkpoint(
     CheckpointError
         If it cannot be written (a full disk, say); earlier checkpoints stay.
     """
-    folder = run / "checkpoints" / f"step-{step:08d}"
+    folder = run / "checkpoints" / _name(step)
     if folder.exists():  # renamed into place, so whole; the same step has the same state
         return folder
     writing = folder.with_name(f".writing-{folder.name}")
@@ -164,6 +164,10 @@ def load_checkpoint(
     return step
 
 
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
 def _verified_step(folder: Path) -> int:
     """Return the steps done, after comparing every file with its checksum."""
     file = folder / PROGRESS
@@ -171,9 +175,11 @@ def _verified_step(folder: Path) -> int:
     try:
         progress = json.loads(file.read_text(encoding="utf-8"))
         step = int(progress["step"])
-        checksums = dict(progress.get("sha256", {}))  # older checkpoints have none
+        checksums = dict(progress["sha256"]) if progress.keys() != {"step"} else {}  # older
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"is missing or damaged ({error})", file=file, fix=fix) from None
+    if folder.name != _name(step):
+        raise CheckpointError("is of another step", file=file, field="step", value=step, fix=fix)
     for name, expected in checksums.items():
         path = folder / Path(name).name
         if not path.is_file() or file_sha256(path) != expected:
