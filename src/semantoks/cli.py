@@ -573,6 +573,50 @@ def strip(
     _console().print(f"{len(made)} recordings: {out}; columns that are still there: {left}")
 
 
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    }
+)
+def slurm(
+    context: typer.Context,
+    time: Annotated[str, typer.Option(help="Time limit of a job.")] = "24:00:00",
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs per machine; one process each.")] = 0,
+    cpus: Annotated[int, typer.Option(help="Cores per machine.")] = 8,
+    memory: Annotated[str | None, typer.Option(help="Memory per machine: 64G.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account that pays.")] = None,
+    shards: Annotated[int, typer.Option(help="Jobs among which prepare divides the work.")] = 1,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the batch script; submit nothing.")
+    ] = False,
+) -> None:
+    """Submit pretrain, prepare or embed to Slurm: stops when told, requeues, resumes by itself.
+
+    The command stands last: semantoks slurm --gpus 4 --time 8:00:00 pretrain runs/a ...
+    """
+    from semantoks.slurm import SlurmJob, batch_script, submit
+
+    job = SlurmJob(
+        time=time,
+        nodes=nodes,
+        gpus=gpus,
+        cpus=cpus,
+        memory=memory,
+        partition=partition,
+        account=account,
+        shards=shards,
+    )
+    script = batch_script(context.args, job)
+    if print_:
+        typer.echo(script, nl=False)
+        return
+    typer.echo(f"Submitted job {submit(script)}")
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything that the demo makes.")],
