@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
-from semantoks.model.encoder import Encoder, EncoderOutput
+from semantoks.model.encoder import Encoder
 from semantoks.model.projection import ProjectionHead
 from semantoks.objectives.terms import masked_agreement, simdino
 from semantoks.views.batch import ViewBatch
@@ -83,6 +83,24 @@ class Losses:
     embeddings: Tensor
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What the losses compare of M views, before its projection.
+
+    Parameters
+    ----------
+    cls : Tensor of shape (M, D)
+    hidden : Tensor of shape (R, D)
+        Tokens that the student does not see.
+    networks : Tensor of shape (M, N, D), or None
+        Tokens averaged over patches; None where L_net has no weight.
+    """
+
+    cls: Tensor
+    hidden: Tensor
+    networks: Tensor | None
+
+
 class ProjectedEncoder(nn.Module):
     """An encoder with its projection head(s): the student or the teacher.
 
@@ -99,12 +117,27 @@ class ProjectedEncoder(nn.Module):
         self.head = ProjectionHead(*sizes)
         self.mask_head = ProjectionHead(*sizes) if config.separate_mask_head else self.head
 
-    def network_projections(self, out: EncoderOutput) -> Tensor:
-        """Project the tokens averaged over patches: (M, N, d)."""
-        m, _, width = out.tokens.shape
-        grid = out.tokens.view(m, self.encoder.n_networks, -1, width)
-        projected: Tensor = self.head(grid.mean(dim=2))
-        return projected
+    def read(
+        self, x: Tensor, mask: Tensor | None, hidden: Tensor | None, *, networks: bool
+    ) -> Rows:
+        """Encode M views and return the rows that a loss compares, before their projection.
+
+        Parameters
+        ----------
+        x : Tensor of shape (M, C, T)
+        mask : Tensor of bool, shape (M, N, P), or None
+            What is not seen.
+        hidden : Tensor of bool, shape (M, N, P), or None
+            The tokens that L_mask compares.
+        networks : bool
+            Whether L_net is computed, which needs every token.
+        """
+        if not networks:
+            return Rows(*self.encoder.read(x, mask, hidden), None)
+        out = self.encoder(x, mask)
+        grid = out.tokens.view(len(x), self.encoder.n_networks, -1, out.tokens.shape[-1])
+        tokens = out.tokens[:, :0].flatten(0, 1) if hidden is None else grid[hidden]
+        return Rows(out.cls, tokens, grid.mean(dim=2))
 
 
 class SelfDistillation(nn.Module):
@@ -148,32 +181,31 @@ class SelfDistillation(nn.Module):
         missing = None if batch.missing is None else batch.missing.flatten(0, 1)
         masks = None if batch.masks is None else batch.masks.flatten(0, 1)
         seen = masks if missing is None else missing if masks is None else masks | missing
-        student = self.student.encoder(x, seen)
+        hidden = None
+        if masks is not None and config.mask_weight:
+            hidden = masks if missing is None else masks & ~missing
+        student = self.student.read(x, seen, hidden, networks=network_weight > 0)
         with torch.no_grad():
-            teacher = self.teacher.encoder(x, missing)
+            teacher = self.teacher.read(x, missing, hidden, networks=network_weight > 0)
 
         def by_view(z: Tensor) -> Tensor:
             return z.view(n_views, -1, z.shape[-1])
 
-        zero = x.new_zeros(())
-        cls = network = mask = zero
+        cls = network = mask = x.new_zeros(())
         if config.cls_weight:
             with torch.no_grad():
                 target = self.teacher.head(teacher.cls)
             cls = simdino(by_view(self.student.head(student.cls)), by_view(target), eps=config.eps)
-        if network_weight:
+        if student.networks is not None and teacher.networks is not None:
             with torch.no_grad():
-                target = self.teacher.network_projections(teacher)
-            network = simdino(
-                by_view(self.student.network_projections(student)),
-                by_view(target),
-                eps=config.eps,
-            )
-        if masks is not None and config.mask_weight:
-            hidden = (masks if missing is None else masks & ~missing).flatten(1)
+                target = self.teacher.head(teacher.networks)
+            found = self.student.head(student.networks)
+            network = simdino(by_view(found), by_view(target), eps=config.eps)
+        if hidden is not None:
             with torch.no_grad():
-                target = self.teacher.mask_head(teacher.tokens)
-            mask = masked_agreement(self.student.mask_head(student.tokens), target, hidden)
+                target = self.teacher.mask_head(teacher.hidden)
+            found = self.student.mask_head(student.hidden)
+            mask = masked_agreement(found, target, hidden.flatten(1))
         total = config.cls_weight * cls + network_weight * network + config.mask_weight * mask
         if not total.requires_grad:  # no term has a weight on this step: a gradient of zero
             total = total + 0.0 * student.cls.sum()
@@ -188,7 +220,6 @@ class SelfDistillation(nn.Module):
         momentum : float
             In [0, 1]. Buffers are constants and stay.
         """
-        for teacher, student in zip(
-            self.teacher.parameters(), self.student.parameters(), strict=True
-        ):
-            teacher.lerp_(student, 1.0 - momentum)
+        torch._foreach_lerp_(
+            list(self.teacher.parameters()), list(self.student.parameters()), 1.0 - momentum
+        )

@@ -70,10 +70,10 @@ def masked_agreement(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     Parameters
     ----------
-    student, teacher : Tensor of shape (M, S, d)
-        Unit vectors of the tokens of M recordings and views.
+    student, teacher : Tensor of shape (R, d)
+        Unit vectors of the masked tokens, in the order of ``mask.nonzero()``.
     mask : Tensor of bool, shape (M, S)
-        True = masked. Recordings without a masked token do not count.
+        True = masked; R in all. Recordings without a masked token do not count.
 
     Returns
     -------
@@ -82,8 +82,9 @@ def masked_agreement(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """
     cosine = F.cosine_similarity(_at_least_float32(student), _at_least_float32(teacher), dim=-1)
     count = mask.sum(dim=1)
-    per_recording = (cosine * mask).sum(dim=1) / count.clamp(min=1)
-    return -per_recording.sum() / (count > 0).sum().clamp(min=1)
+    share = 1.0 / count.clamp(min=1).to(cosine.dtype)
+    recording = mask.nonzero()[:, 0]
+    return -(cosine * share[recording]).sum() / (count > 0).sum().clamp(min=1)
 
 
 def effective_rank(z: Tensor) -> float:
