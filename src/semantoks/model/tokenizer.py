@@ -222,7 +222,7 @@ class NetworkTokenizer(nn.Module):
         if self.attention is not None:
             pooled = self.attention(torch.cat(parts))
         elif self.pooling == "mean":
-            pooled = torch.cat([part.mean(dim=1) for part in parts])
+            pooled = torch.cat([part.sum(dim=1) for part in parts]) / x.shape[1]
         else:
             pooled = torch.cat([part.amax(dim=1) for part in parts])
         out: Tensor = self.norm(pooled.T)

@@ -18,7 +18,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type != "cpu" or query.shape[-2] > _SHORT:
         return F.scaled_dot_product_attention(query, key, value)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    mixed: Tensor = scores.softmax(dim=-1) @ value
+    # The softmax in float32, or wider, is also the fast one: rows of bfloat16 are not vectorised.
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    mixed: Tensor = scores.softmax(dim=-1, dtype=wide).to(scores.dtype) @ value
     return mixed
 
 
@@ -71,8 +73,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Map (B, S, D) to (B, S, D), or only to those rows of its flattened form (R, D)."""
-        y = pick(x, rows) + self._drop(self.scale1 * self.attention(self.norm1(x), rows), x, rows)
-        return y + self._drop(self.scale2 * self.mlp(self.norm2(y)), x, rows)
+        mixed = self._drop(self.attention(self.norm1(x), rows), x, rows)
+        y = torch.addcmul(pick(x, rows), self.scale1, mixed)
+        return torch.addcmul(y, self.scale2, self._drop(self.mlp(self.norm2(y)), x, rows))
 
 
 def sincos_positions(n_patches: int, width: int, *, like: Tensor) -> Tensor:
