@@ -1,6 +1,6 @@
 """Pretraining step: ours against the plain float32 formulation, recordings per second and memory.
 
-    python -m benchmarks.pretrain --size paper --size small
+python -m benchmarks.pretrain --size paper --size small
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def rates(size: str, batch_size: int, repeats: int) -> dict[str, dict[str, float
         )
         for name in CONTESTANTS
     }
-    return {
-        kind: {name: batch_size / s for name, s in by.items()} for kind, by in seconds.items()
-    }
+    return {kind: {name: batch_size / s for name, s in by.items()} for kind, by in seconds.items()}
 
 
 def memory(name: str, size: str, batch_size: int) -> float:

@@ -32,9 +32,7 @@ def some_batch(config: RunConfig, batch_size: int, *, masked: bool, seed: int = 
     generator = torch.Generator().manual_seed(seed)
     encoder = encoder_for(config)
     n_rois, n_patches = len(encoder.parcellation), config.encoder.n_patches
-    views = torch.randn(
-        2, batch_size, n_rois, config.encoder.view_length, generator=generator
-    )
+    views = torch.randn(2, batch_size, n_rois, config.encoder.view_length, generator=generator)
     if not masked:
         return ViewBatch(views, None)
     masks = draw_masks(

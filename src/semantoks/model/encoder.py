@@ -281,12 +281,25 @@ class Encoder(nn.Module):
     def _sequence(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the CLS token and all tokens with their positions, shape (B, 1 + N P, D)."""
         self._check(x, mask)
-        tokens = self.tokenizer(x, mask)
+        return self.assemble(self.tokenizer(x, mask), mask)
+
+    def assemble(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Put the mask vector, the positions and the CLS token to the tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (B, N, P, D)
+        mask : Tensor of bool, shape (B, N, P), or None
+
+        Returns
+        -------
+        Tensor of shape (B, 1 + N P, D)
+        """
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         tokens = tokens + self.network_embedding[:, None]
         tokens = tokens + sincos_positions(tokens.shape[2], tokens.shape[3], like=tokens)
-        cls = self.cls_token.to(tokens.dtype).expand(x.shape[0], 1, -1)
+        cls = self.cls_token.to(tokens.dtype).expand(len(tokens), 1, -1)
         return torch.cat([cls, tokens.flatten(1, 2)], dim=1)
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
