@@ -73,3 +73,15 @@ def test_the_teacher_follows_alike(method):
     method.update_teacher(0.9)
     for ours, theirs in zip(method.teacher.parameters(), plainly.teacher.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["whole", "masked"])
+def test_checkpointing_changes_no_gradient(method, kind):
+    sparing = copy.deepcopy(method)
+    sparing.student.encoder.checkpoint = True
+    for one in (method, sparing):
+        one(batch(kind), 0.3).total.backward()
+    for mine, its in zip(method.parameters(), sparing.parameters(), strict=True):
+        assert (mine.grad is None) == (its.grad is None)
+        if mine.grad is not None:
+            assert torch.equal(mine.grad, its.grad)

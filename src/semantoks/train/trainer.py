@@ -88,6 +88,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             encoder = Encoder(config.encoder, store.parcellation, store.preprocessing)
             self.method = SelfDistillation(encoder, config.objective).to(self._device)
+        self.method.student.encoder.checkpoint = config.train.checkpoint_activations
         self._loader = ViewLoader(
             store,
             encoder.network_rois,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -106,6 +107,8 @@ class ViewLoader:
         self._counts = np.bincount(subject_of)
         self._first = np.cumsum(self._counts) - self._counts
         self._missing_networks = missing_networks(store, network_rois, store.parcellation.labels)
+        self._reader = ThreadPoolExecutor(1)
+        self._next: dict[int, Future[tuple[IntArray, IntArray, Tensor]]] = {}
         self.n_subjects = len(subjects)
         self.steps_per_epoch = -(-self.n_subjects // batch_size)
 
@@ -122,18 +125,18 @@ class ViewLoader:
         return np.asarray(self._by_subject[pick[batch]], np.int64)
 
     def batch(self, step: int) -> ViewBatch:
-        """Return the views and masks of step `step`."""
-        recordings = self.recordings(step)
-        view_length = self._patch_length * self._n_patches
-        lengths = self._lengths[recordings]
-        starts = draw_starts(lengths, view_length, self._crops, self._rng(_CROPS, step))
-        raw = self._store.gather(recordings, starts, view_length)
+        """Return the views and masks of step `step`; the next step's crops are read meanwhile."""
+        ready = self._next.pop(step, None)
+        recordings, starts, raw = self._read(step) if ready is None else ready.result()
+        self._next = {step + 1: self._reader.submit(self._read, step + 1)}
         generator = torch.Generator(self._device)
         generator.manual_seed(int(self._rng(_DEVICE, step).integers(2**63)))
         # The one transposition of the package: time-major on disk, ROI-major in the model.
-        x = torch.from_numpy(raw).to(self._device).float().transpose(2, 3)
+        x = raw.to(self._device, non_blocking=True).transpose(2, 3)
+        x = x.to(torch.float32, memory_format=torch.contiguous_format)
         n_views, n_recordings, n_rois, _ = x.shape
-        x = augment(x.reshape(-1, n_rois, view_length), self._augmentation, generator)
+        view_length = x.shape[-1]
+        x = augment(x.flatten(0, 1), self._augmentation, generator)
         n_networks = self._missing_networks.shape[1]
         grid = (n_views, n_recordings, n_networks, self._n_patches)
         masks = draw_masks(
@@ -149,6 +152,15 @@ class ViewLoader:
             masks=None if masks is None else masks.view(grid),
             missing=self._missing(recordings, starts, grid),
         )
+
+    def _read(self, step: int) -> tuple[IntArray, IntArray, Tensor]:
+        """Return the recordings of a step, where their views start, and the views as stored."""
+        recordings = self.recordings(step)
+        length = self._patch_length * self._n_patches
+        lengths = self._lengths[recordings]
+        starts = draw_starts(lengths, length, self._crops, self._rng(_CROPS, step))
+        raw = torch.from_numpy(self._store.gather(recordings, starts, length))
+        return recordings, starts, raw.pin_memory() if self._device.type == "cuda" else raw
 
     def _missing(
         self, recordings: IntArray, starts: IntArray, grid: tuple[int, int, int, int]
