@@ -19,6 +19,7 @@ from semantoks.errors import CheckpointError, InputError
 from semantoks.model.pretrained import newest_checkpoint
 from semantoks.objectives.distillation import student_input
 from semantoks.objectives.terms import coding_rate, coding_rate_weight
+from semantoks.train.gradient import _joined
 from semantoks.train.trainer import Trainer
 from semantoks.views.loader import ViewLoader
 
@@ -144,15 +145,13 @@ def test_parts_repeat_their_random_numbers(wide, tmp_path):
     backward()
     cached = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
     method.zero_grad()
-    parts, outputs = batch.split(2), []
+    parts, outputs, targets = batch.split(2), [], []
     terms = method.terms(batch, 0.5)
     for i, part in enumerate(parts):
         with trainer._context(i):
             outputs.append(method.student(*student_input(part), terms))
-    joined = type(outputs[0])(
-        *(None if t[0] is None else torch.cat(t, dim=1) for t in zip(*outputs, strict=True))
-    )
-    plain = method.loss(joined, method.targets(batch, terms), batch, 0.5)
+            targets.append(method.targets(part, terms))
+    plain = method.loss(_joined(outputs), _joined(targets), 0.5)
     plain.total.backward()
     torch.testing.assert_close(losses.total, plain.total, rtol=1e-12, atol=0)
     for name, p in method.named_parameters():

@@ -309,11 +309,23 @@ def embed(
     out: Annotated[Path, typer.Argument(help="New table: .parquet, .csv or .tsv.")],
     crops: Annotated[int, typer.Option(help="Evenly spaced crops per recording.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    engine: Annotated[str, typer.Option(help="torch, onnx, openvino, auto.")] = "torch",
+    precision: Annotated[str, typer.Option(help="float32, or low: faster, nearly equal.")] = (
+        "float32"
+    ),
 ) -> None:
     """Embed the recordings of a store: one row per recording."""
     from semantoks.workflow import embed_store
 
-    table = embed_store(model, store, out, n_crops=crops, device=device)
+    table = embed_store(
+        model,
+        store,
+        out,
+        n_crops=crops,
+        device=device,
+        engine=engine,  # type: ignore[arg-type] # checked by Embedder, like the next
+        precision=precision,  # type: ignore[arg-type]
+    )
     _console().print(f"{len(table)} recordings embedded: {out}")
 
 

@@ -26,6 +26,7 @@ from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.baselines import ConnectivityBaseline
 from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.engines import EngineName, Precision
 from semantoks.evaluate.evaluation import CONNECTIVITY, RANDOM, evaluate_probes
 from semantoks.evaluate.result import ProbeResult
 from semantoks.evaluate.targets import Target
@@ -154,7 +155,14 @@ def _items(
 
 
 def embed_store(
-    model: str | Path, store: str | Path, out: str | Path, *, n_crops: int = 8, device: str = "auto"
+    model: str | Path,
+    store: str | Path,
+    out: str | Path,
+    *,
+    n_crops: int = 8,
+    device: str = "auto",
+    engine: EngineName | Literal["auto"] = "torch",
+    precision: Precision = "float32",
 ) -> pd.DataFrame:
     """Embed the recordings of a store and write one row per recording.
 
@@ -168,6 +176,8 @@ def embed_store(
     n_crops : int
         Evenly spaced crops per recording, averaged.
     device : str
+    engine, precision : str
+        As for `Embedder`.
 
     Returns
     -------
@@ -184,7 +194,13 @@ def embed_store(
     if target.exists():
         raise InputError("exists already and is not overwritten", file=target)
     recordings = RecordingStore(store)
-    embedder = Embedder(model, n_crops=n_crops, device=str(pick_device(device)))
+    embedder = Embedder(
+        model,
+        n_crops=n_crops,
+        device=str(pick_device(device)),
+        engine=engine,
+        precision=precision,
+    )
     values = embedder.fit_transform(recordings)
     names = [f"e{i:04d}" for i in range(values.shape[1])]
     ids = recordings.table[["id", "subject", "session", "site"]]

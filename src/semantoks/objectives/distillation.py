@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
-from semantoks.model.encoder import Encoder, EncoderOutput
+from semantoks.model.encoder import Encoder
 from semantoks.model.projection import ProjectionHead
 from semantoks.objectives.terms import Spread, masked_agreement, simdino
 from semantoks.views.batch import ViewBatch
@@ -97,14 +97,17 @@ class Projections(NamedTuple):
         Projected CLS tokens.
     network : Tensor of shape (2, B, N, d) or None
         Projections of the tokens averaged over patches.
-    tokens : Tensor of shape (2, B, N * P, d) or None
-        Projected tokens.
+    tokens : Tensor of shape (R, d) or None
+        Projections of the tokens that L_mask compares.
+    compared : Tensor of bool, shape (2 B, N * P), or None
+        Which tokens these are, in the order of ``compared.nonzero()``.
     """
 
     embedding: Tensor
     cls: Tensor | None
     network: Tensor | None
     tokens: Tensor | None
+    compared: Tensor | None
 
 
 class Terms(NamedTuple):
@@ -131,34 +134,42 @@ class ProjectedEncoder(nn.Module):
         self.head = ProjectionHead(*sizes)
         self.mask_head = ProjectionHead(*sizes) if config.separate_mask_head else self.head
 
-    def forward(self, views: Tensor, hidden: Tensor | None, terms: Terms) -> Projections:
-        """Encode and project two views.
+    def forward(
+        self, views: Tensor, hidden: Tensor | None, compared: Tensor | None, terms: Terms
+    ) -> Projections:
+        """Encode and project two views; tokens that no term asks for are not finished.
 
         Parameters
         ----------
         views : Tensor of shape (2, B, C, T)
         hidden : Tensor of bool, shape (2, B, N, P), or None
             Tokens replaced by the mask vector.
+        compared : Tensor of bool, shape (2, B, N, P), or None
+            Tokens that L_mask compares.
         terms : Terms
         """
-        out = self.encoder(views.flatten(0, 1), None if hidden is None else hidden.flatten(0, 1))
+        x = views.flatten(0, 1)
+        mask = None if hidden is None else hidden.flatten(0, 1)
+        wanted = None if compared is None or not terms.mask else compared.flatten(0, 1)
+        networks = None
+        if terms.network:
+            out = self.encoder(x, mask)
+            grid = out.tokens.view(len(x), self.encoder.n_networks, -1, out.tokens.shape[-1])
+            cls, networks = out.cls, grid.mean(dim=2)
+            tokens = grid[:0, 0, 0] if wanted is None else grid[wanted]
+        else:
+            cls, tokens = self.encoder.read(x, mask, wanted)
 
         def by_view(z: Tensor) -> Tensor:
             return z.view(*views.shape[:2], *z.shape[1:])
 
         return Projections(
-            by_view(out.cls),
-            by_view(self.head(out.cls)) if terms.cls else None,
-            by_view(self._of_networks(out)) if terms.network else None,
-            by_view(self.mask_head(out.tokens)) if terms.mask else None,
+            by_view(cls),
+            by_view(self.head(cls)) if terms.cls else None,
+            None if networks is None else by_view(self.head(networks)),
+            None if wanted is None else self.mask_head(tokens),
+            None if wanted is None else wanted.flatten(1),
         )
-
-    def _of_networks(self, out: EncoderOutput) -> Tensor:
-        """Project the tokens averaged over patches: (M, N, d)."""
-        m, _, width = out.tokens.shape
-        grid = out.tokens.view(m, self.encoder.n_networks, -1, width)
-        projected: Tensor = self.head(grid.mean(dim=2))
-        return projected
 
 
 class SelfDistillation(nn.Module):
@@ -198,7 +209,7 @@ class SelfDistillation(nn.Module):
         """
         terms = self.terms(batch, network_weight)
         targets = self.targets(batch, terms)
-        return self.loss(self.student(*student_input(batch), terms), targets, batch, network_weight)
+        return self.loss(self.student(*student_input(batch), terms), targets, network_weight)
 
     def terms(self, batch: ViewBatch, network_weight: float) -> Terms:
         """Return which loss terms this step needs."""
@@ -208,18 +219,16 @@ class SelfDistillation(nn.Module):
     @torch.no_grad()
     def targets(self, batch: ViewBatch, terms: Terms) -> Projections:
         """Return the teacher's projections of the whole views."""
-        targets: Projections = self.teacher(batch.views, batch.missing, terms)
+        compared = student_input(batch)[2]
+        targets: Projections = self.teacher(batch.views, batch.missing, compared, terms)
         return targets
 
-    def loss(
-        self, student: Projections, teacher: Projections, batch: ViewBatch, network_weight: float
-    ) -> Losses:
+    def loss(self, student: Projections, teacher: Projections, network_weight: float) -> Losses:
         """Compute the loss from the projections.
 
         Parameters
         ----------
         student, teacher : Projections
-        batch : ViewBatch
         network_weight : float
 
         Returns
@@ -228,17 +237,15 @@ class SelfDistillation(nn.Module):
             Those of the whole batch on every process of the run.
         """
         config = self.config
-        cls = network = mask = batch.views.new_zeros(())
+        cls = network = mask = student.embedding.new_zeros(())
         if student.cls is not None and teacher.cls is not None:
             cls = simdino(student.cls, teacher.cls, eps=config.eps, spread=config.spread)
         if student.network is not None and teacher.network is not None:
             rows = (student.network.flatten(1, 2), teacher.network.flatten(1, 2))
             network = simdino(*rows, eps=config.eps, spread=config.spread)
         if student.tokens is not None and teacher.tokens is not None:
-            assert batch.masks is not None
-            hidden = batch.masks if batch.missing is None else batch.masks & ~batch.missing
-            sets = (student.tokens, teacher.tokens, hidden.flatten(2))
-            mask = masked_agreement(*(x.flatten(0, 1) for x in sets))
+            assert student.compared is not None
+            mask = masked_agreement(student.tokens, teacher.tokens, student.compared)
         total = config.cls_weight * cls + network_weight * network + config.mask_weight * mask
         if not total.requires_grad:  # no term has a weight on this step: a gradient of zero
             total = total + 0.0 * student.embedding.sum()
@@ -253,14 +260,17 @@ class SelfDistillation(nn.Module):
         momentum : float
             In [0, 1]. Buffers are constants and stay.
         """
-        for teacher, student in zip(
-            self.teacher.parameters(), self.student.parameters(), strict=True
-        ):
-            teacher.lerp_(student, 1.0 - momentum)
+        torch._foreach_lerp_(
+            list(self.teacher.parameters()), list(self.student.parameters()), 1.0 - momentum
+        )
 
 
-def student_input(batch: ViewBatch) -> tuple[Tensor, Tensor | None]:
-    """Return the views and the tokens that the student does not see: masked, or missing."""
-    if batch.masks is None or batch.missing is None:
-        return batch.views, batch.missing if batch.masks is None else batch.masks
-    return batch.views, batch.masks | batch.missing
+def student_input(batch: ViewBatch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the views, the tokens that the student does not see, and those that L_mask compares.
+
+    Not seen is what is masked or missing; compared is what is masked and there.
+    """
+    masks, missing = batch.masks, batch.missing
+    if masks is None or missing is None:
+        return batch.views, missing if masks is None else masks, masks
+    return batch.views, masks | missing, masks & ~missing

@@ -94,11 +94,11 @@ def masked_agreement(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     Parameters
     ----------
-    student, teacher : Tensor of shape (M, S, d)
-        Unit vectors of the tokens of M recordings and views.
+    student, teacher : Tensor of shape (R, d)
+        Unit vectors of the masked tokens, in the order of ``mask.nonzero()``.
     mask : Tensor of bool, shape (M, S)
-        True = masked. Recordings without a masked token do not count. The recordings of all
-        processes of the run are averaged.
+        True = masked; R in all. Recordings without a masked token do not count. The recordings of
+        all processes of the run are averaged.
 
     Returns
     -------
@@ -107,8 +107,9 @@ def masked_agreement(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """
     cosine = F.cosine_similarity(_at_least_float32(student), _at_least_float32(teacher), dim=-1)
     n_masked = mask.sum(dim=1)
-    per_recording = (cosine * mask).sum(dim=1) / n_masked.clamp(min=1)
-    return -total(per_recording.sum()) / total((n_masked > 0).sum()).clamp(min=1)
+    share = 1.0 / n_masked.clamp(min=1).to(cosine.dtype)
+    agreement = (cosine * share[mask.nonzero()[:, 0]]).sum()
+    return -total(agreement) / total((n_masked > 0).sum()).clamp(min=1)
 
 
 def effective_rank(z: Tensor) -> float:

@@ -73,26 +73,23 @@ class Gradient:
             with context(0):
                 targets = self._method.targets(batch, terms)
                 student = self._student(*student_input(batch), terms)
-            losses = self._method.loss(student, targets, batch, network_weight)
+            losses = self._method.loss(student, targets, network_weight)
             return losses, losses.total.backward
         teachers, students = [], []
         for i, part in enumerate(parts):
             with torch.no_grad(), context(i):
                 teachers.append(self._method.targets(part, terms))
                 students.append(self._method.student(*student_input(part), terms))
-        targets, cached = _joined(teachers, leaves=False), _joined(students, leaves=True)
-        losses = self._method.loss(cached, targets, batch, network_weight)
+        leaves = [Projections(*map(_leaf, part)) for part in students]  # type: ignore[arg-type]
+        losses = self._method.loss(_joined(leaves), _joined(teachers), network_weight)
 
         def backward() -> None:
             losses.total.backward()  # type: ignore[no-untyped-call]
-            begin = 0
             for i, part in enumerate(parts):
-                end = begin + part.views.shape[1]
                 with self._sync(last=i == len(parts) - 1):
                     with context(i):
                         again = self._student(*student_input(part), terms)
-                    _hand_on(again, cached, slice(begin, end))
-                begin = end
+                    _hand_on(again, leaves[i])
 
         return losses, backward
 
@@ -103,21 +100,26 @@ class Gradient:
         return self._student.no_sync()
 
 
-def _joined(parts: list[Projections], *, leaves: bool) -> Projections:
-    """Join the parts of a batch; as leaves, their gradients are kept."""
-
-    def join(tensors: tuple[Tensor | None, ...]) -> Tensor | None:
-        there = [t for t in tensors if t is not None]
-        return torch.cat(there, dim=1).requires_grad_(leaves) if there else None
-
-    return Projections(*(join(tensors) for tensors in zip(*parts, strict=True)))  # type: ignore[arg-type]
+def _leaf(x: Tensor | None) -> Tensor | None:
+    """Return a tensor that keeps its gradient."""
+    return x.detach().requires_grad_() if x is not None and x.is_floating_point() else x
 
 
-def _hand_on(again: Projections, cached: Projections, place: slice) -> None:
+def _joined(parts: list[Projections]) -> Projections:
+    """Join the parts of a batch."""
+
+    def join(name: str) -> Tensor | None:
+        there = [t for t in (getattr(part, name) for part in parts) if t is not None]
+        return torch.cat(there, dim=0 if name in ("tokens", "compared") else 1) if there else None
+
+    return Projections(*(join(name) for name in Projections._fields))  # type: ignore[arg-type]
+
+
+def _hand_on(again: Projections, leaves: Projections) -> None:
     """Go back from projections whose gradients are known."""
     tensors, gradients = [], []
-    for output, leaf in zip(again, cached, strict=True):
+    for output, leaf in zip(again, leaves, strict=True):
         if output is not None and leaf is not None and leaf.grad is not None:
             tensors.append(output)
-            gradients.append(leaf.grad[:, place])
+            gradients.append(leaf.grad)
     torch.autograd.backward(tensors, gradients)

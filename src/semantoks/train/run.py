@@ -58,6 +58,9 @@ class TrainConfig:
     recordings, or leave it out, write it down in events.jsonl and go on."""
     collapse_rank: float = 4.0
     """Warn when the effective rank of a batch's embeddings falls below this; 0: never."""
+    checkpoint_activations: bool = False
+    """Compute the blocks' insides again for the gradient instead of keeping them: the same numbers,
+    less memory, about a quarter more time."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_epochs: int = 5

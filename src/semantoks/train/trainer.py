@@ -103,6 +103,7 @@ class Trainer:
             encoder = Encoder(config.encoder, store.parcellation, store.preprocessing)
             self.method = SelfDistillation(encoder, config.objective)
         self.method.to(self._device, torch.float64 if self._wide else torch.float32)
+        self.method.student.encoder.checkpoint = config.train.checkpoint_activations
         self._loader = ViewLoader(
             store,
             encoder.network_rois,
