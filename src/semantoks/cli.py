@@ -109,6 +109,11 @@ def prepare(
         list[Path] | None,
         typer.Option(help="Its image: a volume, a dlabel, or two label.gii (left, then right)."),
     ] = None,
+    from_atlas: Annotated[
+        str | None,
+        typer.Option(help="Move time series from this parcellation to --atlas, by overlap."),
+    ] = None,
+    from_image: Annotated[Path | None, typer.Option(help="Volume of --from-atlas.")] = None,
     roi_names: Annotated[
         str | None,
         typer.Option(help="Names of unnamed columns: a text file, or a built-in parcellation."),
@@ -192,6 +197,8 @@ def prepare(
         reading = Reading(
             atlas=Parcellation.load(atlas),
             atlas_images=tuple(atlas_image or ()),
+            from_atlas=None if from_atlas is None else Parcellation.load(from_atlas),
+            from_image=from_image,
             roi_names=None if roi_names is None else read_names(roi_names),
             tr=source_tr,
             orientation=orientation.value,
@@ -255,6 +262,25 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if not (first.isdecimal() and count.isdecimal()):
         raise InputError("has to be i/n, 3/10 say", field="shard", value=text)
     return int(first), int(count)
+
+
+@app.command()
+def assign(
+    image: Annotated[Path, typer.Argument(help="Volume of an atlas in MNI152 space.")],
+    out: Annotated[Path, typer.Argument(help="New table: a parcellation for --atlas.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Table with the columns index and label; else ROI_1, ...")
+    ] = None,
+) -> None:
+    """Give the ROIs of an atlas of your own their networks, by overlap with Yeo-7."""
+    from semantoks.workflow import assign_atlas
+
+    table, weak = assign_atlas(image, out, labels)
+    counts = ", ".join(f"{name} {n}" for name, n in table["network"].value_counts().items())
+    _console().print(f"{len(table)} ROIs: {counts}\nWritten: {out}", markup=False)
+    if weak:
+        _console().print(f"{len(weak)} weak, less than half in one network; look at them:")
+        _console().print("\n".join(f"  {line}" for line in weak), markup=False)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
 from semantoks.data.denoise import Censoring
@@ -19,7 +20,9 @@ from semantoks.data.prepare import PrepareReport, Progress, prepare
 from semantoks.data.quality import QualityRules
 from semantoks.data.reader import HEADER as STORE_HEADER
 from semantoks.data.signal import Preprocessing
-from semantoks.data.sources.find import find_items
+from semantoks.data.sources.bids import BidsFile
+from semantoks.data.sources.find import find_items, transfer_of
+from semantoks.data.sources.images import is_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.store import RecordingStore
 from semantoks.datasets import DATASETS, sample_items
@@ -94,6 +97,7 @@ def prepare_store(
         If the folder exists or cannot be written.
     """
     items, atlas, how = _items(source, reading)
+    notes = [] if reading is None else _notes(items, reading)
     spec = StoreSpec(
         parcellation=atlas,
         preprocessing=preprocessing or Preprocessing(),
@@ -116,12 +120,37 @@ def prepare_store(
         varying=varying,
         n_jobs=n_jobs,
         shard=shard,
-        provenance={"source": Path(source).name, "reading": how},
+        provenance={"source": Path(source).name, "reading": how, "notes": notes},
         progress=progress,
     )
     if report.finished and not (report.store / QUALITY_PAGE).exists():
         write_quality_page(report.store)
     return report
+
+
+def _notes(items: Sequence[Item], reading: Reading) -> list[str]:
+    """Return what was assumed of spaces, and what moving to another atlas costs."""
+    if reading.from_atlas is not None:
+        transfer = transfer_of(reading)
+        assert transfer is not None
+        table = transfer.report()
+        low = table[(table["covered"] < 0.5) | (table["purity"] < 0.5)]
+        return [
+            f"moved from {reading.from_atlas.name} to {reading.atlas.name} by overlap, an "
+            f"approximation: ROIs are covered by {table['covered'].median():.0%}, the source ROIs "
+            f"used lie in them by {table['purity'].median():.0%} (medians); {len(low)} of "
+            f"{len(table)} ROIs have one of the two below 50 %"
+            + (f": {', '.join(low['label'][:5])}" if len(low) else "")
+        ]
+    if not reading.atlas_images or not is_image(items[0].files[0]):
+        return []
+    own = BidsFile(reading.atlas_images[0]).entities
+    atlas = own.get("space") or own.get("tpl") or reading.atlas.space
+    spaces = sorted({BidsFile(item.files[0]).entities.get("space", "unknown") for item in items})
+    note = f"images in {', '.join(spaces)}, atlas in {atlas}"
+    if spaces == [atlas]:
+        return [note]
+    return [f"{note}: read through the affines, taken for one space and not warped"]
 
 
 def _items(
@@ -152,6 +181,48 @@ def _items(
             fix=f"Give one of {', '.join(Parcellation.available())}, or a TSV of your own",
         )
     return find_items(source, reading), reading.atlas, reading.to_dict()
+
+
+def assign_atlas(
+    image: str | Path, out: str | Path, labels: str | Path | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Assign networks to the ROIs of a volume and write the table of the parcellation.
+
+    Parameters
+    ----------
+    image : path
+        See `semantoks.atlas.assign.assign_by_overlap`.
+    out : path
+        New .tsv that `Parcellation.load` reads.
+    labels : path, optional
+        Table (.tsv, .csv) with the columns ``index`` (value in the image) and ``label``.
+
+    Returns
+    -------
+    DataFrame, list of str
+        The table, and the weak assignments in words.
+
+    Raises
+    ------
+    InputError
+        The file exists, or labels and image do not match.
+    """
+    file = Path(out)
+    if file.exists():
+        raise InputError("exists already and is not overwritten", file=file)
+    names = None
+    if labels is not None:
+        separator = "," if Path(labels).suffix == ".csv" else "\t"
+        try:
+            frame = pd.read_csv(labels, sep=separator, dtype={"label": str})
+            names = dict(zip(frame["index"].astype(int), frame["label"], strict=True))
+        except (OSError, ValueError, KeyError) as error:
+            rule = f"has to be a table with the columns index and label ({error})"
+            raise InputError(rule, file=labels) from None
+    table = assign_by_overlap(image, names)
+    Parcellation.from_frame(table, name=file.stem, source=image)  # refuses repeated labels
+    table.to_csv(file, sep="\t", index=False, lineterminator="\n")
+    return table, weak(table)
 
 
 def embed_store(
@@ -361,6 +432,7 @@ def _store_facts(store: RecordingStore) -> dict[str, object]:
         "sites": _counts(info["sites"]) or "not stated",
         "phenotypes": _counts(info["phenotypes"]) or "none",
         "missing ROIs": f"in {info['with_missing_rois']} recordings",
+        "notes": "; ".join(store.header.get("provenance", {}).get("notes", [])) or "none",
         "preprocessing": store.preprocessing,
         "steps by source": steps,
         "size": f"{info['megabytes']:.1f} MB, written by semantoks {info['package_version']}",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from semantoks.atlas.transfer import Transfer
 from semantoks.data.recording import Recording, recording_id
 from semantoks.data.sources.bids import BidsFile, agreed_tr, sidecar
 from semantoks.data.sources.derivatives import derivative_items
@@ -31,6 +36,8 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
     InputError
         There is no such file, it is none of these, or two recordings have the same identifier.
     """
+    if reading.from_atlas is not None:
+        return _moved(source, reading)
     path = Path(source)
     with readable(path):
         items = _items(path, reading)
@@ -57,6 +64,40 @@ def _items(path: Path, reading: Reading) -> list[Item]:
         return [_single(path, reading)]
     rule = "is no derivatives folder, table of files, HDF5 file, image or file of time series"
     raise InputError(rule, file=path, field="source", value=path.name)
+
+
+def transfer_of(reading: Reading) -> Transfer | None:
+    """Return how time series are moved to another atlas, None if they are not."""
+    if reading.from_atlas is None or reading.from_image is None:
+        return None
+    return Transfer.between(
+        reading.from_atlas, reading.from_image, reading.atlas, reading.atlas_images[0]
+    )
+
+
+def _moved(source: str | Path, reading: Reading) -> list[Item]:
+    """Return the recordings, their signals moved to another atlas as they are read."""
+    transfer = transfer_of(reading)
+    assert transfer is not None
+    own = replace(reading, atlas=transfer.source, atlas_images=(), from_atlas=None, from_image=None)
+    return [
+        replace(item, load=functools.partial(_load_moved, item.load, transfer))
+        for item in find_items(source, own)
+    ]
+
+
+def _load_moved(load: Callable[[], Recording], transfer: Transfer) -> Recording:
+    recording = load()
+    missing = np.isin(recording.roi_names, recording.missing_rois)
+    own = np.where(missing, np.nan, np.asarray(recording.signal, np.float64))
+    signal, coverage = transfer.apply(own, recording.roi_names, source=recording.source)
+    return replace(
+        recording,
+        signal=signal,
+        roi_names=transfer.target.labels,
+        coverage=coverage,
+        missing_rois=(),
+    )
 
 
 def _single(path: Path, reading: Reading) -> Item:

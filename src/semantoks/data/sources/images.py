@@ -10,47 +10,23 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ParcelsAxis, SeriesAxis
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.atlas.volume import BROKEN, AtlasVolume, image_affine, image_data, load_image
 from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError
 
 _ENDINGS = (".nii", ".nii.gz", ".func.gii", ".gii")
-_BROKEN = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, KeyError)
-#: The ROIs of an image may lie this far from where their table has them, in the median, mm.
-MAX_SHIFT = 8.0
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _NO_ROI = ("???", "Unknown", "unknown", "Medial_Wall", "Background+FreeSurfer_Defined_Medial_Wall")
-
-Affine = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _AtlasImage:
-    """A parcellation with its image, told apart by all that matters here."""
-
-    file: Path
-    atlas: Parcellation
-    version: tuple[object, ...]
-
-    @classmethod
-    def of(cls, file: Path, atlas: Parcellation) -> _AtlasImage:
-        if not file.is_file():
-            raise InputError("there is no such image of an atlas", file=file)
-        changed = file.stat().st_mtime_ns
-        return cls(file, atlas, (changed, atlas.index, atlas.aliases, atlas.coordinates.tobytes()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +90,14 @@ def read_image(file: Path, reading: Reading, mask: Path | None = None) -> Parcel
 def _volume(
     file: Path, atlas: Parcellation, images: tuple[Path, ...], mask: Path | None
 ) -> ParcellatedImage:
-    image = _load(file)
+    image = load_image(file)
     if len(image.shape) != 4 or image.shape[3] < 2:
         rule = "has to be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
-    affine = _affine(image, file)
-    parcels = _AtlasImage.of(_only(images, file), atlas)
-    places = _on_grid(parcels, affine.tobytes(), image.shape[:3])
-    data = _data(image, file).reshape(-1, image.shape[3])
+    affine = image_affine(image, file)
+    parcels = AtlasVolume.load(_only(images, file), atlas)
+    places = parcels.on_grid(affine, image.shape[:3])
+    data = image_data(image, file).reshape(-1, image.shape[3])
     inside = places.ravel() >= 0
     if mask is not None:
         inside &= _mask(mask, affine, image.shape[:3]).ravel()
@@ -131,8 +107,10 @@ def _volume(
         fix = "Check that image and atlas are in the same space"
         raise InputError(rule, file=file, field="space", fix=fix)
     rows = np.flatnonzero(inside)
-    total = _sizes(parcels) / abs(np.linalg.det(affine[:3, :3]))
-    return _means(data[rows], places.ravel()[rows], atlas.labels, total, None)
+    total = parcels.sizes / abs(np.linalg.det(affine[:3, :3]))
+    return _means(
+        data[rows].astype(np.float32, copy=False), places.ravel()[rows], atlas.labels, total, None
+    )
 
 
 def _means(
@@ -158,38 +136,12 @@ def _means(
     return ParcellatedImage(signal, names, coverage, tr)
 
 
-def _load(file: Path) -> Any:
-    if not file.is_file():
-        raise InputError("there is no such file", file=file)
-    try:
-        return nib.load(file)
-    except _BROKEN as error:
-        raise InputError(f"is no image that can be read ({error})", file=file) from None
-
-
-def _data(image: Any, file: Path) -> NDArray[Any]:
-    try:
-        data = np.asarray(image.dataobj)
-    except _BROKEN as error:
-        raise InputError(f"is truncated or damaged ({error})", file=file) from None
-    return data if data.dtype in (np.float32, np.float64) else data.astype(np.float32)
-
-
-def _affine(image: Any, file: Path) -> Affine:
-    affine = np.asarray(image.affine, np.float64)
-    volume = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else 0.0
-    if not 1e-3 < volume < 1e6:  # cubic millimetres
-        rule = "has an affine that places no voxels (voxel volume in mm3)"
-        raise InputError(rule, file=file, field="affine", value=f"{volume:g}")
-    return affine
-
-
-def _mask(file: Path, affine: Affine, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    image = _load(file)
-    if image.shape[:3] != shape or not np.allclose(_affine(image, file), affine, atol=1e-3):
+def _mask(file: Path, affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    image = load_image(file)
+    if image.shape[:3] != shape or not np.allclose(image_affine(image, file), affine, atol=1e-3):
         rule = f"the mask is not on the grid of its image, {shape}"
         raise InputError(rule, file=file, field="grid", value=image.shape)
-    inside = _data(image, file).reshape(shape) > 0
+    inside = image_data(image, file).reshape(shape) > 0
     if not inside.any():
         raise InputError("the mask is empty", file=file)
     return np.asarray(inside)
@@ -202,112 +154,9 @@ def _only(images: tuple[Path, ...], file: Path) -> Path:
     return images[0]
 
 
-@lru_cache(maxsize=4)
-def _atlas_volume(parcels: _AtlasImage) -> tuple[Any, NDArray[np.intp]]:
-    """Return the atlas's image and the ROI of every voxel, -1 for none; checked."""
-    file, atlas = parcels.file, parcels.atlas
-    image = _load(file)
-    if len([n for n in image.shape if n > 1]) != 3:
-        rule = "the image of an atlas has to be 3-D, one value per ROI"
-        raise InputError(rule, file=file, field="shape", value=image.shape)
-    values = _data(image, file).reshape([n for n in image.shape if n > 1])
-    affine = _affine(image, file)
-    whole = np.rint(values).astype(np.int64)
-    if not np.allclose(values, whole, atol=1e-3):
-        raise InputError("the values of an atlas have to be whole numbers", file=file)
-    index = _index(np.unique(whole[whole > 0]), atlas, file)
-    lookup = np.full(int(whole.max()) + 1, -1, np.intp)
-    lookup[index] = np.arange(len(atlas))
-    places = np.where(whole > 0, lookup[np.maximum(whole, 0)], -1)
-    _check_places(places, affine, atlas, file)
-    return image, places
-
-
-def _index(values: NDArray[np.int64], atlas: Parcellation, file: Path) -> NDArray[np.int64]:
-    """Return the value of every ROI: its index, or the number in an alias such as ``#2001``."""
-    schemes = [atlas.index] if atlas.index else []
-    if all(any(name.startswith("#") for name in names) for names in atlas.aliases):
-        codes = [next(n for n in names if n.startswith("#")) for names in atlas.aliases]
-        if all(code[1:].isdecimal() for code in codes):
-            schemes.append(tuple(int(code[1:]) for code in codes))
-    if not schemes:
-        rule = f"the parcellation {atlas.name} does not say which value is which ROI"
-        fix = "Add a column `index` with the values of the image to its table"
-        raise InputError(rule, file=file, field="index", fix=fix)
-    for scheme in schemes:
-        if set(values.tolist()) == set(scheme):
-            return np.array(scheme)
-    unknown = sorted(set(values.tolist()) - set(schemes[0]))
-    lost = sorted(set(schemes[0]) - set(values.tolist()))
-    rule = (
-        f"has not the {len(atlas)} values of {atlas.name}: unknown {unknown[:5]}, "
-        f"missing {lost[:5]} ({len(values)} values)"
-    )
-    fix = "Give the image of this atlas, or a table of your own with a column `index`"
-    raise InputError(rule, file=file, field="values", fix=fix)
-
-
-def _check_places(
-    places: NDArray[np.intp], affine: Affine, atlas: Parcellation, file: Path
-) -> None:
-    """Refuse an image whose ROIs are not where the parcellation has them."""
-    known = np.isfinite(atlas.coordinates).all(axis=1)
-    if not known.any() or not atlas.space.startswith("MNI"):
-        return
-    voxels = np.argwhere(places >= 0)
-    roi = places[tuple(voxels.T)]
-    counts = np.bincount(roi, minlength=len(atlas))[:, None]
-    world = nib.affines.apply_affine(affine, voxels)  # type: ignore[no-untyped-call]
-    sums = np.stack([np.bincount(roi, axis, minlength=len(atlas)) for axis in world.T], axis=1)
-    away = np.linalg.norm(sums / counts - atlas.coordinates, axis=1)[known]
-    if np.median(away) > MAX_SHIFT:
-        rule = (
-            f"its ROIs are not where {atlas.name} has them: {np.median(away):.0f} mm away in the "
-            "median; another order of the values, another atlas, or another space"
-        )
-        schaefer = atlas.name.startswith("schaefer")
-        fix = "Schaefer's volumes come in two orders: `-17n` names that of 17 networks"
-        raise InputError(
-            rule, file=file, field="atlas", value=atlas.name, fix=fix if schaefer else None
-        )
-
-
-@lru_cache(maxsize=8)
-def _on_grid(parcels: _AtlasImage, affine: bytes, shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Return the ROI of every voxel of a grid, -1 for none."""
-    from nilearn.image import resample_img
-    from nilearn.image.resampling import BoundingBoxError
-
-    image, places = _atlas_volume(parcels)
-    target = np.frombuffer(affine).reshape(4, 4)
-    if places.shape == shape and np.allclose(image.affine, target, atol=1e-3):
-        return places
-    source = nib.Nifti1Image((places + 1).astype(np.int32), image.affine)  # type: ignore[no-untyped-call]
-    try:
-        moved = resample_img(
-            source,
-            target_affine=target,
-            target_shape=shape,
-            interpolation="nearest",
-            force_resample=True,
-            copy_header=True,
-        )
-    except BoundingBoxError:
-        return np.full(shape, -1, np.intp)
-    return np.asarray(moved.dataobj).astype(np.intp) - 1
-
-
-@lru_cache(maxsize=4)
-def _sizes(parcels: _AtlasImage) -> NDArray[np.float64]:
-    """Return the volume of every ROI in the atlas's own image, cubic millimetres."""
-    image, places = _atlas_volume(parcels)
-    voxel = abs(np.linalg.det(np.asarray(image.affine)[:3, :3]))
-    return np.asarray(np.bincount(places[places >= 0], minlength=len(parcels.atlas)) * voxel)
-
-
 def header_tr(file: Path) -> float | None:
     """Return what the header of a NIfTI image says of the TR, seconds; None if it says nothing."""
-    header = _load(file).header
+    header = load_image(file).header
     unit = _SECONDS.get(header.get_xyzt_units()[1])
     zooms = header.get_zooms()
     if unit is None or len(zooms) < 4 or not zooms[3] > 0:
@@ -319,10 +168,10 @@ def header_tr(file: Path) -> float | None:
 
 
 def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]]:
-    image = _load(file)
+    image = load_image(file)
     try:
         axes = [image.header.get_axis(i) for i in (0, 1)]
-    except (AttributeError, *_BROKEN) as error:
+    except (AttributeError, *BROKEN) as error:
         raise InputError(f"is no CIFTI file that can be read ({error})", file=file) from None
     if not (isinstance(axes[0], kinds[0]) and isinstance(axes[1], kinds[1])):
         found = " x ".join(type(axis).__name__ for axis in axes)
@@ -330,7 +179,7 @@ def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]
         raise InputError(
             f"is not the kind of CIFTI file expected ({wanted})", file=file, value=found
         )
-    return axes[0], axes[1], _data(image, file)
+    return axes[0], axes[1], image_data(image, file)
 
 
 def _series_tr(axis: Any, file: Path) -> float:
@@ -421,7 +270,7 @@ def _surface(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> Parce
     names: list[str] = []
     codes, parts = [], []
     for half, labels in zip((file, right_of(file)), images, strict=True):
-        image = _load(labels)
+        image = load_image(labels)
         table = {label.key: label.label for label in image.labeltable.labels}
         own, code = _label_codes(image, table, labels)
         data = _gifti_series(half)
@@ -454,7 +303,7 @@ def _label_codes(
 
 def _gifti_series(file: Path) -> NDArray[np.float64]:
     """Return (n_vertices, n_times) of a GIFTI series: an array per time point, or one matrix."""
-    image = _load(file)
+    image = load_image(file)
     arrays = [np.asarray(array.data, np.float64) for array in getattr(image, "darrays", [])]
     if not arrays or len({a.shape for a in arrays}) != 1:
         raise InputError("is no GIFTI series: its arrays are not of one size", file=file)

@@ -23,6 +23,10 @@ class Reading:
     """The ROIs wanted."""
     atlas_images: tuple[Path, ...] = ()
     """Image of the atlas: a volume, a CIFTI dlabel, or two GIFTI labels (left, right)."""
+    from_atlas: Parcellation | None = None
+    """Parcellation of the files' time series, to be moved to `atlas` by overlap of the images."""
+    from_image: Path | None = None
+    """Volume of `from_atlas`."""
     roi_names: tuple[str, ...] | None = None
     """Names of the columns of files that do not hold them, in their order."""
     tr: float | None = None
@@ -50,9 +54,17 @@ class Reading:
             rule = f"has to be one of {', '.join(STRATEGIES)}, or none"
             raise InputError(rule, field="denoise", value=self.denoise)
 
+        if (self.from_atlas is None) != (self.from_image is None):
+            raise InputError("go together", field="from_atlas, from_image")
+        if self.from_atlas is not None and len(self.atlas_images) != 1:
+            rule = "moving to another atlas needs the volumes of both"
+            fix = "Give the volume of the new one too (atlas_images, --atlas-image)"
+            raise InputError(rule, field="atlas_images", fix=fix)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, files by their names."""
         return {
+            "from_atlas": self.from_atlas.name if self.from_atlas else None,
             "atlas": self.atlas.name,
             "atlas_images": [path.name for path in self.atlas_images],
             "roi_names": list(self.roi_names) if self.roi_names else None,
