@@ -35,6 +35,7 @@ ORDER = [
     "workflow",
     "studies",
     "demo",
+    "slurm",
     "cli",
     "__main__",
 ]
