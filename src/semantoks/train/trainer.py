@@ -164,7 +164,10 @@ class Trainer:
         # nobody else's numbers change.
         with (
             torch.random.fork_rng([self._device] if self._device.type == "cuda" else []),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=use_bfloat16),
+            # Every weight is used once a step: a cache would only hold copies of them.
+            torch.autocast(
+                self._device.type, torch.bfloat16, enabled=use_bfloat16, cache_enabled=False
+            ),
         ):
             seed = np.random.default_rng([self.config.seed, self.step]).integers(2**63)
             torch.manual_seed(int(seed))
@@ -188,10 +191,10 @@ class Trainer:
         group = self._optimizer.param_groups[0]
         group["lr"] = schedules.learning_rate(self.step, self._loader.steps_per_epoch, optim)
         group["weight_decay"] = schedules.weight_decay(self.step, self.n_steps, optim)
-        self._optimizer.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._trained, optim.clip_norm)
         self._optimizer.step()
+        self._optimizer.zero_grad()  # now, so that the next forward pass has the memory
         self.method.update_teacher(schedules.teacher_momentum(self.step, self.n_steps, optim))
         return float(norm)
 
