@@ -19,6 +19,8 @@ from semantoks.data.signal import Preprocessing
 from semantoks.model.encoder import Encoder
 from semantoks.train.run import RunConfig
 
+ATLAS = "semantoks457"  # the paper's 457 ROIs in 9 networks
+
 
 @dataclass(frozen=True)
 class Line:
@@ -57,8 +59,8 @@ def side_by_side(
 
 
 def encoder_for(config: RunConfig, seed: int = 0) -> Encoder:
-    """Return a random encoder on the paper's 457 ROIs."""
-    parcellation = Parcellation.load("semantoks457")
+    """Return a random encoder on the paper's ROIs."""
+    parcellation = Parcellation.load(ATLAS)
     preprocessing = Preprocessing(tr=2.0, low_hz=0.01, high_hz=0.1)
     return Encoder.random(config.encoder, parcellation, preprocessing, seed=seed)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.common import encoder_for
+from benchmarks.common import ATLAS, encoder_for
+from semantoks.atlas.parcellation import Parcellation
 from semantoks.objectives.distillation import Losses, SelfDistillation
 from semantoks.train.run import RunConfig
 from semantoks.views.batch import ViewBatch
@@ -30,16 +31,15 @@ def distillation(config: RunConfig) -> SelfDistillation:
 def some_batch(config: RunConfig, batch_size: int, *, masked: bool, seed: int = 0) -> ViewBatch:
     """White noise of the right shape, with the configuration's masks."""
     generator = torch.Generator().manual_seed(seed)
-    encoder = encoder_for(config)
-    n_rois, n_patches = len(encoder.parcellation), config.encoder.n_patches
+    parcellation = Parcellation.load(ATLAS)
+    n_rois, n_networks = len(parcellation), len(parcellation.network_names)
+    n_patches = config.encoder.n_patches
     views = torch.randn(2, batch_size, n_rois, config.encoder.view_length, generator=generator)
     if not masked:
         return ViewBatch(views, None)
-    masks = draw_masks(
-        2 * batch_size, encoder.n_networks, n_patches, MaskConfig(frequency=1.0), generator
-    )
+    masks = draw_masks(2 * batch_size, n_networks, n_patches, MaskConfig(frequency=1.0), generator)
     assert masks is not None
-    return ViewBatch(views, masks.view(2, batch_size, encoder.n_networks, n_patches))
+    return ViewBatch(views, masks.view(2, batch_size, n_networks, n_patches))
 
 
 class OurStep:
@@ -55,11 +55,12 @@ class OurStep:
         )
 
     def __call__(self, batch: ViewBatch, network_weight: float, momentum: float) -> Losses:
-        with torch.autocast(batch.views.device.type, torch.bfloat16, enabled=self.bfloat16):
+        device = batch.views.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
             losses: Losses = self.method(batch, network_weight)
-        self.optimizer.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self.method.update_teacher(momentum)
         return losses

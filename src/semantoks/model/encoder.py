@@ -156,8 +156,8 @@ class Encoder(nn.Module):
     pretraining : dict or None
         What the weights have seen: recordings, hashed subjects, sites. None for random weights.
     checkpoint : bool
-        In training, keep only what enters the blocks and compute their insides again for the
-        gradient: the same numbers in less memory and about a quarter more time.
+        In training, keep only what enters the tokenizer and the blocks and compute their insides
+        again for the gradient: the same numbers in less memory and about a quarter more time.
     """
 
     def __init__(
@@ -272,16 +272,16 @@ class Encoder(nn.Module):
         finished = self.norm(self._run(self.blocks[-1], sequence, rows))
         return finished[:batch], finished[batch:]
 
-    def _run(self, block: nn.Module, x: Tensor, rows: Tensor | None = None) -> Tensor:
+    def _run(self, part: nn.Module, *inputs: Tensor | None) -> Tensor:
         if self.checkpoint and torch.is_grad_enabled():
-            return checkpoint(block, x, rows, use_reentrant=False)  # type: ignore[no-any-return]
-        out: Tensor = block(x, rows)
+            return checkpoint(part, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+        out: Tensor = part(*inputs)
         return out
 
     def _sequence(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the CLS token and all tokens with their positions, shape (B, 1 + N P, D)."""
         self._check(x, mask)
-        return self.assemble(self.tokenizer(x, mask), mask)
+        return self.assemble(self._run(self.tokenizer, x, mask), mask)
 
     def assemble(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Put the mask vector, the positions and the CLS token to the tokens.

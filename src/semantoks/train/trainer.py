@@ -209,11 +209,13 @@ class Trainer:
         losses, backward = self._gradient.losses(batch, weight, self._context)
         norm = torch.tensor(torch.nan)
         if torch.isfinite(losses.total):
-            self._optimizer.zero_grad()
             backward()
             norm = torch.nn.utils.clip_grad_norm_(self._trained, self.config.optim.clip_norm)
-            if torch.isfinite(norm):
+            usable = bool(torch.isfinite(norm))
+            if usable:
                 self._update()
+            self._optimizer.zero_grad()  # now, so that the next forward pass has the memory
+            if usable:
                 self._guard.passed()
                 return losses, float(norm)
         what = "gradient" if torch.isfinite(losses.total) else "loss"
@@ -229,7 +231,10 @@ class Trainer:
         # nobody else's numbers change.
         with (
             torch.random.fork_rng([self._device] if self._device.type == "cuda" else []),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=use_bfloat16),
+            # Every weight is used once a step: a cache would only hold copies of them.
+            torch.autocast(
+                self._device.type, torch.bfloat16, enabled=use_bfloat16, cache_enabled=False
+            ),
         ):
             key = [self.config.seed, self.step]
             if part or process_number():
