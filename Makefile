@@ -1,13 +1,15 @@
 # make demo   the main job on real recordings, in minutes: a table on the screen and demo/report.html
 # make test   the tests
 # make lint   ruff and mypy
-# Both set everything up on a machine with Python 3.11 or newer.
+# make stress kill, fill, flip and fuzz: counts of faults injected, survived, lost; under 30 minutes
+# make bench  speed, memory and cost: one table, and docs/results/performance.md
+# All set everything up on a machine with Python 3.11 or newer.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SIZE ?= default
 
-.PHONY: .venv demo test lint clean
+.PHONY: .venv demo test lint stress bench clean
 
 .venv: .venv/installed
 
@@ -28,6 +30,12 @@ lint: .venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+stress: .venv
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stress.py
+
+bench: .venv
+	$(BIN)/python -m benchmarks.run
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

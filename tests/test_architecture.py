@@ -37,6 +37,7 @@ ORDER = [
     "workflow",
     "studies",
     "demo",
+    "slurm",
     "cli",
     "__main__",
 ]

@@ -83,7 +83,7 @@ def box_atlas(path, boxes, size=2.0):
 
 
 def test_an_unknown_atlas_gets_networks_and_its_weak_ones_are_named(tmp_path):
-    boxes = [((-6, -86, 0), 6), ((0, -52, 28), 6), ((38, 18, 2), 4), ((0, 90, 90), 4)]
+    boxes = [((-6, -86, 0), 6), ((0, -52, 28), 6), ((38, 18, 2), 4), ((0, 80, 90), 4)]
     image = box_atlas(tmp_path / "mine.nii.gz", boxes)
     labels = pd.DataFrame({"index": [3, 1, 2, 4], "label": ["insula", "v1", "pcc", "outside"]})
     labels.to_csv(tmp_path / "labels.tsv", sep="\t", index=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 
 from semantoks import cli
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.reader import RecordingStore
+from semantoks.data.sources import table as table_module
 
 
 @pytest.fixture
@@ -150,7 +153,7 @@ def test_config_prints_every_key_with_its_meaning(run, tmp_path):
         (["info", "nowhere"], "is no store, run, model or parcellation"),
         (["report", "x.html"], "there is nothing to report"),
         (["embed", "nowhere", "nowhere", "x.parquet"], "nowhere"),
-        (["prepare", "nowhere.tsv", "x"], "is neither a table of files nor a sample"),
+        (["prepare", "nowhere.tsv", "x"], "is neither a file or folder nor a sample"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(run, tmp_path, monkeypatch, arguments, message):
@@ -203,9 +206,20 @@ def prepare_fails(run, table, *extra):
     return text
 
 
+def prepare_leaves_one_out(run, table):
+    """Prepare a table with one bad recording: 12 of 13 are stored, and the reason is said."""
+    store = table.parent / "store"
+    code, text = run("prepare", table, store, "--atlas", table.parent / "atlas.tsv")
+    assert code == 3, text
+    assert "13 recordings: 12 stored, 0 excluded, 1 failed" in text
+    assert len(RecordingStore(store)) == 12
+    shutil.rmtree(store)
+    return text
+
+
 def test_wrong_roi_count(run, table):
     rewrite(table, 3, lambda f: f.iloc[:, :-1])
-    text = prepare_fails(run, table)
+    text = prepare_leaves_one_out(run, table)
     assert "r3.tsv" in text
     assert "has 10 ROIs where atlas has 11" in text
 
@@ -213,11 +227,11 @@ def test_wrong_roi_count(run, table):
 def test_nan_and_zero_variance_are_named(run, table):
     name = pd.read_csv(table.parent / "r4.tsv", sep="\t").columns[6]
     rewrite(table, 4, lambda f: f.assign(**{name: 5.0}))
-    text = prepare_fails(run, table)
+    text = prepare_leaves_one_out(run, table)
     assert "r4.tsv" in text
     assert name in text
     rewrite(table, 4, lambda f: f.assign(**{name: np.where(f.index == 3, np.nan, f.index**2)}))
-    text = prepare_fails(run, table)
+    text = prepare_leaves_one_out(run, table)
     assert name in text
     assert "not finite" in text
 
@@ -235,9 +249,25 @@ def test_tr_missing_or_in_milliseconds(run, table):
     assert code == 0
 
 
+def test_a_repaired_recording_is_read_and_the_others_are_not_again(run, table, monkeypatch):
+    rewrite(table, 3, lambda f: f.iloc[:, :-1])
+    whole = (table.parent / "r2.tsv").read_text()
+    text = prepare_leaves_one_out(run, table)
+    assert "only what changed is read again" in text
+    (table.parent / "r3.tsv").write_text(whole)
+    read = []
+    real = table_module._load
+    monkeypatch.setattr(table_module, "_load", lambda f, *a: read.append(f.name) or real(f, *a))
+    store = table.parent / "store"
+    code, text = run("prepare", table, store, "--atlas", table.parent / "atlas.tsv")
+    assert (code, read) == (0, ["r3.tsv"])
+    assert "13 stored" in text
+    assert not (table.parent / "store.partial").exists()
+
+
 def test_a_recording_shorter_than_one_patch(run, table):
     rewrite(table, 5, lambda f: f.iloc[:12])
-    text = prepare_fails(run, table)
+    text = prepare_leaves_one_out(run, table)
     assert "r5.tsv" in text
     assert "is shorter than 20 time points" in text
 

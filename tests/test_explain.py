@@ -86,7 +86,7 @@ def test_the_impulse_response_is_what_the_convolution_does():
     assert weights.shape == (15, 8)
     x = torch.randn(1, 5, 40, dtype=torch.float64)
     with torch.no_grad():
-        y = conv(x)[0].numpy()
+        y = conv(x.permute(1, 2, 0))[..., 0].numpy()
     for channel, head in ((0, 0), (3, 1), (4, 2)):
         row = channel * 3 + head
         for t in (10, 25):
@@ -107,8 +107,8 @@ def test_a_sine_comes_out_with_the_gain_at_its_frequency(encoder):
     time = torch.arange(400) * 2.0
     pair = torch.stack([torch.cos(2 * np.pi * hz * time), torch.sin(2 * np.pi * hz * time)])
     with torch.no_grad():
-        out = conv(pair[:, None].expand(2, 4, 400))
-    amplitude = torch.hypot(out[0], out[1])[:, 30:370].numpy()
+        out = conv(pair.T[None].expand(4, 400, 2))
+    amplitude = torch.hypot(out[..., 0], out[..., 1])[:, 30:370].numpy()
     np.testing.assert_allclose(amplitude, one.gain[:, [place]].repeat(340, axis=1), rtol=1e-3)
 
 

@@ -54,6 +54,12 @@ def some_mask(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(4)) < 0.5
 
 
+def signals_last(module, x):
+    """Run a part of the tokenizer, which takes (C, L, M), on (M, C, L)."""
+    y = module(x.permute(1, 2, 0))
+    return y if y.ndim == 2 else y.permute(2, 0, 1)
+
+
 # -- structured long convolution -------------------------------------------------------------------
 
 
@@ -83,7 +89,7 @@ def test_structured_convolution_is_the_plain_one(
     conv.requires_grad_(False)
     conv.pieces[-1] += 0.3  # the norm stays what it was at the beginning
     x = torch.randn(2, n_channels, length).double()
-    y = conv(x).numpy()
+    y = signals_last(conv, x).numpy()
     decay = np.linspace(1.5, 2.5, n_channels) if n_channels > 1 else [1.5]
     taps = base_length * 2 ** (n_scales - 1)
     for m in range(2):
@@ -146,7 +152,7 @@ def test_dense_and_separable_branches_are_the_plain_ones(dilation, kernel_length
     for m in range(2):
         signal = x[m].numpy()
         expected = plain_conv(signal, w["weight"], w["bias"], dilation)
-        np.testing.assert_allclose(dense(x)[m].detach(), expected, atol=1e-12)
+        np.testing.assert_allclose(signals_last(dense, x)[m].detach(), expected, atol=1e-12)
         own = [
             plain_conv(
                 signal[c : c + 1], v["0.weight"][c : c + 1], v["0.bias"][c : c + 1], dilation
@@ -154,7 +160,7 @@ def test_dense_and_separable_branches_are_the_plain_ones(dilation, kernel_length
             for c in range(4)
         ]
         expected = plain_conv(np.concatenate(own), v["1.weight"], v["1.bias"])
-        np.testing.assert_allclose(separable(x)[m].detach(), expected, atol=1e-12)
+        np.testing.assert_allclose(signals_last(separable, x)[m].detach(), expected, atol=1e-12)
 
 
 def test_structured_branch_has_enough_heads_and_one_linear_map():
@@ -164,9 +170,12 @@ def test_structured_branch_has_enough_heads_and_one_linear_map():
     assert branch.projection.weight.shape == (10, 12)
     x = torch.randn(2, 4, 7).double()
     w = arrays(branch)
-    expected = np.einsum("oc,mct->mot", w["projection.weight"], branch.conv(x).detach().numpy())
+    y = signals_last(branch.conv, x).detach().numpy()
+    expected = np.einsum("oc,mct->mot", w["projection.weight"], y)
     np.testing.assert_allclose(
-        branch(x).detach(), expected + w["projection.bias"][None, :, None], atol=1e-12
+        signals_last(branch, x).detach(),
+        expected + w["projection.bias"][None, :, None],
+        atol=1e-12,
     )
 
 
@@ -176,8 +185,9 @@ def test_pooling_comes_after_the_branches_and_before_the_norm(pooling):
     branches = (SeparableBranch(width=3), DenseBranch(), DenseBranch(dilation=2))
     network = double(NetworkTokenizer(4, 11, branches, pooling)).requires_grad_(False)
     x = torch.randn(2, 4, 7).double()
-    y = F.gelu(torch.cat([branch(x) for branch in network.branches], dim=1))
-    assert [len(branch(x)[0]) for branch in network.branches] == [3, 4, 4]
+    parts = [signals_last(branch, x) for branch in network.branches]
+    assert [part.shape[1] for part in parts] == [3, 4, 4]
+    y = F.gelu(torch.cat(parts, dim=1))
     expected = torch.empty(2, 11).double()
     for m in range(2):
         if pooling == "attention":
@@ -187,7 +197,7 @@ def test_pooling_comes_after_the_branches_and_before_the_norm(pooling):
             assert network.attention.scorer.bias is None
         else:
             expected[m] = y[m].mean(-1) if pooling == "mean" else y[m].max(-1).values
-    torch.testing.assert_close(network(x), F.layer_norm(expected, (11,)))
+    torch.testing.assert_close(signals_last(network, x), F.layer_norm(expected, (11,)))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
@@ -197,7 +207,7 @@ def test_a_token_is_made_of_its_own_network_and_patch(make, x, parcellation, poo
     assert tokens.shape == (B, N, P, 20)
     for n, rois in enumerate(parcellation.network_indices):
         for p in range(P):
-            alone = tokenizer.networks[n](x[:, rois, p * L : (p + 1) * L])
+            alone = signals_last(tokenizer.networks[n], x[:, rois, p * L : (p + 1) * L])
             torch.testing.assert_close(tokens[:, n, p], alone, rtol=1e-12, atol=1e-12)
 
 

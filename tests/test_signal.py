@@ -161,6 +161,18 @@ def test_resampling_is_linear(tr, new_tr, seed):
     assert np.allclose(together, 2 * resample(a, tr, new_tr) - 3 * resample(b, tr, new_tr))
 
 
+@pytest.mark.parametrize(("tr", "new_tr"), [(0.72, 2.0), (2.0, 0.8), (1.5, 2.0), (3.0, 2.0)])
+@pytest.mark.parametrize("band", [(0.01, 0.04), (0.04, 0.08), (0.08, 0.12)])
+def test_power_of_a_band_below_the_new_nyquist_frequency_is_kept_to_1_percent(tr, new_tr, band):
+    n_times = int(1500 / tr)
+    x = band_pass(np.random.default_rng(6).standard_normal((n_times, 4)), tr, *band)
+    y = resample(x, tr, new_tr)
+    before, after = (
+        np.square(middle(signal, step)).mean(axis=0) for signal, step in ((x, tr), (y, new_tr))
+    )
+    np.testing.assert_allclose(after, before, rtol=0.01)
+
+
 def test_the_same_tr_changes_nothing():
     x = np.random.default_rng(5).standard_normal((23, 3)).astype(np.float32)
     assert (resample(x, 2.0, 2.0) == x).all()

@@ -95,7 +95,9 @@ def test_training_learns_and_writes_what_it_did(tiny_run, tmp_path, store):
         assert torch.equal(old, after[name]) != learned, name
 
     assert folder == tmp_path / "run" / "checkpoints" / "step-00000036"
-    assert len(list(folder.parent.iterdir())) == 2, "keeps the newest two"
+    kept = sorted(path.name for path in folder.parent.iterdir())
+    best = checkpoints.best_checkpoint(tmp_path / "run")
+    assert kept == sorted({best.name, "step-00000033", "step-00000036"}), "newest two and best"
     encoder = load_pretrained(tmp_path / "run")
     assert_equal_states(
         dict(encoder.state_dict()), dict(trainer.method.teacher.encoder.state_dict())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from semantoks.data.recording import Recording
 from semantoks.data.store import write_store
 from semantoks.errors import ConfigError, InputError
-from semantoks.views.augment import AugmentConfig, augment, drop_rois, drop_times
+from semantoks.views.augment import AugmentConfig, augment, kept_rois, kept_times
 from semantoks.views.crops import CropConfig, draw_starts, evenly_spaced_starts
 from semantoks.views.loader import ViewLoader
 from semantoks.views.masks import MaskConfig, draw_masks, network_masks, temporal_masks
@@ -92,11 +92,10 @@ def test_crop_distances_that_contradict_are_refused():
 )
 def test_dropouts_hide_the_right_share(m, rois, times, low, seed):
     ratio = (low, min(low + 0.1, 1.0))
-    x = torch.ones(m, rois, times)
-    dropped = (drop_rois(x, ratio, generator(seed)) == 0).all(dim=2).sum(dim=1)
+    dropped = (~kept_rois(m, rois, ratio, generator(seed))).sum(dim=1)
     assert ((dropped >= max(1, int(low * rois))) & (dropped <= max(1, ratio[1] * rois))).all()
 
-    hidden = (drop_times(x, ratio, generator(seed)) == 0).all(dim=1)
+    hidden = ~kept_times(m, times, ratio, generator(seed))
     count = hidden.sum(dim=1)
     assert ((count >= max(1, int(low * times))) & (count <= max(1, ratio[1] * times))).all()
     edges = hidden.int().diff(dim=1, prepend=torch.zeros(m, 1)).clamp(min=0).sum(dim=1)
@@ -106,22 +105,29 @@ def test_dropouts_hide_the_right_share(m, rois, times, low, seed):
 def test_amplitude_is_one_factor_per_view_and_noise_has_its_level():
     x = torch.ones(400, 7, 5)
     only = {f.name: "none" for f in dataclasses.fields(AugmentConfig)}
-    scaled = augment(x, AugmentConfig(**{**only, "amplitude": "light"}), generator())
+    scaled = augment(x.clone(), AugmentConfig(**{**only, "amplitude": "light"}), generator())
     assert torch.equal(scaled, scaled[:, :1, :1].expand_as(scaled))
     assert 0.8 <= scaled.min() < 0.82
     assert 1.18 < scaled.max() <= 1.2
-    noise = augment(x, AugmentConfig(**{**only, "noise": "heavy"}), generator()) - x
+    noise = augment(x.clone(), AugmentConfig(**{**only, "noise": "heavy"}), generator()) - x
     assert noise.std() == pytest.approx(0.4, rel=0.02)
-    assert torch.equal(augment(x, AugmentConfig(**only), generator()), x)
+    assert torch.equal(augment(x.clone(), AugmentConfig(**only), generator()), x)
 
 
-def test_augmentation_is_a_function_of_the_generator_and_leaves_its_input():
-    x = torch.randn(3, 11, 24, generator=generator(5))
-    before = x.clone()
-    one, two = (augment(x, AugmentConfig(), generator(8)) for _ in range(2))
+def test_augmentation_is_a_function_of_the_generator():
+    x = torch.randn(37, 11, 24, generator=generator(5))  # its noise comes in more than one part
+    one, two = (augment(x.clone(), AugmentConfig(), generator(8)) for _ in range(2))
     assert torch.equal(one, two)
-    assert torch.equal(x, before)
-    assert not torch.equal(one, augment(x, AugmentConfig(), generator(9)))
+    assert not torch.equal(one, augment(x.clone(), AugmentConfig(), generator(9)))
+    noise = augment(torch.zeros(37, 11, 24), AugmentConfig(), generator(8))
+    assert len(noise.flatten().unique()) > 0.99 * noise.numel(), "no part repeats another"
+
+
+def test_steps_in_any_order_are_the_same(store):
+    in_turn, jumping = make_loader(store), make_loader(store)
+    expected = [in_turn.batch(step).views for step in range(4)]
+    for step in (0, 1, 3, 2, 2, 3):
+        assert torch.equal(jumping.batch(step).views, expected[step])
 
 
 # -- masks -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semantoks import __version__
-from semantoks.errors import ConfigError, InputError, SemantoksError
+from semantoks.errors import ConfigError, InputError, SemantoksError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -261,7 +261,7 @@ def prepare(
         )
     if report.finished:
         console.print(listing(describe_path(str(report.store))))
-    console.print(prepare_summary(report), markup=False, highlight=False)
+    console.print(prepare_summary(report), markup=False, highlight=False, soft_wrap=True)
     if report.count("failed"):
         raise typer.Exit(3)
 
@@ -318,19 +318,28 @@ def pretrain(
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run.")] = False,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="Continue the run if there is one, else start it.")
+    ] = False,
 ) -> None:
-    """Pretrain an encoder on the recordings of a store, without labels."""
+    """Pretrain an encoder on the recordings of a store, without labels.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m semantoks pretrain RUN ...
+    """
+    from semantoks.train.distributed import is_main, process_group, was_restarted
     from semantoks.train.run import RunConfig
     from semantoks.train.screen import TrainingScreen
     from semantoks.train.setup import CONFIG
     from semantoks.train.trainer import Trainer
 
+    resume = resume or ((auto_resume or was_restarted()) and (run / CONFIG).exists())
     if resume and config is None and preset is None and (run / CONFIG).exists():
         config = run / CONFIG
     changes = [*(overrides or ()), *([f"data.store={store}"] if store else ())]
     resolved = RunConfig.load(config, changes, preset=preset.value if preset else None)
     console = _console()
-    with TrainingScreen(console) as screen:
+    with process_group(resolved.train.device), TrainingScreen(console) as screen:
+        console.quiet = not is_main()
         trainer = Trainer(resolved, run, resume=resume, reporter=screen)
         folder = trainer.fit()
     if trainer.step < trainer.n_steps:
@@ -347,11 +356,23 @@ def embed(
     out: Annotated[Path, typer.Argument(help="New table: .parquet, .csv or .tsv.")],
     crops: Annotated[int, typer.Option(help="Evenly spaced crops per recording.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    engine: Annotated[str, typer.Option(help="torch, onnx, openvino, auto.")] = "torch",
+    precision: Annotated[str, typer.Option(help="float32, or low: faster, nearly equal.")] = (
+        "float32"
+    ),
 ) -> None:
     """Embed the recordings of a store: one row per recording."""
     from semantoks.workflow import embed_store
 
-    table = embed_store(model, store, out, n_crops=crops, device=device)
+    table = embed_store(
+        model,
+        store,
+        out,
+        n_crops=crops,
+        device=device,
+        engine=engine,  # type: ignore[arg-type] # checked by Embedder, like the next
+        precision=precision,  # type: ignore[arg-type]
+    )
     _console().print(f"{len(table)} recordings embedded: {out}")
 
 
@@ -633,6 +654,89 @@ def info(
     from semantoks.workflow import describe_path
 
     _console().print(listing(describe_path(path)))
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A store, or a run.")],
+) -> None:
+    """Compare every file of a store, or of a run's checkpoints, with its checksum."""
+    from semantoks.workflow import check_path
+
+    problems = check_path(path)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise StoreError(
+            f"{len(problems)} problems",
+            file=path,
+            fix="Restore these files from a copy, or make them again",
+        )
+    typer.echo(f"{path}: every file is as it was written")
+
+
+@app.command()
+def strip(
+    store: Annotated[Path, typer.Argument(help="Recording store.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new store.")],
+    salt: Annotated[
+        str | None,
+        typer.Option(help="Secret of the pseudonyms; without it one is drawn and forgotten."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column to leave out; may be repeated.")
+    ] = None,
+) -> None:
+    """Copy a store with pseudonyms instead of subjects, to hand it on."""
+    from semantoks.data.integrity import strip_subjects
+
+    made = strip_subjects(store, out, salt=salt, drop=tuple(drop or ()))
+    left = ", ".join(made.phenotypes) or "none"
+    _console().print(f"{len(made)} recordings: {out}; columns that are still there: {left}")
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    }
+)
+def slurm(
+    context: typer.Context,
+    time: Annotated[str, typer.Option(help="Time limit of a job.")] = "24:00:00",
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs per machine; one process each.")] = 0,
+    cpus: Annotated[int, typer.Option(help="Cores per machine.")] = 8,
+    memory: Annotated[str | None, typer.Option(help="Memory per machine: 64G.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account that pays.")] = None,
+    shards: Annotated[int, typer.Option(help="Jobs among which prepare divides the work.")] = 1,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the batch script; submit nothing.")
+    ] = False,
+) -> None:
+    """Submit pretrain, prepare or embed to Slurm: stops when told, requeues, resumes by itself.
+
+    The command stands last: semantoks slurm --gpus 4 --time 8:00:00 pretrain runs/a ...
+    """
+    from semantoks.slurm import SlurmJob, batch_script, submit
+
+    job = SlurmJob(
+        time=time,
+        nodes=nodes,
+        gpus=gpus,
+        cpus=cpus,
+        memory=memory,
+        partition=partition,
+        account=account,
+        shards=shards,
+    )
+    script = batch_script(context.args, job)
+    if print_:
+        typer.echo(script, nl=False)
+        return
+    typer.echo(f"Submitted job {submit(script)}")
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -66,6 +67,35 @@ class StoreError(InputError):
 
 class CheckpointError(InputError):
     """A checkpoint or model folder is missing, incomplete, damaged or does not fit."""
+
+
+@contextmanager
+def readable(file: str | Path, kind: type[InputError] = InputError) -> Iterator[None]:
+    """Turn whatever a library raises over a damaged file into an error that names the file.
+
+    For the lines that hand a file to a parser, and nothing else: pandas, NumPy, pyarrow and their
+    like raise nearly anything over damaged input.
+
+    Parameters
+    ----------
+    file : path
+    kind : type
+        Class of the error.
+
+    Raises
+    ------
+    InputError
+        Of the class `kind`; the package's own errors pass unchanged.
+    """
+    try:
+        yield
+    except SemantoksError:
+        raise
+    except OSError as error:
+        raise kind(f"cannot be read ({error.strerror or error})", file=file) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise kind(f"is damaged, or not what it should be ({reason})", file=file) from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
 from semantoks.data.denoise import Censoring
 from semantoks.data.encode import StoreSpec
+from semantoks.data.integrity import check_store
 from semantoks.data.phenotypes import Phenotypes
 from semantoks.data.prepare import PrepareReport, Progress, prepare
 from semantoks.data.quality import QualityRules
@@ -29,12 +30,14 @@ from semantoks.data.store import RecordingStore
 from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.engines import EngineName, Precision
 from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.quality import QUALITY_PAGE, write_quality_page
 from semantoks.report.report import write_report
+from semantoks.train.checkpoint import check_checkpoints
 from semantoks.train.setup import CONFIG, METRICS, pick_device
 
 #: Name of the page in the folder of an evaluation.
@@ -225,7 +228,14 @@ def assign_atlas(
 
 
 def embed_store(
-    model: str | Path, store: str | Path, out: str | Path, *, n_crops: int = 8, device: str = "auto"
+    model: str | Path,
+    store: str | Path,
+    out: str | Path,
+    *,
+    n_crops: int = 8,
+    device: str = "auto",
+    engine: EngineName | Literal["auto"] = "torch",
+    precision: Precision = "float32",
 ) -> pd.DataFrame:
     """Embed the recordings of a store and write one row per recording.
 
@@ -239,6 +249,8 @@ def embed_store(
     n_crops : int
         Evenly spaced crops per recording, averaged.
     device : str
+    engine, precision : str
+        As for `Embedder`.
 
     Returns
     -------
@@ -255,7 +267,13 @@ def embed_store(
     if target.exists():
         raise InputError("exists already and is not overwritten", file=target)
     recordings = RecordingStore(store)
-    embedder = Embedder(model, n_crops=n_crops, device=str(pick_device(device)))
+    embedder = Embedder(
+        model,
+        n_crops=n_crops,
+        device=str(pick_device(device)),
+        engine=engine,
+        precision=precision,
+    )
     values = embedder.fit_transform(recordings)
     names = [f"e{i:04d}" for i in range(values.shape[1])]
     ids = recordings.table[["id", "subject", "session", "site"]]
@@ -381,6 +399,20 @@ def describe_path(path: str) -> dict[str, object]:
         value=path,
         fix=f"Built-in parcellations: {', '.join(Parcellation.available())}",
     )
+
+
+def check_path(path: str | Path) -> list[str]:
+    """Return what is wrong with the files of a store, or of a run's checkpoints.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).exists():
+        return check_checkpoints(folder)
+    return check_store(folder)
 
 
 def _store_facts(store: RecordingStore) -> dict[str, object]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.engines import EngineName, Precision
 from semantoks.evaluate.inputs import Signals
 from semantoks.model.encoder import Encoder
 
@@ -29,7 +30,7 @@ class StoredEmbedder(Embedder):
 
     Parameters
     ----------
-    model, tr, n_crops, features, device
+    model, tr, n_crops, features, device, engine, precision
         See `Embedder`.
     file : path, optional
         ``.npz`` that holds the embeddings of the store of `fingerprint`; made when they are first
@@ -46,10 +47,20 @@ class StoredEmbedder(Embedder):
         n_crops: int = 8,
         features: Literal["cls_avg", "cls"] = "cls_avg",
         device: str = "cpu",
+        engine: EngineName | Literal["auto"] = "torch",
+        precision: Precision = "float32",
         file: Path | None = None,
         fingerprint: str = "",
     ) -> None:
-        super().__init__(model, tr=tr, n_crops=n_crops, features=features, device=device)
+        super().__init__(
+            model,
+            tr=tr,
+            n_crops=n_crops,
+            features=features,
+            device=device,
+            engine=engine,
+            precision=precision,
+        )
         self.file = file
         self.fingerprint = fingerprint
 
@@ -59,9 +70,8 @@ class StoredEmbedder(Embedder):
             return super().transform(X)
         if X.fingerprint != self.fingerprint:
             return super().transform(X)
-        key = sha256(
-            f"{weights_hash(self.encoder_)}{X.fingerprint}{self.n_crops}{self.features}".encode()
-        ).hexdigest()
+        how = f"{self.n_crops} {self.features} {self.engine_} {self.precision}"
+        key = sha256(f"{weights_hash(self.encoder_)} {X.fingerprint} {how}".encode()).hexdigest()
         if self.file.exists():
             with np.load(self.file, allow_pickle=False) as held:
                 if str(held["key"]) == key:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError, nearest, readable
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -173,7 +173,8 @@ class Parcellation:
                 value=str(name_or_path),
                 fix=nearest(str(name_or_path), cls.available()),
             )
-        return cls.from_frame(_read(path), name=path.stem, source=path)
+        with readable(path):
+            return cls.from_frame(_read(path), name=path.stem, source=path)
 
     @classmethod
     def from_frame(

@@ -44,18 +44,20 @@ def load_image(file: Path) -> Any:
 
 
 def image_data(image: Any, file: Path) -> NDArray[Any]:
-    """Return the data of an image, floating point as stored, others as float32.
+    """Return the data of an image: as stored, or as float32 where they are stored scaled.
 
     Raises
     ------
     InputError
         The file is truncated or damaged.
     """
+    data = image.dataobj
     try:
-        data = np.asarray(image.dataobj)
+        if (getattr(data, "slope", 1), getattr(data, "inter", 0)) != (1, 0):
+            return np.asarray(data.get_scaled(np.float32))
+        return np.asarray(data)
     except BROKEN as error:
         raise InputError(f"is truncated or damaged ({error})", file=file) from None
-    return data if data.dtype in (np.float32, np.float64) else data.astype(np.float32)
 
 
 def image_affine(image: Any, file: Path) -> NDArray[np.float64]:

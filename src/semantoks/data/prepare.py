@@ -3,7 +3,8 @@
 1. Every recording is read, checked, encoded and measured on its own, in any order, by any process,
    and kept as one file in ``STORE.partial``. A recording that cannot be used leaves its error.
 2. When all have been tried, the store is written from those files in the order of the source: what
-   it holds does not depend on how the work was done. Then the partial folder is removed.
+   it holds does not depend on how the work was done. Then the partial folder is removed, unless a
+   recording failed: once its file is repaired and the store deleted, the others are not read again.
 
 A killed run continues where it was: what is there is not read again, unless its files changed.
 """
@@ -150,7 +151,8 @@ def prepare(
         return PrepareReport(store=target, finished=False, quality=table, join=join)
     quality = _judge(items, parts, rules)
     _write(target, items, parts, spec, quality, phenotypes, varying, settings, key)
-    parts.remove()
+    if not (quality["status"] == "failed").any():
+        parts.remove()
     return PrepareReport(store=target, finished=True, quality=quality, join=join)
 
 
@@ -325,8 +327,9 @@ def _judge(items: Sequence[Item], parts: _Parts, rules: QualityRules) -> pd.Data
     usable = [i for i, row in enumerate(rows) if row["status"] == "stored"]
     if not usable:
         reasons = [str(row["reason"]) for row in rows]
+        parts.remove()  # nothing in it is worth keeping
         rule = f"none of {len(items)} recordings could be used; the first: {reasons[0]}"
-        raise InputError(rule, file=parts.folder)
+        raise InputError(rule)
     profiles = []
     for i in usable:
         loaded = parts.load(items[i])

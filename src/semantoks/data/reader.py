@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.encode import INDEX_COLUMNS
 from semantoks.data.signal import Preprocessing
-from semantoks.errors import InputError, StoreError
+from semantoks.errors import InputError, StoreError, readable
 
 FORMAT = "semantoks-store"
 FORMAT_VERSION = 1
@@ -40,21 +40,29 @@ class RecordingStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.header = _read_header(self.path)
-        rois = _checked(self.path, ROIS, self.header["rois_sha256"])
-        self.parcellation = Parcellation.from_frame(
-            pd.read_csv(rois, sep="\t", dtype=str, keep_default_na=False),
-            name=self.header["parcellation"]["name"],
-            source=rois,
-        )
-        self.preprocessing = Preprocessing(**self.header["preprocessing"])
-        index = _checked(self.path, INDEX, self.header["index_sha256"])
-        table = pd.read_parquet(index)
-        table["missing_rois"] = [tuple(names) for names in table["missing_rois"]]
-        if "offset" not in table.columns:  # written before recordings could be cut
-            table = table.assign(offset=0.0, acquisition=None)
-        self.table = table
+        self.header = read_header(self.path)
+        with readable(self.path / HEADER, StoreError):
+            checksums = self.header["rois_sha256"], self.header["index_sha256"]
+            name = self.header["parcellation"]["name"]
+            self.preprocessing = Preprocessing(**self.header["preprocessing"])
+        rois = _checked(self.path, ROIS, checksums[0])
+        with readable(rois, StoreError):
+            frame = pd.read_csv(rois, sep="\t", dtype=str, keep_default_na=False)
+            self.parcellation = Parcellation.from_frame(frame, name=name, source=rois)
+        self.table = read_index(_checked(self.path, INDEX, checksums[1]))
         self._shards = self._map_shards()
+        rows = np.array([len(shard) for shard in self._shards])
+        shard, start, length = (self.table[n].to_numpy() for n in ("shard", "start", "length"))
+        there = (shard >= 0) & (shard < len(rows)) & (start >= 0) & (length > 0)
+        there[there] = (start + length)[there] <= rows[shard[there]]
+        if not there.all():
+            raise StoreError(
+                "lists a recording that its shard does not hold",
+                file=self.path / INDEX,
+                field="id",
+                value=self.table["id"][np.flatnonzero(~there)[0]],
+                fix=_RESTORE,
+            )
 
     def _map_shards(self) -> list[NDArray[np.float16]]:
         shards = []
@@ -62,15 +70,17 @@ class RecordingStore:
             file = self.path / shard["file"]
             shape = (shard["rows"], len(self.parcellation))
             try:
-                signals = np.load(file, mmap_mode="r")
+                signals = np.load(file, mmap_mode="r", allow_pickle=False)
             except FileNotFoundError:
                 raise StoreError("a shard is missing", file=file, fix=_RESTORE) from None
-            except ValueError as error:
+            except Exception as error:  # NumPy raises nearly anything for a damaged file
                 rule = f"a shard is truncated or damaged ({error})"
                 raise StoreError(rule, file=file, fix=_RESTORE) from None
-            if signals.shape != shape or signals.dtype != np.float16:
+            # A damaged beginning can make an archive of it, which is no array at all.
+            found = getattr(signals, "shape", None), getattr(signals, "dtype", None)
+            if found != (shape, np.float16):
                 rule = f"a shard has to hold float16 of shape {shape}"
-                value = f"{signals.dtype} {signals.shape}"
+                value = f"{found[1]} {found[0]}"
                 raise StoreError(rule, file=file, field="signals", value=value, fix=_RESTORE)
             shards.append(signals)
         return shards
@@ -311,7 +321,31 @@ def _checked(folder: Path, name: str, expected: str) -> Path:
     return path
 
 
-def _read_header(folder: Path) -> dict[str, Any]:
+def read_index(path: Path) -> pd.DataFrame:
+    """Read the index and check that it can be used, whoever wrote it."""
+    with readable(path, StoreError):
+        table = pd.read_parquet(path)
+        table["missing_rois"] = [tuple(map(str, names)) for names in table["missing_rois"]]
+        if "offset" not in table.columns:  # written before recordings could be cut
+            table = table.assign(offset=0.0, acquisition=None)
+        for name in ("shard", "start", "length"):
+            table[name] = table[name].astype(np.int64)
+        for name in ("id", "subject"):
+            table[name] = table[name].astype(str)
+    absent = [name for name in INDEX_COLUMNS if name not in table.columns]
+    if absent:
+        raise StoreError("lacks columns", file=path, field="columns", value=absent, fix=_RESTORE)
+    return table
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """Read and check the header of a store.
+
+    Raises
+    ------
+    StoreError
+        The folder is no store, half-written, damaged, or written by a newer version.
+    """
     path = folder / HEADER
     if not folder.is_dir():
         fix = "Make a store with `semantoks prepare`"
@@ -333,4 +367,10 @@ def _read_header(folder: Path) -> dict[str, Any]:
         rule = f"is newer than this version of the package reads ({FORMAT_VERSION})"
         fix = "Update semantoks, or write the store again with this version"
         raise StoreError(rule, file=path, field="format_version", value=version, fix=fix)
+    with readable(path, StoreError):
+        shards = [(str(s["file"]), int(s["rows"]), str(s["sha256"])) for s in header["shards"]]
+    outside = [name for name, *_ in shards if Path(name).name != name]
+    if outside:
+        rule = "a shard has to lie in the folder of the store"
+        raise StoreError(rule, file=path, field="shards", value=outside[0])
     return header

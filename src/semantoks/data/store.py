@@ -231,6 +231,9 @@ class StoreWriter:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
+        except FileExistsError as error:
+            rule = "another process is writing a store into this folder"
+            raise StoreError(rule, file=path, fix="Give every store its own folder") from error
         except OSError as error:
             rule = f"cannot be written ({error.strerror or error})"
             fix = "Free space or choose another folder; what was written so far is removed again"

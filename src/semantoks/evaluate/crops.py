@@ -56,6 +56,13 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
         shorter than one patch.
     """
     for source in _unchecked(encoder, X, tr):
+        if not np.isfinite(source.signal).all():
+            raise InputError(
+                "holds values that are not finite",
+                file=source.name,
+                field="signal",
+                fix="Leave the recording out; if it comes from a store, `semantoks check` it",
+            )
         if len(source.signal) < encoder.config.patch_length:
             raise InputError(
                 f"is shorter than one patch of {encoder.config.patch_length} time points at a TR "

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from semantoks.atlas.parcellation import Parcellation, canonical_network
 from semantoks.data.signal import Preprocessing
@@ -154,6 +155,9 @@ class Encoder(nn.Module):
         Canonical network of every row: rows with the same number belong together.
     pretraining : dict or None
         What the weights have seen: recordings, hashed subjects, sites. None for random weights.
+    checkpoint : bool
+        In training, keep only what enters the tokenizer and the blocks and compute their insides
+        again for the gradient: the same numbers in less memory and about a quarter more time.
     """
 
     def __init__(
@@ -162,6 +166,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config, self.parcellation, self.preprocessing = config, parcellation, preprocessing
         self.pretraining: dict[str, Any] | None = None
+        self.checkpoint = False
         self.network_names, self.network_rois = _token_rows(config.granularity, parcellation)
         networks = [canonical_network(parcellation.networks[rois[0]]) for rois in self.network_rois]
         self.canonical_groups = np.unique(networks, return_inverse=True)[1]
@@ -231,18 +236,71 @@ class Encoder(nn.Module):
         InputError
             If the number of ROIs, the length or the mask's shape does not fit.
         """
+        sequence = self._sequence(x, mask)
+        for block in self.blocks:
+            sequence = self._run(block, sequence)
+        sequence = self.norm(sequence)
+        return EncoderOutput(cls=sequence[:, 0], tokens=sequence[:, 1:])
+
+    def read(
+        self, x: Tensor, mask: Tensor | None = None, wanted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode views, and finish only the CLS tokens and the tokens that are wanted.
+
+        The last block's attention still sees everything; its other rows are not computed.
+
+        Parameters
+        ----------
+        x, mask : as in `forward`
+        wanted : Tensor of bool, shape (B, N, P), optional
+            Tokens to return; none of them if absent.
+
+        Returns
+        -------
+        cls : Tensor of shape (B, D)
+        tokens : Tensor of shape (R, D)
+            The wanted ones, as indexing the whole (B, N, P, D) with `wanted` orders them.
+        """
+        sequence = self._sequence(x, mask)
+        batch, length, _ = sequence.shape
+        rows = torch.arange(batch, device=x.device) * length
+        if wanted is not None:
+            recording, token = wanted.flatten(1).nonzero(as_tuple=True)
+            rows = torch.cat([rows, recording * length + token + 1])
+        for block in self.blocks[:-1]:
+            sequence = self._run(block, sequence)
+        finished = self.norm(self._run(self.blocks[-1], sequence, rows))
+        return finished[:batch], finished[batch:]
+
+    def _run(self, part: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.checkpoint and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+        out: Tensor = part(*inputs)
+        return out
+
+    def _sequence(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the CLS token and all tokens with their positions, shape (B, 1 + N P, D)."""
         self._check(x, mask)
-        tokens = self.tokenizer(x)
+        return self.assemble(self._run(self.tokenizer, x, mask), mask)
+
+    def assemble(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Put the mask vector, the positions and the CLS token to the tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (B, N, P, D)
+        mask : Tensor of bool, shape (B, N, P), or None
+
+        Returns
+        -------
+        Tensor of shape (B, 1 + N P, D)
+        """
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         tokens = tokens + self.network_embedding[:, None]
         tokens = tokens + sincos_positions(tokens.shape[2], tokens.shape[3], like=tokens)
-        cls = self.cls_token.to(tokens.dtype).expand(x.shape[0], 1, -1)
-        sequence = torch.cat([cls, tokens.flatten(1, 2)], dim=1)
-        for block in self.blocks:
-            sequence = block(sequence)
-        sequence = self.norm(sequence)
-        return EncoderOutput(cls=sequence[:, 0], tokens=sequence[:, 1:])
+        cls = self.cls_token.to(tokens.dtype).expand(len(tokens), 1, -1)
+        return torch.cat([cls, tokens.flatten(1, 2)], dim=1)
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
         if x.ndim != 3 or x.shape[1] != len(self.parcellation):

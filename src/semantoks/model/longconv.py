@@ -5,9 +5,50 @@ Source: Brain-Semantoks (ICLR 2026), semantic tokenizer, structured branch.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@lru_cache(maxsize=32)
+def _shifts(
+    taps: int, left: int, dilation: int, length: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return 0 or 1, shape (taps, L * L): row i moves the time s to t = s - (i * dilation - left).
+
+    Shared by all modules and never written to.
+    """
+    with torch.inference_mode(False):  # what embedding made first, training may use later
+        offset = torch.arange(taps, device=device) * dilation - left
+        time = torch.arange(length, device=device)
+        return (time == time[:, None] + offset[:, None, None]).to(dtype).flatten(1)
+
+
+def convolve_rois(x: Tensor, kernel: Tensor, *, left: int, dilation: int = 1) -> Tensor:
+    """Correlate every ROI with its own kernels, zeros beyond the ends.
+
+    A patch is short, so that the correlation is a product with a banded (L, L) matrix: one batched
+    matrix product over ROIs, which is several times faster than a grouped convolution and its
+    backward pass, most of all in bfloat16.
+
+    Parameters
+    ----------
+    x : Tensor of shape (C, L, M)
+    kernel : Tensor of shape (C, h, taps)
+        Tap i meets the time ``t + i * dilation - left``.
+    left, dilation : int
+
+    Returns
+    -------
+    Tensor of shape (C * h, L, M)
+        ROI slow, kernel fast.
+    """
+    n_rois, length, m = x.shape
+    n_kernels, taps = kernel.shape[1:]
+    shifts = _shifts(taps, left, dilation, length, kernel.dtype, kernel.device)
+    banded = (kernel.reshape(-1, taps) @ shifts).view(n_rois, n_kernels * length, length)
+    return torch.bmm(banded, x).view(n_rois * n_kernels, length, m)
 
 
 class StructuredConv(nn.Module):
@@ -72,18 +113,16 @@ class StructuredConv(nn.Module):
 
         Parameters
         ----------
-        x : Tensor of shape (M, n_channels, L)
+        x : Tensor of shape (n_channels, L, M)
+            M signals, the last axis.
 
         Returns
         -------
-        Tensor of shape (M, n_heads * n_channels, L)
+        Tensor of shape (n_channels * n_heads, L, M)
             Channels ordered (ROI, head), head fast, as in the authors' weights.
         """
         kernel = self.kernel().flip(-1)
-        length = kernel.shape[-1]
-        left = (length - 1) // 2
-        weight = kernel.transpose(0, 1).reshape(self.n_channels * self.n_heads, 1, length)
-        padded = F.pad(x, (left, length - 1 - left))
-        y = F.conv1d(padded, weight, groups=self.n_channels)
-        skip = self.skip.T[None, :, :, None] * x[:, :, None]
-        return y + skip.reshape(y.shape)
+        left = (kernel.shape[-1] - 1) // 2
+        at_lag_zero = torch.arange(kernel.shape[-1], device=kernel.device) == left
+        with_skip = kernel + self.skip.unsqueeze(-1) * at_lag_zero
+        return convolve_rois(x, with_skip.transpose(0, 1), left=left)

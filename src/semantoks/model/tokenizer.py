@@ -4,7 +4,9 @@
 2. The branches' outputs are concatenated to D channels, GELU, pooled over the L time points.
 3. LayerNorm.
 
-Every network has its own weights. Source: Brain-Semantoks (ICLR 2026), semantic tokenizer.
+Every network has its own weights. Inside, signals have the shape (C_n, L, M) with all patches of
+all recordings along the last axis M, so that everything is a few large matrix products.
+Source: Brain-Semantoks (ICLR 2026), semantic tokenizer.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pydantic import Discriminator
 from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
-from semantoks.model.longconv import StructuredConv
+from semantoks.model.longconv import StructuredConv, convolve_rois
 
 Pooling = Literal["mean", "max", "attention"]
 
@@ -110,12 +112,50 @@ def branch_widths(branches: Sequence[Branch], width: int) -> list[int]:
     return [b.width if b.width is not None else rest // free for b in branches]
 
 
-def _same_conv(
-    n_in: int, n_out: int, kernel_length: int, dilation: int, groups: int = 1
-) -> nn.Conv1d:
-    return nn.Conv1d(
-        n_in, n_out, kernel_length, padding="same", dilation=dilation, groups=groups, bias=True
-    )
+def _left(conv: nn.Conv1d) -> int:
+    """Zeros before the signal that keep its length, as PyTorch pads for "same"."""
+    return int(conv.dilation[0] * (conv.kernel_size[0] - 1) // 2)
+
+
+def _mix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Map the channels of (K, L, M) linearly: (W, L, M)."""
+    assert bias is not None
+    return torch.addmm(bias.unsqueeze(1), weight, x.flatten(1)).view(len(bias), *x.shape[1:])
+
+
+class DenseConv(nn.Conv1d):
+    """Convolution over all ROIs of a network as one matrix product over ROIs and taps."""
+
+    def __init__(self, n_rois: int, width: int, branch: DenseBranch) -> None:
+        super().__init__(n_rois, width, branch.kernel_length, dilation=branch.dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n_rois, L, M) to (width, L, M)."""
+        (taps,), (dilation,), left = self.kernel_size, self.dilation, _left(self)
+        padded = F.pad(x, (0, 0, left, dilation * (taps - 1) - left))
+        starts = range(0, taps * dilation, dilation)
+        lagged = torch.cat([padded[:, s : s + x.shape[1]] for s in starts])
+        return _mix(lagged, self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
+class SeparableConv(nn.Sequential):
+    """A convolution per ROI, then a linear map over ROIs."""
+
+    def __init__(self, n_rois: int, width: int, branch: SeparableBranch) -> None:
+        taps, dilation = branch.kernel_length, branch.dilation
+        super().__init__(
+            nn.Conv1d(n_rois, n_rois, taps, dilation=dilation, groups=n_rois),
+            nn.Conv1d(n_rois, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n_rois, L, M) to (width, L, M)."""
+        own, across = self
+        assert isinstance(own, nn.Conv1d)
+        assert isinstance(across, nn.Conv1d)
+        assert own.bias is not None
+        y = convolve_rois(x, own.weight, left=_left(own), dilation=own.dilation[0])
+        return _mix(y + own.bias[:, None, None], across.weight.squeeze(-1), across.bias)
 
 
 class StructuredProjection(nn.Module):
@@ -135,20 +175,16 @@ class StructuredProjection(nn.Module):
         self.projection = nn.Linear(n_heads * n_rois, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (M, n_rois, L) to (M, width, L)."""
-        y: Tensor = self.projection(self.conv(x).transpose(1, 2))
-        return y.transpose(1, 2)
+        """Map (n_rois, L, M) to (width, L, M)."""
+        return _mix(self.conv(x), self.projection.weight, self.projection.bias)
 
 
 def build_branch(branch: Branch, n_rois: int, width: int) -> nn.Module:
-    """Return the module of one branch: (M, n_rois, L) -> (M, width, L)."""
+    """Return the module of one branch: (n_rois, L, M) -> (width, L, M)."""
     if isinstance(branch, DenseBranch):
-        return _same_conv(n_rois, width, branch.kernel_length, branch.dilation)
+        return DenseConv(n_rois, width, branch)
     if isinstance(branch, SeparableBranch):
-        return nn.Sequential(
-            _same_conv(n_rois, n_rois, branch.kernel_length, branch.dilation, groups=n_rois),
-            nn.Conv1d(n_rois, width, 1),
-        )
+        return SeparableConv(n_rois, width, branch)
     return StructuredProjection(n_rois, width, branch)
 
 
@@ -160,13 +196,13 @@ class AttentionPooling(nn.Module):
         self.scorer = nn.Linear(width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (M, D, L) to (M, D)."""
-        weights: Tensor = self.scorer(x.transpose(1, 2)).softmax(dim=1)
-        return (x @ weights).squeeze(-1)
+        """Map (D, L, M) to (D, M)."""
+        weights = (self.scorer.weight @ x.flatten(1)).view(x.shape[1:]).softmax(dim=0)
+        return (x * weights).sum(dim=1)
 
 
 class NetworkTokenizer(nn.Module):
-    """Token of one network: (M, C_n, L) -> (M, D)."""
+    """Token of one network: (C_n, L, M) -> (M, D)."""
 
     def __init__(
         self, n_rois: int, width: int, branches: Sequence[Branch], pooling: Pooling
@@ -182,12 +218,14 @@ class NetworkTokenizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokenize patches on their own, with zero padding at their borders."""
-        y = F.gelu(torch.cat([branch(x) for branch in self.branches], dim=1))
+        parts = [F.gelu(branch(x)) for branch in self.branches]
         if self.attention is not None:
-            pooled = self.attention(y)
+            pooled = self.attention(torch.cat(parts))
+        elif self.pooling == "mean":
+            pooled = torch.cat([part.sum(dim=1) for part in parts]) / x.shape[1]
         else:
-            pooled = y.mean(dim=-1) if self.pooling == "mean" else y.amax(dim=-1)
-        out: Tensor = self.norm(pooled)
+            pooled = torch.cat([part.amax(dim=1) for part in parts])
+        out: Tensor = self.norm(pooled.T)
         return out
 
 
@@ -224,26 +262,44 @@ class SemanticTokenizer(nn.Module):
         for i, rois in enumerate(network_rois):
             self.register_buffer(f"rois_{i}", torch.as_tensor(rois), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokenize.
 
         Parameters
         ----------
         x : Tensor of shape (B, C, T)
+        mask : Tensor of bool, shape (B, N, P), optional
+            True where no token is needed: it is not computed and zero.
 
         Returns
         -------
         Tensor of shape (B, N, P, D)
         """
-        batch, _, n_times = x.shape
+        batch, n_rois, n_times = x.shape
         n_patches = n_times // self.patch_length
+        if torch.is_autocast_enabled(x.device.type):  # once, before every network reads it
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        grid = x.reshape(batch, n_rois, n_patches, self.patch_length)
+        patches = grid.permute(1, 3, 0, 2).flatten(2)
+        kept = self._kept(mask)
         tokens = []
         for i, network in enumerate(self.networks):
-            rois = x.index_select(1, self.get_buffer(f"rois_{i}"))
-            patches = rois.view(batch, -1, n_patches, self.patch_length).transpose(1, 2)
-            token = network(patches.flatten(0, 1))
-            tokens.append(token.view(batch, n_patches, -1))
-        return torch.stack(tokens, dim=1)
+            own = patches.index_select(0, self.get_buffer(f"rois_{i}"))
+            if kept is None:
+                tokens.append(network(own))
+            else:
+                token = network(own.index_select(2, kept[i]))
+                nothing = token.new_zeros(patches.shape[2], token.shape[1])
+                tokens.append(nothing.index_copy(0, kept[i], token))
+        return torch.stack(tokens).view(len(tokens), batch, n_patches, -1).transpose(0, 1)
+
+    @staticmethod
+    def _kept(mask: Tensor | None) -> Sequence[Tensor] | None:
+        """Return the places along the axis of patches that each network has to tokenize."""
+        if mask is None:
+            return None
+        needed = ~mask.transpose(0, 1).flatten(1)
+        return torch.split(needed.nonzero()[:, 1], needed.sum(dim=1).tolist())
 
 
 class RoiTokenizer(nn.Module):
@@ -254,7 +310,7 @@ class RoiTokenizer(nn.Module):
         self.patch_length = patch_length
         self.projection = nn.Linear(patch_length, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T) to (B, C, P, D)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Map (B, C, T) to (B, C, P, D); too cheap to leave masked tokens out."""
         tokens: Tensor = self.projection(x.reshape(*x.shape[:2], -1, self.patch_length))
         return tokens

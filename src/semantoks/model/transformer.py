@@ -6,6 +6,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_SHORT = 256  # tokens
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention, (B, H, S, D_head) each.
+
+    On a CPU, two products around a softmax beat the fused kernel while a sequence is short: in
+    bfloat16 its backward pass takes five times as long.
+    """
+    if query.device.type != "cpu" or query.shape[-2] > _SHORT:
+        return F.scaled_dot_product_attention(query, key, value)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    # The softmax in float32, or wider, is also the fast one: rows of bfloat16 are not vectorised.
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    mixed: Tensor = scores.softmax(dim=-1, dtype=wide).to(scores.dtype) @ value
+    return mixed
+
+
+def pick(x: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the rows of (B, S, D) at these places of its flattened (B S, D), or all of it."""
+    return x if rows is None else x.flatten(0, 1).index_select(0, rows)
+
 
 class Attention(nn.Module):
     """Multi-head self-attention, no bias in the query, key and value maps."""
@@ -16,13 +38,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.projection = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, S, D) to (B, S, D)."""
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Map (B, S, D) to (B, S, D), or to its rows (R, D)."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, length, width))
+        mixed = attend(query, key, value).transpose(1, 2).reshape(batch, length, width)
+        out: Tensor = self.projection(pick(mixed, rows))
         return out
 
 
@@ -42,17 +64,18 @@ class Block(nn.Module):
         self.scale2 = nn.Parameter(torch.full((width,), layer_scale))
         self.drop_path = drop_path
 
-    def _keep(self, x: Tensor) -> Tensor:
-        """Drop the whole residual branch of random recordings (stochastic depth)."""
+    def _drop(self, y: Tensor, x: Tensor, rows: Tensor | None) -> Tensor:
+        """Drop the whole residual branch of random recordings of `x` (stochastic depth)."""
         if not self.training or self.drop_path == 0.0:
-            return x
+            return y
         keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.drop_path
-        return x * keep / (1.0 - self.drop_path)
+        return y * pick(keep.expand(*x.shape[:2], 1), rows) / (1.0 - self.drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, S, D) to (B, S, D)."""
-        x = x + self._keep(self.scale1 * self.attention(self.norm1(x)))
-        return x + self._keep(self.scale2 * self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Map (B, S, D) to (B, S, D), or only to those rows of its flattened form (R, D)."""
+        mixed = self._drop(self.attention(self.norm1(x), rows), x, rows)
+        y = torch.addcmul(pick(x, rows), self.scale1, mixed)
+        return torch.addcmul(y, self.scale2, self._drop(self.mlp(self.norm2(y)), x, rows))
 
 
 def sincos_positions(n_patches: int, width: int, *, like: Tensor) -> Tensor:

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
-from semantoks.model.encoder import Encoder, EncoderOutput
+from semantoks.model.encoder import Encoder
 from semantoks.model.projection import ProjectionHead
-from semantoks.objectives.terms import masked_agreement, simdino
+from semantoks.objectives.terms import Spread, masked_agreement, simdino
 from semantoks.views.batch import ViewBatch
 
 
@@ -49,6 +49,9 @@ class ObjectiveConfig:
     """Width of the projection d."""
     eps: float = 0.05
     """Precision of the coding rate."""
+    spread: Spread = "batch"
+    """What the coding rate spreads out on several processes: the whole batch, or what each process
+    holds ("process")."""
 
     def __post_init__(self) -> None:
         for name in ("cls_weight", "network_weight", "mask_weight"):
@@ -83,6 +86,38 @@ class Losses:
     embeddings: Tensor
 
 
+class Projections(NamedTuple):
+    """What the loss needs of the student or the teacher; None where no term asks for it.
+
+    Parameters
+    ----------
+    embedding : Tensor of shape (2, B, D)
+        CLS tokens.
+    cls : Tensor of shape (2, B, d) or None
+        Projected CLS tokens.
+    network : Tensor of shape (2, B, N, d) or None
+        Projections of the tokens averaged over patches.
+    tokens : Tensor of shape (R, d) or None
+        Projections of the tokens that L_mask compares.
+    compared : Tensor of bool, shape (2 B, N * P), or None
+        Which tokens these are, in the order of ``compared.nonzero()``.
+    """
+
+    embedding: Tensor
+    cls: Tensor | None
+    network: Tensor | None
+    tokens: Tensor | None
+    compared: Tensor | None
+
+
+class Terms(NamedTuple):
+    """Which loss terms are computed on a step."""
+
+    cls: bool
+    network: bool
+    mask: bool
+
+
 class ProjectedEncoder(nn.Module):
     """An encoder with its projection head(s): the student or the teacher.
 
@@ -99,12 +134,42 @@ class ProjectedEncoder(nn.Module):
         self.head = ProjectionHead(*sizes)
         self.mask_head = ProjectionHead(*sizes) if config.separate_mask_head else self.head
 
-    def network_projections(self, out: EncoderOutput) -> Tensor:
-        """Project the tokens averaged over patches: (M, N, d)."""
-        m, _, width = out.tokens.shape
-        grid = out.tokens.view(m, self.encoder.n_networks, -1, width)
-        projected: Tensor = self.head(grid.mean(dim=2))
-        return projected
+    def forward(
+        self, views: Tensor, hidden: Tensor | None, compared: Tensor | None, terms: Terms
+    ) -> Projections:
+        """Encode and project two views; tokens that no term asks for are not finished.
+
+        Parameters
+        ----------
+        views : Tensor of shape (2, B, C, T)
+        hidden : Tensor of bool, shape (2, B, N, P), or None
+            Tokens replaced by the mask vector.
+        compared : Tensor of bool, shape (2, B, N, P), or None
+            Tokens that L_mask compares.
+        terms : Terms
+        """
+        x = views.flatten(0, 1)
+        mask = None if hidden is None else hidden.flatten(0, 1)
+        wanted = None if compared is None or not terms.mask else compared.flatten(0, 1)
+        networks = None
+        if terms.network:
+            out = self.encoder(x, mask)
+            grid = out.tokens.view(len(x), self.encoder.n_networks, -1, out.tokens.shape[-1])
+            cls, networks = out.cls, grid.mean(dim=2)
+            tokens = grid[:0, 0, 0] if wanted is None else grid[wanted]
+        else:
+            cls, tokens = self.encoder.read(x, mask, wanted)
+
+        def by_view(z: Tensor) -> Tensor:
+            return z.view(*views.shape[:2], *z.shape[1:])
+
+        return Projections(
+            by_view(cls),
+            by_view(self.head(cls)) if terms.cls else None,
+            None if networks is None else by_view(self.head(networks)),
+            None if wanted is None else self.mask_head(tokens),
+            None if wanted is None else wanted.flatten(1),
+        )
 
 
 class SelfDistillation(nn.Module):
@@ -142,42 +207,49 @@ class SelfDistillation(nn.Module):
         -------
         Losses
         """
+        terms = self.terms(batch, network_weight)
+        targets = self.targets(batch, terms)
+        return self.loss(self.student(*student_input(batch), terms), targets, network_weight)
+
+    def terms(self, batch: ViewBatch, network_weight: float) -> Terms:
+        """Return which loss terms this step needs."""
+        masked = batch.masks is not None and self.config.mask_weight > 0
+        return Terms(self.config.cls_weight > 0, network_weight > 0, masked)
+
+    @torch.no_grad()
+    def targets(self, batch: ViewBatch, terms: Terms) -> Projections:
+        """Return the teacher's projections of the whole views."""
+        compared = student_input(batch)[2]
+        targets: Projections = self.teacher(batch.views, batch.missing, compared, terms)
+        return targets
+
+    def loss(self, student: Projections, teacher: Projections, network_weight: float) -> Losses:
+        """Compute the loss from the projections.
+
+        Parameters
+        ----------
+        student, teacher : Projections
+        network_weight : float
+
+        Returns
+        -------
+        Losses
+            Those of the whole batch on every process of the run.
+        """
         config = self.config
-        n_views, n_recordings = batch.views.shape[:2]
-        x = batch.views.flatten(0, 1)
-        missing = None if batch.missing is None else batch.missing.flatten(0, 1)
-        masks = None if batch.masks is None else batch.masks.flatten(0, 1)
-        seen = masks if missing is None else missing if masks is None else masks | missing
-        student = self.student.encoder(x, seen)
-        with torch.no_grad():
-            teacher = self.teacher.encoder(x, missing)
-
-        def by_view(z: Tensor) -> Tensor:
-            return z.view(n_views, -1, z.shape[-1])
-
-        zero = x.new_zeros(())
-        cls = network = mask = zero
-        if config.cls_weight:
-            with torch.no_grad():
-                target = self.teacher.head(teacher.cls)
-            cls = simdino(by_view(self.student.head(student.cls)), by_view(target), eps=config.eps)
-        if network_weight:
-            with torch.no_grad():
-                target = self.teacher.network_projections(teacher)
-            network = simdino(
-                by_view(self.student.network_projections(student)),
-                by_view(target),
-                eps=config.eps,
-            )
-        if masks is not None and config.mask_weight:
-            hidden = (masks if missing is None else masks & ~missing).flatten(1)
-            with torch.no_grad():
-                target = self.teacher.mask_head(teacher.tokens)
-            mask = masked_agreement(self.student.mask_head(student.tokens), target, hidden)
+        cls = network = mask = student.embedding.new_zeros(())
+        if student.cls is not None and teacher.cls is not None:
+            cls = simdino(student.cls, teacher.cls, eps=config.eps, spread=config.spread)
+        if student.network is not None and teacher.network is not None:
+            rows = (student.network.flatten(1, 2), teacher.network.flatten(1, 2))
+            network = simdino(*rows, eps=config.eps, spread=config.spread)
+        if student.tokens is not None and teacher.tokens is not None:
+            assert student.compared is not None
+            mask = masked_agreement(student.tokens, teacher.tokens, student.compared)
         total = config.cls_weight * cls + network_weight * network + config.mask_weight * mask
         if not total.requires_grad:  # no term has a weight on this step: a gradient of zero
-            total = total + 0.0 * student.cls.sum()
-        return Losses(total, cls, network, mask, teacher.cls[:n_recordings])
+            total = total + 0.0 * student.embedding.sum()
+        return Losses(total, cls, network, mask, teacher.embedding[0])
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
@@ -188,7 +260,17 @@ class SelfDistillation(nn.Module):
         momentum : float
             In [0, 1]. Buffers are constants and stay.
         """
-        for teacher, student in zip(
-            self.teacher.parameters(), self.student.parameters(), strict=True
-        ):
-            teacher.lerp_(student, 1.0 - momentum)
+        torch._foreach_lerp_(
+            list(self.teacher.parameters()), list(self.student.parameters()), 1.0 - momentum
+        )
+
+
+def student_input(batch: ViewBatch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the views, the tokens that the student does not see, and those that L_mask compares.
+
+    Not seen is what is masked or missing; compared is what is masked and there.
+    """
+    masks, missing = batch.masks, batch.missing
+    if masks is None or missing is None:
+        return batch.views, missing if masks is None else masks, masks
+    return batch.views, masks | missing, masks & ~missing

@@ -84,6 +84,10 @@ def prepare_summary(report: PrepareReport) -> str:
         unknown = [f"{name} of {count}" for name, count in join.unknown.items() if count]
         if unknown:
             lines.append(f"  unknown: {', '.join(unknown)}")
+    if report.finished and report.count("failed"):
+        partial = f"{report.store}.partial"
+        lines.append(f"{partial} keeps what was read. After a repair, delete the store and run the")
+        lines.append("same command: only what changed is read again. Else delete that folder.")
     if report.finished:
         lines.append(f"Quality: {report.store / 'quality.html'}")
     else:

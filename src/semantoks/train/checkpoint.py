@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from semantoks.data.reader import file_sha256
 from semantoks.errors import CheckpointError
 from semantoks.model.pretrained import newest_checkpoint, read_weights, save_model
 from semantoks.objectives.distillation import SelfDistillation
@@ -24,9 +25,16 @@ OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 
 
 def save_checkpoint(
-    run: Path, step: int, method: SelfDistillation, optimizer: torch.optim.Optimizer, keep: int
+    run: Path,
+    step: int,
+    method: SelfDistillation,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    effective_rank: float | None = None,
+    keep_best: bool = False,
 ) -> Path:
-    """Write ``checkpoints/step-XXXXXXXX`` by rename, then remove all but the newest `keep`.
+    """Write ``checkpoints/step-XXXXXXXX`` by rename, then remove old ones.
 
     Parameters
     ----------
@@ -37,6 +45,11 @@ def save_checkpoint(
     method : SelfDistillation
     optimizer : torch Optimizer
     keep : int
+        The newest so many stay.
+    effective_rank : float, optional
+        Of the embeddings at this step; written down.
+    keep_best : bool
+        The one with the highest effective rank stays, too.
 
     Returns
     -------
@@ -48,16 +61,22 @@ def save_checkpoint(
     CheckpointError
         If it cannot be written (a full disk, say); earlier checkpoints stay.
     """
-    folder = run / "checkpoints" / f"step-{step:08d}"
+    folder = run / "checkpoints" / _name(step)
     if folder.exists():  # renamed into place, so whole; the same step has the same state
         return folder
     writing = folder.with_name(f".writing-{folder.name}")
     try:
-        shutil.rmtree(writing, ignore_errors=True)
+        for left in folder.parent.glob(".writing-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         writing.mkdir(parents=True)
         save_model(writing, _unique(method), method.student.encoder)
         save_file(_optimizer_tensors(method, optimizer), writing / OPTIMIZER)
-        (writing / PROGRESS).write_text(json.dumps({"step": step}), encoding="utf-8")
+        progress = {
+            "step": step,
+            "effective_rank": effective_rank,
+            "sha256": {path.name: file_sha256(path) for path in sorted(writing.iterdir())},
+        }
+        (writing / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
         for path in [*writing.iterdir(), writing]:
             _fsync(path)
         writing.rename(folder)
@@ -69,9 +88,45 @@ def save_checkpoint(
             file=folder,
             fix="Free some space, then continue the run with --resume",
         ) from error
-    for old in sorted(folder.parent.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    _remove_old(run, keep, keep_best)
     return folder
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint whose embeddings have the highest effective rank, the newest of equals.
+
+    The effective rank needs no labels and follows probe accuracy across many self-supervised
+    models. Source: Garrido et al., ICML 2023 (RankMe).
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run.
+
+    Returns
+    -------
+    Path or None
+        None if no checkpoint states its effective rank.
+    """
+    best: tuple[float, str, Path] | None = None
+    for folder in (run / "checkpoints").glob("step-*"):
+        try:
+            rank = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["effective_rank"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(rank, float) and (best is None or (rank, folder.name) > best[:2]):
+            best = (rank, folder.name, folder)
+    return None if best is None else best[2]
+
+
+def _remove_old(run: Path, keep: int, keep_best: bool) -> None:
+    """Remove checkpoints, their names first: one killed half-way leaves no half checkpoint."""
+    best = best_checkpoint(run) if keep_best else None
+    for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
+        if old != best:
+            leaving = old.with_name(f".writing-{old.name}")
+            old.rename(leaving)
+            shutil.rmtree(leaving, ignore_errors=True)
 
 
 def load_checkpoint(
@@ -87,18 +142,18 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        If the checkpoint is damaged or belongs to another model.
+        If the checkpoint is damaged (its checksums are verified) or belongs to another model.
     """
     folder = newest_checkpoint(run)
     if folder is None:
         return None
+    step = _verified_step(folder)
     method.load_state_dict(read_weights(folder, "", _unique(method)), strict=False)
     file = folder / OPTIMIZER
     try:
-        step = int(json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["step"])
         with safe_open(file, framework="pt") as archive:
             saved = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"is missing or damaged ({error})", file=file) from None
     state = optimizer.state_dict()
     for i, name in enumerate(_trained(method)):
@@ -107,6 +162,41 @@ def load_checkpoint(
             state["state"][i] = entries
     optimizer.load_state_dict(state)
     return step
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _verified_step(folder: Path) -> int:
+    """Return the steps done, after comparing every file with its checksum."""
+    file = folder / PROGRESS
+    fix = f"Delete {folder.name} to go on from the checkpoint before it"
+    try:
+        progress = json.loads(file.read_text(encoding="utf-8"))
+        step = int(progress["step"])
+        checksums = dict(progress["sha256"]) if progress.keys() != {"step"} else {}  # older
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"is missing or damaged ({error})", file=file, fix=fix) from None
+    if folder.name != _name(step):
+        raise CheckpointError("is of another step", file=file, field="step", value=step, fix=fix)
+    for name, expected in checksums.items():
+        path = folder / Path(name).name
+        if not path.is_file() or file_sha256(path) != expected:
+            rule = "is missing or damaged (its checksum differs)"
+            raise CheckpointError(rule, file=path, fix=fix)
+    return step
+
+
+def check_checkpoints(run: Path) -> list[str]:
+    """Return what is wrong with the checkpoints of a run, one line per damaged one."""
+    problems = []
+    for folder in sorted((run / "checkpoints").glob("step-*")):
+        try:
+            _verified_step(folder)
+        except CheckpointError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _unique(method: SelfDistillation) -> dict[str, Tensor]:

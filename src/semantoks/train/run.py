@@ -48,19 +48,32 @@ class TrainConfig:
 
     device: str = "auto"
     """auto (CUDA, then CPU), cpu, cuda, cuda:1, mps."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the encoders; the loss is always computed in float32."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Arithmetic of the encoders; the loss is always computed in float32 or wider."""
+    accumulate: int = 1
+    """Parts in which a process computes its share of a batch, to need less memory; loss and
+    gradient stay those of the whole batch, for one more forward pass of the student."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A batch whose loss or gradient is not finite never reaches the weights: stop and name its
+    recordings, or leave it out, write it down in events.jsonl and go on."""
+    collapse_rank: float = 4.0
+    """Warn when the effective rank of a batch's embeddings falls below this; 0: never."""
+    checkpoint_activations: bool = False
+    """Compute the blocks' insides again for the gradient instead of keeping them: the same numbers,
+    less memory, about a quarter more time."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_epochs: int = 5
     """Epochs between two checkpoints; the last step always writes one."""
     keep_checkpoints: int = 2
     """Checkpoints kept, newest first."""
+    keep_best: bool = True
+    """Also keep the checkpoint whose embeddings have the highest effective rank (RankMe)."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl (needs the extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "checkpoint_epochs", "keep_checkpoints"):
+        for name in ("log_every", "checkpoint_epochs", "keep_checkpoints", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     "must be at least 1", field=f"train.{name}", value=getattr(self, name)

@@ -17,10 +17,13 @@ import torch
 from semantoks import config as trees
 from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
-from semantoks.errors import ConfigError, nearest
+from semantoks.errors import CheckpointError, ConfigError, nearest, readable
+from semantoks.objectives.parallel import n_processes
 from semantoks.train.run import RunConfig
 
 CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.jsonl", "environment.json"
+EVENTS = "events.jsonl"
+_PARTIAL = ".partial"
 _PACKAGES = ("semantoks", "torch", "numpy", "scipy", "scikit-learn", "nilearn", "pandas")
 
 
@@ -112,7 +115,8 @@ def check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
     """
     file = run / CONFIG
     if not resume:
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        # A process that was killed while it began leaves a partial file at most.
+        if run.exists() and (not run.is_dir() or any(f.suffix != _PARTIAL for f in run.iterdir())):
             if file.exists():
                 rule, fix = "already holds a run", "Continue it with --resume, or choose another"
             else:
@@ -137,20 +141,22 @@ def check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
 def open_run(run: Path, config: RunConfig, device: torch.device) -> None:
     """Make the folder, and write the configuration and the environment into it."""
     try:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (run / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+        run.mkdir(parents=True, exist_ok=True)
+        _write_whole(run / CONFIG, config.to_yaml())
+        (run / "checkpoints").mkdir(exist_ok=True)
         environment = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "seed": config.seed,
             "device": str(device),
+            "processes": n_processes(),
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "platform": platform.platform(),
             "python": platform.python_version(),
             "versions": {name: metadata.version(name) for name in _PACKAGES},
         }
-        (run / ENVIRONMENT).write_text(json.dumps(environment, indent=1), encoding="utf-8")
+        _write_whole(run / ENVIRONMENT, json.dumps(environment, indent=1))
     except OSError as error:
         raise ConfigError(f"cannot be written ({error.strerror})", file=run) from error
 
@@ -158,8 +164,18 @@ def open_run(run: Path, config: RunConfig, device: torch.device) -> None:
 def forget_metrics_after(file: Path, step: int) -> None:
     """Drop the lines of steps that the checkpoint does not hold and that will come again."""
     if file.exists():
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(file)
+        with readable(file, CheckpointError):
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A last line without its end was being written when the process was killed.
+            kept = [x for x in lines if x.endswith("\n") and int(json.loads(x)["step"]) <= step]
+        _write_whole(file, "".join(kept))
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write a file whole or, killed at any moment, not at all."""
+    partial = file.with_name(f".{file.name}{_PARTIAL}")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)

@@ -7,27 +7,37 @@ everything else, so that a resumed run equals an uninterrupted one.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from signal import SIGINT, SIGTERM, getsignal, signal
-from threading import current_thread, main_thread
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from semantoks.errors import ConfigError, InputError
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.distillation import Losses, SelfDistillation
 from semantoks.objectives.terms import effective_rank, mean_cosine
 from semantoks.train import schedules
 from semantoks.train.checkpoint import load_checkpoint, save_checkpoint
+from semantoks.train.distributed import (
+    agree,
+    any_process,
+    gather_rows,
+    is_main,
+    local_device,
+    n_processes,
+    process_number,
+    wait_for_all,
+)
+from semantoks.train.gradient import Gradient
+from semantoks.train.guard import BatchGuard, CollapseGuard
+from semantoks.train.logs import Metrics, Reporter, RunLogs
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import (
+    EVENTS,
     METRICS,
     check_run_folder,
     forget_metrics_after,
@@ -36,15 +46,18 @@ from semantoks.train.setup import (
     pretraining_record,
     training_recordings,
 )
+from semantoks.train.stop import stop_requests
 from semantoks.views.batch import ViewBatch
 from semantoks.views.loader import ViewLoader
 
-Metrics = dict[str, float]
-Reporter = Callable[[Metrics], None]
+__all__ = ["Metrics", "Reporter", "Trainer"]
 
 
 class Trainer:
     """Pretrain an encoder on the recordings of a store.
+
+    In a process group (see `semantoks.train.distributed`) every process computes its part of each
+    batch, and one of them writes.
 
     Parameters
     ----------
@@ -80,14 +93,17 @@ class Trainer:
     ) -> None:
         self.config, self.run = config, Path(run)
         self._reporter = reporter
-        self._device = pick_device(config.train.device)
+        self._device = pick_device(local_device(config.train.device))
         store = training_recordings(config)
         check_run_folder(self.run, config, resume)
+        wait_for_all()
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             encoder = Encoder(config.encoder, store.parcellation, store.preprocessing)
-            self.method = SelfDistillation(encoder, config.objective).to(self._device)
+            self.method = SelfDistillation(encoder, config.objective)
+        self.method.to(self._device, torch.float64 if self._wide else torch.float32)
+        self.method.student.encoder.checkpoint = config.train.checkpoint_activations
         self._loader = ViewLoader(
             store,
             encoder.network_rois,
@@ -100,8 +116,13 @@ class Trainer:
             canonical_groups=encoder.canonical_groups,
             seed=config.seed,
             device=self._device,
+            process=process_number(),
+            n_processes=n_processes(),
         )
-        self._ids = store.table["id"].to_numpy(str)
+        self._guard = BatchGuard(
+            self.run, store.table["id"].to_numpy(str), skip=config.train.on_nan == "skip"
+        )
+        self._collapse = CollapseGuard(config.train.collapse_rank)
         self._trained = [p for p in self.method.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._trained,
@@ -110,13 +131,21 @@ class Trainer:
         )
         self.n_steps = config.optim.epochs * self._loader.steps_per_epoch
         self.step = (load_checkpoint(self.run, self.method, self._optimizer) or 0) if resume else 0
+        agree(self.step, self._device, self.run)
+        self._gradient = Gradient(self.method, config.train.accumulate)
         encoder.pretraining = pretraining_record(store, config)
-        open_run(self.run, config, self._device)
-        if resume:
-            forget_metrics_after(self.run / METRICS, self.step)
+        if is_main():
+            open_run(self.run, config, self._device)
+            if resume:
+                forget_metrics_after(self.run / METRICS, self.step)
+                forget_metrics_after(self.run / EVENTS, self.step)
+
+    @property
+    def _wide(self) -> bool:
+        return self.config.train.precision == "float64"
 
     def fit(self) -> Path:
-        """Train to the end, or until Ctrl-C or SIGTERM, and leave a checkpoint.
+        """Train to the end, or until Ctrl-C, SIGTERM or SIGUSR1, and leave a checkpoint.
 
         Returns
         -------
@@ -126,30 +155,49 @@ class Trainer:
         Raises
         ------
         InputError
-            If a loss is not finite: the weights stay as they were, the recordings are named.
+            If a loss or a gradient is not finite (see ``train.on_nan``): the weights stay as they
+            were, the recordings are named.
         CheckpointError
             If a checkpoint cannot be written.
         """
-        per_epoch = self._loader.steps_per_epoch
-        saved = -1
+        train, per_epoch = self.config.train, self._loader.steps_per_epoch
+        saved, rank = -1, None
         clock = _Clock()
-        with _stop_requests() as stopped, self._logs() as log:
-            while self.step < self.n_steps and not stopped():
-                batch = self._loader.batch(self.step)
-                losses = self._losses(batch)
-                self._check_finite(losses)
-                grad_norm = self._update(losses)
+        with (
+            stop_requests() as stopped,
+            RunLogs(
+                self.run,
+                tensorboard=train.tensorboard,
+                reporter=self._reporter,
+                write=is_main(),
+            ) as logs,
+        ):
+            while self.step < self.n_steps and not any_process(stopped(), self._device):
+                batch = self._batch()
+                losses, grad_norm = self._learn(batch, logs)
                 self.step += 1
-                clock.tick(batch.views.shape[1])
-                if self.step % self.config.train.log_every == 0 or self.step == self.n_steps:
-                    log(self._metrics(losses, grad_norm, clock))
-                if self.step % (self.config.train.checkpoint_epochs * per_epoch) == 0:
-                    saved = self._save()
+                clock.tick(len(self._loader.recordings(self.step - 1)))
+                last = self.step == self.n_steps
+                due = self.step % (train.checkpoint_epochs * per_epoch) == 0 or last
+                if losses is not None and (due or self.step % train.log_every == 0):
+                    embeddings = gather_rows(losses.embeddings)
+                    rank = effective_rank(embeddings)
+                    self._collapse.look(self.step, rank, embeddings, logs)
+                    if self.step % train.log_every == 0 or last:
+                        logs.metrics(self._metrics(losses, embeddings, rank, grad_norm, clock))
+                if due:
+                    saved = self._save(rank)
         if saved != self.step:
-            self._save()
+            self._save(rank)
+        wait_for_all()
         return self.run / "checkpoints" / f"step-{self.step:08d}"
 
-    def _losses(self, batch: ViewBatch) -> Losses:
+    def _batch(self) -> ViewBatch:
+        batch = self._loader.batch(self.step)
+        return replace(batch, views=batch.views.double()) if self._wide else batch
+
+    def _learn(self, batch: ViewBatch, logs: RunLogs) -> tuple[Losses | None, float]:
+        """Take one step; return the losses, None if it was skipped, and the gradient's norm."""
         objective = self.config.objective
         weight = schedules.network_weight(
             self.step / self._loader.steps_per_epoch,
@@ -158,43 +206,54 @@ class Trainer:
             objective.network_epochs,
         )
         self.method.train()
+        losses, backward = self._gradient.losses(batch, weight, self._context)
+        norm = torch.tensor(torch.nan)
+        if torch.isfinite(losses.total):
+            backward()
+            norm = torch.nn.utils.clip_grad_norm_(self._trained, self.config.optim.clip_norm)
+            usable = bool(torch.isfinite(norm))
+            if usable:
+                self._update()
+            self._optimizer.zero_grad()  # now, so that the next forward pass has the memory
+            if usable:
+                self._guard.passed()
+                return losses, float(norm)
+        what = "gradient" if torch.isfinite(losses.total) else "loss"
+        recordings = self._loader.recordings(self.step)
+        self._guard.refuse(what, self.step, recordings, batch, losses, logs)
+        return None, float(norm)
+
+    @contextmanager
+    def _context(self, part: int) -> Iterator[None]:
+        """Arithmetic and random numbers of one part of this process's batch."""
         use_bfloat16 = self.config.train.precision == "bfloat16"
         # Stochastic depth draws from the global generator: a function of the step, too, and
         # nobody else's numbers change.
         with (
             torch.random.fork_rng([self._device] if self._device.type == "cuda" else []),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=use_bfloat16),
+            # Every weight is used once a step: a cache would only hold copies of them.
+            torch.autocast(
+                self._device.type, torch.bfloat16, enabled=use_bfloat16, cache_enabled=False
+            ),
         ):
-            seed = np.random.default_rng([self.config.seed, self.step]).integers(2**63)
-            torch.manual_seed(int(seed))
-            losses: Losses = self.method(batch, weight)
-        return losses
+            key = [self.config.seed, self.step]
+            if part or process_number():
+                key += [process_number(), part]
+            torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
+            yield
 
-    def _check_finite(self, losses: Losses) -> None:
-        if not torch.isfinite(losses.total):
-            recordings = self._ids[self._loader.recordings(self.step)]
-            raise InputError(
-                f"the loss is not finite at step {self.step}; the weights were not changed",
-                file=self.run,
-                field="recordings of the batch",
-                value=", ".join(recordings[:8]) + (" ..." if len(recordings) > 8 else ""),
-                fix="Check these recordings, or lower optim.base_lr",
-            )
-
-    def _update(self, losses: Losses) -> float:
-        """One optimiser step, and the teacher follows; return the gradient's norm."""
+    def _update(self) -> None:
+        """One optimiser step, and the teacher follows."""
         optim = self.config.optim
         group = self._optimizer.param_groups[0]
         group["lr"] = schedules.learning_rate(self.step, self._loader.steps_per_epoch, optim)
         group["weight_decay"] = schedules.weight_decay(self.step, self.n_steps, optim)
-        self._optimizer.zero_grad()
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self._trained, optim.clip_norm)
         self._optimizer.step()
         self.method.update_teacher(schedules.teacher_momentum(self.step, self.n_steps, optim))
-        return float(norm)
 
-    def _metrics(self, losses: Losses, grad_norm: float, clock: _Clock) -> Metrics:
+    def _metrics(
+        self, losses: Losses, embeddings: Tensor, rank: float, grad_norm: float, clock: _Clock
+    ) -> Metrics:
         group = self._optimizer.param_groups[0]
         optim = self.config.optim
         return {
@@ -209,38 +268,25 @@ class Trainer:
             "weight_decay": group["weight_decay"],
             "teacher_momentum": schedules.teacher_momentum(self.step - 1, self.n_steps, optim),
             "grad_norm": grad_norm,
-            "effective_rank": effective_rank(losses.embeddings),
-            "mean_cosine": mean_cosine(losses.embeddings),
+            "effective_rank": rank,
+            "mean_cosine": mean_cosine(embeddings),
             "recordings_per_s": clock.rate(),
             "seconds": clock.seconds(),
             "seconds_left": clock.per_step() * (self.n_steps - self.step),
         }
 
-    def _save(self) -> int:
-        keep = self.config.train.keep_checkpoints
-        save_checkpoint(self.run, self.step, self.method, self._optimizer, keep)
+    def _save(self, rank: float | None) -> int:
+        if is_main():
+            save_checkpoint(
+                self.run,
+                self.step,
+                self.method,
+                self._optimizer,
+                keep=self.config.train.keep_checkpoints,
+                effective_rank=rank,
+                keep_best=self.config.train.keep_best,
+            )
         return self.step
-
-    @contextmanager
-    def _logs(self) -> Iterator[Reporter]:
-        """Give a function that writes metrics to every log."""
-        board: Any = None
-        if self.config.train.tensorboard:
-            board = _summary_writer(self.run)
-        with (self.run / METRICS).open("a", encoding="utf-8") as lines:
-
-            def log(metrics: Metrics) -> None:
-                lines.write(json.dumps(metrics) + "\n")
-                lines.flush()
-                if board is not None:
-                    for name in metrics.keys() - {"step", "n_steps"}:
-                        board.add_scalar(name, metrics[name], metrics["step"])
-                if self._reporter is not None:
-                    self._reporter(metrics)
-
-            yield log
-        if board is not None:
-            board.close()
 
 
 class _Clock:
@@ -265,39 +311,3 @@ class _Clock:
 
     def seconds(self) -> float:
         return time.perf_counter() - self._start
-
-
-def _summary_writer(run: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "TensorBoard is not installed",
-            field="train.tensorboard",
-            value=True,
-            fix='Install it with `pip install "semantoks[tensorboard]"`',
-        ) from None
-    return SummaryWriter(run / "tensorboard")
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request that is honoured after the step."""
-    requests: list[int] = []
-    if current_thread() is not main_thread():  # only the main thread may handle signals
-        yield lambda: False
-        return
-    previous = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if requests:
-            raise KeyboardInterrupt
-        requests.append(number)
-
-    for number in previous:
-        signal(number, ask)
-    try:
-        yield lambda: bool(requests)
-    finally:
-        for number, handler in previous.items():
-            signal(number, handler)

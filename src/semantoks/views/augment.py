@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 Level = Literal["none", "light", "medium", "heavy"]
@@ -17,6 +19,7 @@ Level = Literal["none", "light", "medium", "heavy"]
 _ROI_RATIO = {"light": (0.0, 0.1), "medium": (0.1, 0.3), "heavy": (0.25, 0.5)}
 _TIME_RATIO = {"light": (0.0, 0.3), "medium": (0.2, 0.4), "heavy": (0.3, 0.6)}
 _AMPLITUDE = {"light": (0.8, 1.2), "medium": (0.6, 1.4), "heavy": (0.4, 1.6)}
+_CHUNK = 16  # views: their noise stays in a core's cache
 _NOISE_STD = {"light": 0.1, "medium": 0.2, "heavy": 0.4}
 
 
@@ -44,47 +47,87 @@ def _share(n: int, total: int, ratio: tuple[float, float], generator: Generator)
     return (drawn * total).floor().long().clamp(min=1)
 
 
-def drop_rois(x: Tensor, ratio: tuple[float, float], generator: Generator) -> Tensor:
-    """Set random ROIs to zero. x : Tensor of shape (M, C, T)."""
-    m, n_rois, _ = x.shape
+def kept_rois(m: int, n_rois: int, ratio: tuple[float, float], generator: Generator) -> Tensor:
+    """Draw which ROIs stay in each of m views; the others are dropped: bool, shape (m, C)."""
     count = _share(m, n_rois, ratio, generator)
-    order = torch.rand(m, n_rois, device=x.device, generator=generator).argsort(dim=1)
-    return x * (order.argsort(dim=1) >= count[:, None]).unsqueeze(-1)
+    order = torch.rand(m, n_rois, device=generator.device, generator=generator).argsort(dim=1)
+    place = torch.arange(n_rois, device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, place) >= count[:, None]
 
 
-def drop_times(x: Tensor, ratio: tuple[float, float], generator: Generator) -> Tensor:
-    """Set one block of time points to zero in all ROIs. x : Tensor of shape (M, C, T)."""
-    m, _, n_times = x.shape
+def kept_times(m: int, n_times: int, ratio: tuple[float, float], generator: Generator) -> Tensor:
+    """Draw which time points stay: all but one block, in all ROIs: bool, shape (m, T)."""
     count = _share(m, n_times, ratio, generator)
     places = n_times - count + 1
-    start = (torch.rand(m, device=x.device, generator=generator) * places).floor().long()
+    start = (torch.rand(m, device=generator.device, generator=generator) * places).floor().long()
     start = torch.minimum(start, places - 1)
-    time = torch.arange(n_times, device=x.device)
-    inside = (time >= start[:, None]) & (time < (start + count)[:, None])
-    return x * ~inside.unsqueeze(1)
+    time = torch.arange(n_times, device=generator.device)
+    return (time < start[:, None]) | (time >= (start + count)[:, None])
 
 
-def augment(x: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Augment views.
+@dataclass(frozen=True)
+class Rows:
+    """Which views of a larger batch are here: random numbers are drawn for all of them.
+
+    Parameters
+    ----------
+    index : int array of shape (M,), ascending
+    total : int
+        Views of the larger batch.
+    """
+
+    index: NDArray[np.int64]
+    total: int
+
+    def of(self, drawn: Tensor, start: int = 0) -> Tensor:
+        """Return what was drawn for these views; `drawn` begins with view `start` of all."""
+        first, last = self.within(start, start + len(drawn))
+        if last - first == len(drawn):
+            return drawn
+        return drawn[torch.from_numpy(self.index[first:last] - start).to(drawn.device)]
+
+    def within(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the places, in `index`, of views `start` to `stop` of the larger batch."""
+        first, last = np.searchsorted(self.index, [start, stop])
+        return int(first), int(last)
+
+
+def augment(
+    x: Tensor, config: AugmentConfig, generator: Generator, rows: Rows | None = None
+) -> Tensor:
+    """Augment views, in place: new memory costs more than the arithmetic.
 
     Parameters
     ----------
     x : Tensor of shape (M, C, T)
-        Z-scored views, each augmented on its own.
+        Z-scored views, each augmented on its own; overwritten.
     config : AugmentConfig
     generator : torch Generator on the device of `x`
+    rows : Rows, optional
+        Where `x` is a part of a batch: it becomes what it would be within the whole.
 
     Returns
     -------
     Tensor of shape (M, C, T)
+        `x` itself.
     """
+    _, n_rois, n_times = x.shape
+    rows = rows or Rows(np.arange(len(x)), len(x))
+    m = rows.total
+    # What a view's ROIs, and its times, are multiplied with: the large tensor is passed over once
+    # for each of the two and once for the noise, in place.
+    by_roi, by_time = x.new_ones(m, n_rois), x.new_ones(m, n_times)
     if config.roi_dropout != "none":
-        x = drop_rois(x, _ROI_RATIO[config.roi_dropout], generator)
+        by_roi *= kept_rois(m, n_rois, _ROI_RATIO[config.roi_dropout], generator)
     if config.time_dropout != "none":
-        x = drop_times(x, _TIME_RATIO[config.time_dropout], generator)
+        by_time *= kept_times(m, n_times, _TIME_RATIO[config.time_dropout], generator)
     if config.amplitude != "none":
-        x = x * _uniform(x.shape[0], *_AMPLITUDE[config.amplitude], generator)[:, None, None]
+        by_roi *= _uniform(m, *_AMPLITUDE[config.amplitude], generator)[:, None]
+    x.mul_(rows.of(by_roi).unsqueeze(2)).mul_(rows.of(by_time).unsqueeze(1))
     if config.noise != "none":
-        noise = torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator)
-        x = x + _NOISE_STD[config.noise] * noise
+        for start in range(0, m, _CHUNK):
+            shape = (min(_CHUNK, m - start), n_rois, n_times)
+            noise = torch.randn(shape, device=x.device, dtype=x.dtype, generator=generator)
+            first, last = rows.within(start, start + len(noise))
+            x[first:last].add_(rows.of(noise, start), alpha=_NOISE_STD[config.noise])
     return x

@@ -24,3 +24,24 @@ class ViewBatch:
     views: Tensor
     masks: Tensor | None
     missing: Tensor | None = None
+
+    def split(self, n_parts: int) -> list[ViewBatch]:
+        """Return the batch in nearly equal parts, none of them empty.
+
+        Parameters
+        ----------
+        n_parts : int
+            At most so many.
+        """
+        n = self.views.shape[1]
+        parts = min(n_parts, n)
+        ends = [n * (i + 1) // parts for i in range(parts)]
+        chosen = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        return [
+            ViewBatch(
+                self.views[:, s],
+                None if self.masks is None else self.masks[:, s],
+                None if self.missing is None else self.missing[:, s],
+            )
+            for s in chosen
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.views.augment import AugmentConfig, augment
+from semantoks.views.augment import AugmentConfig, Rows, augment
 from semantoks.views.batch import ViewBatch
 from semantoks.views.crops import CropConfig, IntArray, draw_starts
 from semantoks.views.masks import MaskConfig, draw_masks
 
 _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
+_Crops = tuple[IntArray, IntArray, Tensor, Rows]
 
 
 def missing_networks(
@@ -63,11 +65,15 @@ class ViewLoader:
     seed : int
     device : torch device
         Augmentation runs there.
+    process, n_processes : int
+        Of several processes, each gets its part of every batch. Random numbers are drawn for the
+        whole batch, so that the parts together are what one process would see.
 
     Raises
     ------
     InputError
-        If the store is empty or holds one subject only.
+        If the store is empty or holds one subject only, or a batch has fewer recordings than there
+        are processes.
     """
 
     def __init__(
@@ -84,6 +90,8 @@ class ViewLoader:
         canonical_groups: IntArray,
         seed: int,
         device: torch.device,
+        process: int = 0,
+        n_processes: int = 1,
     ) -> None:
         subjects, subject_of = np.unique(store.table["subject"].to_numpy(str), return_inverse=True)
         if len(subjects) < 2:
@@ -106,8 +114,18 @@ class ViewLoader:
         self._counts = np.bincount(subject_of)
         self._first = np.cumsum(self._counts) - self._counts
         self._missing_networks = missing_networks(store, network_rois, store.parcellation.labels)
+        self._reader = ThreadPoolExecutor(1)
+        self._next: dict[int, Future[_Crops]] = {}
         self.n_subjects = len(subjects)
         self.steps_per_epoch = -(-self.n_subjects // batch_size)
+        self._process, self._n_processes = process, n_processes
+        if self.n_subjects // self.steps_per_epoch < n_processes:
+            raise InputError(
+                f"every one of the {n_processes} processes needs a recording of every batch",
+                field="optim.batch_size",
+                value=batch_size,
+                fix="Use fewer processes or larger batches",
+            )
 
     def _rng(self, stream: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, stream, number])
@@ -121,23 +139,31 @@ class ViewLoader:
         batch = np.array_split(subjects, self.steps_per_epoch)[place]
         return np.asarray(self._by_subject[pick[batch]], np.int64)
 
+    def part(self, n_recordings: int) -> slice:
+        """Return which recordings of a batch this process gets."""
+        ends = [len(p) for p in np.array_split(np.arange(n_recordings), self._n_processes)]
+        start = sum(ends[: self._process])
+        return slice(start, start + ends[self._process])
+
     def batch(self, step: int) -> ViewBatch:
-        """Return the views and masks of step `step`."""
-        recordings = self.recordings(step)
-        view_length = self._patch_length * self._n_patches
-        lengths = self._lengths[recordings]
-        starts = draw_starts(lengths, view_length, self._crops, self._rng(_CROPS, step))
-        raw = self._store.gather(recordings, starts, view_length)
+        """Return this process's part of the views and masks of step `step`.
+
+        The next step's crops are read meanwhile.
+        """
+        ready = self._next.pop(step, None)
+        recordings, starts, raw, rows = self._read(step) if ready is None else ready.result()
+        self._next = {step + 1: self._reader.submit(self._read, step + 1)}
         generator = torch.Generator(self._device)
         generator.manual_seed(int(self._rng(_DEVICE, step).integers(2**63)))
         # The one transposition of the package: time-major on disk, ROI-major in the model.
-        x = torch.from_numpy(raw).to(self._device).float().transpose(2, 3)
-        n_views, n_recordings, n_rois, _ = x.shape
-        x = augment(x.reshape(-1, n_rois, view_length), self._augmentation, generator)
+        x = raw.to(self._device, non_blocking=True).transpose(2, 3)
+        x = x.to(torch.float32, memory_format=torch.contiguous_format)
+        n_views, n_recordings, n_rois, view_length = x.shape
+        x = augment(x.flatten(0, 1), self._augmentation, generator, rows)
         n_networks = self._missing_networks.shape[1]
         grid = (n_views, n_recordings, n_networks, self._n_patches)
         masks = draw_masks(
-            n_views * n_recordings,
+            rows.total,
             n_networks,
             self._n_patches,
             self._masks,
@@ -146,9 +172,22 @@ class ViewLoader:
         )
         return ViewBatch(
             views=x.view(n_views, n_recordings, n_rois, view_length),
-            masks=None if masks is None else masks.view(grid),
+            masks=None if masks is None else rows.of(masks).view(grid),
             missing=self._missing(recordings, starts, grid),
         )
+
+    def _read(self, step: int) -> _Crops:
+        """Return this process's recordings of a step, where their views start, and the views."""
+        recordings = self.recordings(step)
+        length = self._patch_length * self._n_patches
+        lengths = self._lengths[recordings]
+        starts = draw_starts(lengths, length, self._crops, self._rng(_CROPS, step))
+        part = self.part(len(recordings))
+        places = np.arange(starts.size).reshape(starts.shape)[:, part]
+        recordings, starts = recordings[part], starts[:, part]
+        raw = torch.from_numpy(self._store.gather(recordings, starts, length))
+        raw = raw.pin_memory() if self._device.type == "cuda" else raw
+        return recordings, starts, raw, Rows(places.flatten(), len(lengths) * len(starts))
 
     def _missing(
         self, recordings: IntArray, starts: IntArray, grid: tuple[int, int, int, int]

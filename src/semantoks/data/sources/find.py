@@ -18,7 +18,7 @@ from semantoks.data.sources.images import header_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import ENDINGS, SEPARATORS, named_columns, read_series
 from semantoks.data.sources.table import table_items
-from semantoks.errors import InputError
+from semantoks.errors import InputError, readable
 
 
 def find_items(source: str | Path, reading: Reading) -> list[Item]:
@@ -39,19 +39,8 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
     if reading.from_atlas is not None:
         return _moved(source, reading)
     path = Path(source)
-    if path.is_dir():
-        items = derivative_items(path, reading)
-    elif not path.is_file():
-        raise InputError("there is no such file or folder", file=path)
-    elif path.suffix in (".h5", ".hdf5"):
-        items = hdf5_items(path, reading)
-    elif path.suffix in SEPARATORS and "file" in (named_columns(path) or ()):
-        items = table_items(path, reading)
-    elif is_image(path) or path.name.endswith(ENDINGS):
-        items = [_single(path, reading)]
-    else:
-        rule = "is no derivatives folder, table of files, HDF5 file, image or file of time series"
-        raise InputError(rule, file=path, field="source", value=path.name)
+    with readable(path):
+        items = _items(path, reading)
     seen: dict[str, Item] = {}
     for item in items:
         if item.id in seen:
@@ -60,6 +49,21 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
             raise InputError(rule, file=item.files[0], field="id", value=item.id, fix=fix)
         seen[item.id] = item
     return items
+
+
+def _items(path: Path, reading: Reading) -> list[Item]:
+    if path.is_dir():
+        return derivative_items(path, reading)
+    if not path.is_file():
+        raise InputError("there is no such file or folder", file=path)
+    if path.suffix in (".h5", ".hdf5"):
+        return hdf5_items(path, reading)
+    if path.suffix in SEPARATORS and "file" in (named_columns(path) or ()):
+        return table_items(path, reading)
+    if is_image(path) or path.name.endswith(ENDINGS):
+        return [_single(path, reading)]
+    rule = "is no derivatives folder, table of files, HDF5 file, image or file of time series"
+    raise InputError(rule, file=path, field="source", value=path.name)
 
 
 def transfer_of(reading: Reading) -> Transfer | None:

@@ -108,7 +108,9 @@ def _volume(
         raise InputError(rule, file=file, field="space", fix=fix)
     rows = np.flatnonzero(inside)
     total = parcels.sizes / abs(np.linalg.det(affine[:3, :3]))
-    return _means(data[rows], places.ravel()[rows], atlas.labels, total, None)
+    return _means(
+        data[rows].astype(np.float32, copy=False), places.ravel()[rows], atlas.labels, total, None
+    )
 
 
 def _means(

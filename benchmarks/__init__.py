@@ -1,0 +1,1 @@
+"""Measurements of speed, memory and cost; `make bench` runs them all."""

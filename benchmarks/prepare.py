@@ -1,0 +1,145 @@
+"""Recordings per minute and memory of `semantoks prepare` on volumes, against nilearn used naively.
+
+    python benchmarks/prepare.py [--recordings 8] [--volumes 200] [--jobs 2]
+
+Naively: all images loaded, then `NiftiLabelsMasker` transforms one by one, with the same confounds
+and band. Both read the same made fMRIPrep tree (61 x 73 x 61 voxels of 3 mm, int16, gzip; a made
+atlas of 200 ROIs) and each runs in a process of its own; memory is the largest resident set of the
+process and, for ours with several jobs, of its largest worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+SHAPE = (61, 73, 61)
+AFFINE = np.array([[3.0, 0, 0, -90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
+
+
+def make(root: Path, n_recordings: int, n_volumes: int) -> None:
+    """Make the tree, its atlas and the atlas's table."""
+    import trees
+
+    rng = np.random.default_rng(0)
+    blocks = np.zeros(SHAPE, np.int16)
+    grid = np.stack(np.meshgrid(range(10, 50, 7), range(10, 60, 7), range(8, 36, 7)), -1)
+    for value, (x, y, z) in enumerate(grid.reshape(-1, 3)[:200], start=1):
+        blocks[x : x + 6, y : y + 6, z : z + 6] = value
+    nib.save(nib.Nifti1Image(blocks, AFFINE), root / "atlas.nii.gz")
+    values = np.unique(blocks[blocks > 0])
+    lines = ["label\tnetwork\tindex", *(f"roi{v}\tVis\t{v}" for v in values)]
+    (root / "atlas.tsv").write_text("\n".join(lines) + "\n")
+    brain = np.zeros(SHAPE, bool)
+    brain[6:56, 6:66, 4:52] = True
+    for i in range(n_recordings):
+        func = root / "tree" / f"sub-{i:02}" / "func"
+        func.mkdir(parents=True)
+        stem = f"sub-{i:02}_task-rest"
+        data = np.zeros((*SHAPE, n_volumes), np.int16)
+        noise = rng.normal(1000, 30, (int(brain.sum()), n_volumes))
+        data[brain] = (noise + 20 * rng.standard_normal((1, n_volumes))).astype(np.int16)
+        space = func / f"{stem}_space-MNI152NLin6Asym"
+        nib.save(nib.Nifti1Image(data, AFFINE), f"{space}_desc-preproc_bold.nii.gz")
+        Path(f"{space}_desc-preproc_bold.json").write_text('{"RepetitionTime": 2.0}')
+        mask = nib.Nifti1Image(brain.astype(np.uint8), AFFINE)
+        nib.save(mask, f"{space}_desc-brain_mask.nii.gz")
+        trees.confounds(func / f"{stem}_desc-confounds_timeseries.tsv", n_volumes, i)
+
+
+def ours(root: Path, jobs: int) -> None:
+    from semantoks.atlas.parcellation import Parcellation
+    from semantoks.data.sources.items import Reading
+    from semantoks.workflow import prepare_store
+
+    atlas = Parcellation.load(root / "atlas.tsv")
+    reading = Reading(atlas=atlas, atlas_images=(root / "atlas.nii.gz",))
+    report = prepare_store(str(root / "tree"), root / "store", reading=reading, n_jobs=jobs)
+    assert report.count("failed") == 0, report.quality["reason"].tolist()
+
+
+def naive(root: Path) -> None:
+    from nilearn.interfaces.fmriprep import load_confounds_strategy
+    from nilearn.maskers import NiftiLabelsMasker
+
+    files = sorted((root / "tree").rglob("*bold.nii.gz"))
+    images = [nib.load(file) for file in files]
+    for image in images:
+        image.get_fdata(dtype=np.float32)
+    for file, image in zip(files, images, strict=True):
+        mask = str(file).replace("preproc_bold", "brain_mask")
+        confounds, sample = load_confounds_strategy(str(file), denoise_strategy="simple")
+        masker = NiftiLabelsMasker(
+            root / "atlas.nii.gz",
+            mask_img=mask,
+            detrend=True,
+            standardize="zscore_sample",
+            low_pass=0.1,
+            high_pass=0.01,
+            t_r=2.0,
+            reports=False,
+        )
+        np.save(file.with_suffix(".npy"), masker.fit_transform(image, confounds, sample))
+
+
+def timed(arguments: list[str]) -> dict[str, float]:
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def child(root: Path, what: str) -> None:
+    begin = time.perf_counter()
+    if what == "naive":
+        naive(root)
+    else:
+        ours(root, int(what))
+    seconds = time.perf_counter() - begin
+    sizes = [
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    print(json.dumps({"seconds": seconds, "gb": max(sizes) / 1e6}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recordings", type=int, default=8)
+    parser.add_argument("--volumes", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--child", nargs=2)
+    options = parser.parse_args()
+    if options.child:
+        child(Path(options.child[0]), options.child[1])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make(root, options.recordings, options.volumes)
+        rows = {}
+        for what in ("naive", "1", str(options.jobs)):
+            rows[what] = timed(["--child", folder, what])
+            if (root / "store").exists():
+                (root / "store").rename(root / f"store-{what}")
+    base = rows["naive"]
+    print(f"{options.recordings} recordings of {options.volumes} volumes, {SHAPE} voxels, 200 ROIs")
+    for what, row in rows.items():
+        name = "nilearn, naively" if what == "naive" else f"semantoks, {what} process(es)"
+        rate = 60 * options.recordings / row["seconds"]
+        print(
+            f"{name:28} {rate:7.1f} recordings/min ({base['seconds'] / row['seconds']:.2f}x), "
+            f"{row['gb']:.2f} GB ({base['gb'] / row['gb']:.1f}x less)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Pretraining step: ours against the plain float32 formulation, recordings per second and memory.
+
+python -m benchmarks.pretrain --size paper --size small
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import torch
+
+from benchmarks.common import Line, in_new_process, peak_gb, show, side_by_side, use_threads
+from benchmarks.plain import PlainStep
+from benchmarks.steps import KINDS, NETWORK_WEIGHT, OurStep, distillation, some_batch
+from semantoks.train.run import RunConfig
+
+GOAL, MEMORY_GOAL = 4.0, 1.85
+CONTESTANTS = ("plain", "float32", "bfloat16")
+
+
+def step(name: str, config: RunConfig) -> PlainStep | OurStep:
+    method = distillation(config)
+    if name == "plain":
+        return PlainStep(method, 1e-4, 0.05)
+    method.student.encoder.checkpoint = name.endswith("-checkpoint")
+    return OurStep(method, 1e-4, 0.05, bfloat16=name.startswith("bfloat16"))
+
+
+def rates(size: str, batch_size: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Return recordings per second by kind of step and contestant; "run" is a whole run's mix."""
+    config = RunConfig.preset(size)
+    steps = {name: step(name, config) for name in CONTESTANTS}
+    seconds: dict[str, dict[str, float]] = {}
+    for masked, with_network in KINDS:
+        batch = some_batch(config, batch_size, masked=masked)
+        weight = NETWORK_WEIGHT if with_network else 0.0
+        kind = f"{'masked' if masked else 'whole'}, L_net {'on' if with_network else 'off'}"
+        runs = {name: partial(one, batch, weight, 0.99) for name, one in steps.items()}
+        seconds[kind] = side_by_side(runs, repeats)
+    seconds["run"] = {
+        name: sum(
+            share * by[name] for share, by in zip(KINDS.values(), seconds.values(), strict=True)
+        )
+        for name in CONTESTANTS
+    }
+    return {kind: {name: batch_size / s for name, s in by.items()} for kind, by in seconds.items()}
+
+
+def memory(name: str, size: str, batch_size: int) -> float:
+    """Return this process's peak after a step of every kind, GB: call it in a new process."""
+    config = RunConfig.preset(size)
+    one = step(name, config)
+    for masked, with_network in KINDS:
+        batch = some_batch(config, batch_size, masked=masked)
+        one(batch, NETWORK_WEIGHT if with_network else 0.0, 0.99)
+    return peak_gb()
+
+
+def measure(size: str, batch_size: int, repeats: int, threads: int) -> list[Line]:
+    found = rates(size, batch_size, repeats)
+    lines = []
+    for kind, by in found.items():
+        for name in CONTESTANTS[1:]:
+            ratio = by[name] / by["plain"]
+            is_goal = (kind, name) == ("run", "bfloat16")
+            lines.append(
+                Line(
+                    f"step {size}, batch {batch_size}, {kind}, {name}",
+                    f">= {GOAL:g}x plain" if is_goal else "",
+                    f"{by[name]:.1f} rec/s (plain {by['plain']:.1f})",
+                    round(ratio, 2),
+                    ratio >= GOAL if is_goal else None,
+                )
+            )
+    for name in (*CONTESTANTS, "bfloat16-checkpoint"):
+        arguments = ["--memory", name, "--size", size, "--batch-size", str(batch_size)]
+        peak = float(in_new_process(__spec__.name, *arguments, "--threads", str(threads)))
+        is_goal = (size, name) == ("paper", "bfloat16-checkpoint")
+        lines.append(
+            Line(
+                f"peak memory {size}, batch {batch_size}, {name}",
+                f"<= {MEMORY_GOAL} GB" if is_goal else "",
+                f"{peak:.2f} GB",
+                None,
+                peak <= MEMORY_GOAL if is_goal else None,
+            )
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", action="append", choices=["paper", "small", "tiny"])
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory", help="only print the peak memory of this contestant")
+    options = parser.parse_args()
+    use_threads(options.threads)
+    sizes = options.size or ["paper", "small"]
+    if options.memory:
+        print(memory(options.memory, sizes[0], options.batch_size))
+        return
+    lines = []
+    for size in sizes:
+        repeats = options.repeats * (1 if size == "paper" else 3)
+        lines += measure(size, options.batch_size, repeats, options.threads)
+    show(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""What runs the frozen encoder: PyTorch, ONNX Runtime or OpenVINO, in float32 or lower precision.
+
+An engine maps the crops of one recording to their embeddings. It sees one recording at a time, so
+that no other recording can change a result. PyTorch is always there; the others are extras:
+``pip install "semantoks[onnx]"`` and ``pip install "semantoks[openvino]"``.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from semantoks.errors import InputError
+from semantoks.model.encoder import Encoder
+
+EngineName = Literal["torch", "onnx", "openvino"]
+Precision = Literal["float32", "low"]
+#: (K, C, T) float32 and (K, N, P) bool, both on the CPU -> (K, 2 D) float32
+Engine = Callable[[Tensor, Tensor], NDArray[np.float32]]
+
+#: A lower precision is used by "auto" only if a recording's embedding keeps this cosine to float32.
+SMALLEST_COSINE = 0.9999
+_WORTH_BUILDING = 60.0  # seconds of work with PyTorch
+_PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
+
+
+def make_engine(
+    name: EngineName, encoder: Encoder, n_crops: int, precision: Precision, device: str
+) -> Engine:
+    """Build an engine.
+
+    Parameters
+    ----------
+    name : {"torch", "onnx", "openvino"}
+    encoder : Encoder
+        In evaluation mode, on `device`.
+    n_crops : int
+        Crops per recording, at most.
+    precision : {"float32", "low"}
+        Low is bfloat16 in PyTorch and OpenVINO, int8 products in ONNX Runtime.
+    device : str
+        ONNX Runtime and OpenVINO run on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the engine's packages are not installed, or it does not run on the device.
+    """
+    if name == "torch":
+        return _torch(encoder, precision, device)
+    if torch.device(device).type != "cpu":
+        raise InputError("runs on the CPU only", field="engine", value=name, fix="Use torch")
+    if not _installed(name):
+        raise InputError(
+            f"needs the packages {', '.join(_PACKAGES[name])}",
+            field="engine",
+            value=name,
+            fix=f'Install them with `pip install "semantoks[{name}]"`, or use torch',
+        )
+    build = _onnx if name == "onnx" else _openvino
+    return _whole_batches(build(encoder, n_crops, precision), n_crops)
+
+
+def fastest_engine(
+    encoder: Encoder, n_crops: int, precision: Precision, device: str, n_recordings: int
+) -> tuple[EngineName, Engine]:
+    """Measure every installed engine once on white noise and return the fastest.
+
+    A little work is not worth building anything: PyTorch does it. An engine whose embedding of a
+    recording keeps a cosine below `SMALLEST_COSINE` to float32 is out.
+    """
+    plain = make_engine("torch", encoder, n_crops, precision, device)
+    shape = (n_crops, len(encoder.parcellation), encoder.config.view_length)
+    views = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    missing = torch.zeros(n_crops, encoder.n_networks, encoder.config.n_patches, dtype=torch.bool)
+    seconds, _ = _timed(plain, views, missing)
+    if torch.device(device).type != "cpu" or seconds * n_recordings < _WORTH_BUILDING:
+        return "torch", plain
+    expected = make_engine("torch", encoder, n_crops, "float32", device)(views, missing)
+    best: tuple[float, EngineName, Engine] = (seconds, "torch", plain)
+    others: tuple[EngineName, ...] = ("onnx", "openvino")
+    for name in others:
+        if _installed(name):
+            engine = make_engine(name, encoder, n_crops, precision, device)
+            seconds, found = _timed(engine, views, missing)
+            if cosine(found.mean(axis=0), expected.mean(axis=0)) >= SMALLEST_COSINE:
+                best = min(best, (seconds, name, engine), key=lambda one: one[0])
+    return best[1], best[2]
+
+
+def cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Return the cosine similarity of two vectors, computed in float64."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def _timed(engine: Engine, views: Tensor, missing: Tensor) -> tuple[float, NDArray[np.float32]]:
+    """Return the shortest of three runs after a first one, and what comes out."""
+    out = engine(views, missing)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        engine(views, missing)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds), out
+
+
+def _installed(name: str) -> bool:
+    return all(find_spec(package) is not None for package in _PACKAGES[name])
+
+
+def _torch(encoder: Encoder, precision: Precision, device: str) -> Engine:
+    dtype = torch.float32
+    if precision == "low":
+        dtype = torch.bfloat16
+        encoder = copy.deepcopy(encoder).to(dtype)
+
+    @torch.inference_mode()
+    def run(views: Tensor, missing: Tensor) -> NDArray[np.float32]:
+        mask = missing.to(device) if missing.any() else None
+        out = encoder(views.to(device, dtype), mask)
+        values: NDArray[np.float32] = out.cls_avg.float().cpu().numpy()
+        return values
+
+    return run
+
+
+class _Exported(nn.Module):
+    """The encoder as one function of two tensors, without anything that depends on their values."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, views: Tensor, missing: Tensor) -> Tensor:
+        encoder = self.encoder
+        sequence = encoder.assemble(encoder.tokenizer(views), missing)
+        for block in encoder.blocks:
+            sequence = block(sequence)
+        sequence = encoder.norm(sequence)
+        return torch.cat([sequence[:, 1:].mean(dim=1), sequence[:, 0]], dim=-1)
+
+
+def _examples(encoder: Encoder, n_crops: int) -> tuple[Tensor, Tensor]:
+    config = encoder.config
+    return (
+        torch.zeros(n_crops, len(encoder.parcellation), config.view_length),
+        torch.zeros(n_crops, encoder.n_networks, config.n_patches, dtype=torch.bool),
+    )
+
+
+def _whole_batches(run: Engine, n_crops: int) -> Engine:
+    """Fill up a recording with fewer crops, since a built engine takes `n_crops` of them."""
+
+    def padded(views: Tensor, missing: Tensor) -> NDArray[np.float32]:
+        k = len(views)
+        if k < n_crops:
+            places = torch.arange(n_crops) % k
+            views, missing = views[places], missing[places]
+        return run(views, missing)[:k]
+
+    return padded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what exporters tell about their insides from the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _onnx(encoder: Encoder, n_crops: int, precision: Precision) -> Engine:
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with TemporaryDirectory() as folder, _quiet(), torch.no_grad():
+        file = Path(folder) / "encoder.onnx"
+        torch.onnx.export(
+            _Exported(encoder).eval(),
+            _examples(encoder, n_crops),
+            file,
+            dynamo=True,
+            input_names=["views", "missing"],
+            output_names=["embedding"],
+            verbose=False,
+        )
+        if precision == "low":
+            small = Path(folder) / "int8.onnx"
+            quantize_dynamic(
+                file,
+                small,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["MatMul", "Gemm"],
+            )
+            file = small
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def run(views: Tensor, missing: Tensor) -> NDArray[np.float32]:
+        inputs = {"views": views.numpy(), "missing": missing.numpy()}
+        return np.asarray(session.run(None, inputs)[0], np.float32)
+
+    return run
+
+
+def _openvino(encoder: Encoder, n_crops: int, precision: Precision) -> Engine:
+    import openvino
+
+    with _quiet(), torch.no_grad():
+        model = openvino.convert_model(
+            _Exported(encoder).eval(), example_input=_examples(encoder, n_crops)
+        )
+        shapes = [list(example.shape) for example in _examples(encoder, n_crops)]
+        model.reshape({i: openvino.PartialShape(shape) for i, shape in enumerate(shapes)})
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    if precision == "float32":  # the default is what the processor does best
+        options["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+
+    def run(views: Tensor, missing: Tensor) -> NDArray[np.float32]:
+        return np.array(compiled([views.numpy(), missing.numpy()])[0], np.float32)
+
+    return run

@@ -1,0 +1,136 @@
+"""Guards of a run: a batch that is not finite never reaches the weights, a collapse is said."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semantoks.data.recording import subject_key
+from semantoks.errors import InputError
+from semantoks.objectives.distillation import Losses
+from semantoks.train.distributed import gather_rows, is_main
+from semantoks.train.logs import RunLogs
+from semantoks.views.batch import ViewBatch
+
+#: Batches skipped in a row after which the weights, not the data, are to blame.
+MAX_SKIPPED = 10
+
+
+class TrainingWarning(UserWarning):
+    """Training goes on, but somebody should look."""
+
+
+class BatchGuard:
+    """Say what is wrong with a batch whose loss or gradient is not finite.
+
+    Parameters
+    ----------
+    run : Path
+    ids : array of str
+        Identifiers of the store's recordings.
+    skip : bool
+        Leave such a batch out; else stop.
+    """
+
+    def __init__(self, run: Path, ids: NDArray[np.str_], *, skip: bool) -> None:
+        self._run, self._ids, self._skip = run, ids, skip
+        self._in_a_row = 0
+
+    def passed(self) -> None:
+        """Take note of a batch that was as it should be."""
+        self._in_a_row = 0
+
+    def refuse(
+        self,
+        what: str,
+        step: int,
+        recordings: NDArray[np.int64],
+        batch: ViewBatch,
+        losses: Losses,
+        logs: RunLogs,
+    ) -> None:
+        """Name the recordings to blame; then stop, or write down that the batch is skipped.
+
+        Parameters
+        ----------
+        what : str
+            "loss" or "gradient".
+        step : int
+        recordings : int array of shape (B,)
+            Rows of the whole batch in the store's table.
+        batch : ViewBatch
+            This process's part.
+        losses : Losses
+        logs : RunLogs
+
+        Raises
+        ------
+        InputError
+            If the run is to stop, or too many batches in a row were bad.
+        """
+        finite = gather_rows(_finite_recordings(batch, losses.embeddings)).cpu().numpy()
+        bad = recordings if finite.all() or not finite.any() else recordings[~finite]
+        names = ", ".join(self._ids[bad][:8]) + (" ..." if len(bad) > 8 else "")
+        self._in_a_row += 1
+        if not self._skip or self._in_a_row >= MAX_SKIPPED:
+            row = f" ({self._in_a_row} batches in a row)" if self._in_a_row > 1 else ""
+            raise InputError(
+                f"the {what} is not finite at step {step}{row}; the weights were not changed",
+                file=self._run,
+                field="recordings of the batch" if len(bad) == len(finite) else "recordings",
+                value=names,
+                fix="Check these recordings (`semantoks check STORE`), or lower optim.base_lr",
+            )
+        logs.event(
+            {
+                "step": step,
+                "event": f"{what} not finite, batch skipped",
+                "rows": [int(i) for i in bad],
+                "recordings": [subject_key(self._ids[i]) for i in bad],
+            }
+        )
+        if is_main():
+            text = f"step {step}: the {what} is not finite; the batch was skipped. Look at {names}"
+            warnings.warn(text, TrainingWarning, stacklevel=2)
+
+
+def _finite_recordings(batch: ViewBatch, embeddings: Tensor) -> Tensor:
+    """Return which recordings have finite views and embeddings: (B,)."""
+    views = torch.isfinite(batch.views).flatten(2).all(dim=2).all(dim=0)
+    return views & torch.isfinite(embeddings).all(dim=1)
+
+
+class CollapseGuard:
+    """Warn, once, when the embeddings of a batch fall together.
+
+    Parameters
+    ----------
+    smallest : float
+        Effective rank below which to warn; 0 never. Small batches, whose rank cannot be high, are
+        held to a quarter of the highest possible.
+    """
+
+    def __init__(self, smallest: float) -> None:
+        self._smallest, self._warned = smallest, False
+
+    def look(self, step: int, rank: float, embeddings: Tensor, logs: RunLogs) -> None:
+        """Look at the effective rank of the embeddings (m, D) of a step."""
+        m, width = embeddings.shape
+        threshold = min(self._smallest, min(m - 1, width) / 4)
+        if self._warned or not rank < threshold:
+            return
+        self._warned = True
+        logs.event({"step": step, "event": "collapse", "effective_rank": rank})
+        if is_main():
+            text = (
+                f"step {step}: the embeddings are collapsing (effective rank {rank:.1f}, below "
+                f"{threshold:.1f}). Recordings are no longer told apart. Lower optim.base_lr, "
+                "lengthen optim.warmup_epochs, use larger batches, or lower objective.eps, "
+                "which spreads the embeddings more strongly"
+            )
+            warnings.warn(text, TrainingWarning, stacklevel=2)

@@ -1,0 +1,87 @@
+"""The yardstick of the benchmarks computes what our step computes."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.tokenizer import DenseBranch, SeparableBranch, StructuredBranch
+from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
+from semantoks.views.batch import ViewBatch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks import plain
+
+B, C, T, N, P, L = 5, 11, 24, 3, 4, 6
+BRANCHES = (DenseBranch(width=4), StructuredBranch(), SeparableBranch(width=6))
+
+
+@pytest.fixture
+def method(parcellation, preprocessing) -> SelfDistillation:
+    config = EncoderConfig(
+        width=20, depth=2, head_width=5, patch_length=L, n_patches=P, branches=BRANCHES
+    )
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=1)
+    torch.manual_seed(2)
+    objective = ObjectiveConfig(projection_hidden=9, projection_width=7)
+    out = SelfDistillation(encoder, objective).double()
+    for parameter in out.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return out
+
+
+def batch(kind: str) -> ViewBatch:
+    generator = torch.Generator().manual_seed(3)
+    views = torch.randn(2, B, C, T, generator=generator).double()
+    masks = torch.rand(2, B, N, P, generator=generator) < 0.6
+    masks[..., 0] = True
+    if kind == "one network never seen":
+        masks[:, :, 1] = True
+    return ViewBatch(views, None if kind == "whole" else masks)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("kind", ["whole", "masked", "one network never seen"])
+def test_the_plain_step_is_ours(method, kind, weight):
+    plainly = copy.deepcopy(method)
+    views = batch(kind)
+    ours, theirs = method(views, weight), plain.losses(plainly, views, weight)
+    for term in ("total", "cls", "network", "mask", "embeddings"):
+        torch.testing.assert_close(
+            getattr(ours, term), getattr(theirs, term), rtol=1e-12, atol=1e-12
+        )
+    ours.total.backward()
+    theirs.total.backward()
+    for (name, mine), its in zip(
+        method.student.named_parameters(), plainly.student.parameters(), strict=True
+    ):
+        assert (mine.grad is None) == (its.grad is None), name
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, its.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_the_teacher_follows_alike(method):
+    plainly = copy.deepcopy(method)
+    step = plain.PlainStep(plainly, lr=0.01, weight_decay=0.1)
+    step(batch("masked"), 0.3, 0.9)
+    method.student.load_state_dict(plainly.student.state_dict())
+    method.update_teacher(0.9)
+    for ours, theirs in zip(method.teacher.parameters(), plainly.teacher.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["whole", "masked"])
+def test_checkpointing_changes_no_gradient(method, kind):
+    sparing = copy.deepcopy(method)
+    sparing.student.encoder.checkpoint = True
+    for one in (method, sparing):
+        one(batch(kind), 0.3).total.backward()
+    for mine, its in zip(method.parameters(), sparing.parameters(), strict=True):
+        assert (mine.grad is None) == (its.grad is None)
+        if mine.grad is not None:
+            assert torch.equal(mine.grad, its.grad)

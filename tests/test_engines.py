@@ -1,0 +1,112 @@
+"""Engines of the `Embedder`: the same embeddings, one recording at a time."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from semantoks import Embedder
+from semantoks.errors import InputError
+from semantoks.evaluate import engines
+from semantoks.model.encoder import Encoder, EncoderConfig
+
+
+@pytest.fixture(scope="module")
+def encoder(parcellation, preprocessing) -> Encoder:
+    config = EncoderConfig(width=32, depth=2, head_width=8, patch_length=6, n_patches=4)
+    return Encoder.random(config, parcellation, preprocessing, seed=1).eval()
+
+
+@pytest.fixture(scope="module")
+def signals() -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    # The second one is shorter than a view: one crop, its last patch masked.
+    return [rng.standard_normal((n, 11)).cumsum(axis=0) for n in (61, 19, 47)]
+
+
+def available(name: str) -> str:
+    for package in engines._PACKAGES.get(name, ()):
+        pytest.importorskip(package)
+    return name
+
+
+ENGINES = pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
+
+
+@ENGINES
+@pytest.mark.parametrize(("precision", "distance"), [("float32", 1e-9), ("low", 1e-3)])
+def test_every_engine_gives_the_same_embeddings_alone_or_together(
+    encoder, signals, name, precision, distance
+):
+    options = {"tr": 2.0, "n_crops": 3}
+    expected = Embedder(encoder, **options).fit_transform(signals)
+    embedder = Embedder(encoder, engine=available(name), precision=precision, **options)
+    found = embedder.fit_transform(signals)
+    assert embedder.engine_ == name
+    assert found.shape == expected.shape == (3, 64)
+    for a, b in zip(found, expected, strict=True):
+        assert 1 - engines.cosine(a, b) < distance
+    assert np.array_equal(found, expected) == ((name, precision) == ("torch", "float32"))
+    for i in (2, 0, 1):
+        np.testing.assert_array_equal(embedder.transform([signals[i]])[0], found[i])
+
+
+def test_an_engine_is_built_again_after_a_pickle(encoder, signals):
+    embedder = Embedder(encoder, tr=2.0, n_crops=3, precision="low").fit(signals)
+    again = pickle.loads(pickle.dumps(embedder))
+    np.testing.assert_array_equal(again.transform(signals), embedder.transform(signals))
+
+
+def test_the_cls_token_is_the_second_half(encoder, signals):
+    whole = Embedder(encoder, tr=2.0, n_crops=3).fit_transform(signals)
+    cls = Embedder(encoder, tr=2.0, n_crops=3, features="cls").fit_transform(signals)
+    np.testing.assert_array_equal(cls, whole[:, 32:])
+
+
+def test_auto_takes_the_fastest_that_is_close_enough(encoder, monkeypatch):
+    shape = (3, 64)
+    rng = np.random.default_rng(0)
+    exact = rng.standard_normal(shape).astype(np.float32)
+    outputs = {"torch": exact, "onnx": exact + 1e-4, "openvino": exact + 1.0}
+    seconds = {"torch": 3.0, "onnx": 2.0, "openvino": 1.0}
+    monkeypatch.setattr(engines, "_installed", lambda _: True)
+    monkeypatch.setattr(engines, "make_engine", lambda name, *_: lambda *_: outputs[name])
+    monkeypatch.setattr(
+        engines,
+        "_timed",
+        lambda engine, *_: next((seconds[n], o) for n, o in outputs.items() if engine() is o),
+    )
+
+    def choice(n: int) -> str:
+        return engines.fastest_engine(encoder, 3, "low", "cpu", n)[0]
+
+    assert choice(19) == "torch", "57 s of work: nothing is built"
+    assert choice(20) == "onnx", "OpenVINO is faster but too far from float32"
+    monkeypatch.setitem(outputs, "openvino", exact)
+    monkeypatch.setattr(engines, "_installed", lambda name: name != "onnx")
+    monkeypatch.setitem(outputs, "openvino", exact + 1e-5)
+    assert choice(20) == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "tpu"}, "engine = 'tpu': must be one of torch, onnx, openvino, auto"),
+        ({"precision": "int4"}, "must be one of float32, low"),
+        ({"engine": "onnx", "device": "meta"}, "runs on the CPU only"),
+    ],
+)
+def test_what_cannot_be_is_refused(encoder, signals, options, message, monkeypatch):
+    monkeypatch.setattr(Encoder, "to", lambda self, _: self)
+    with pytest.raises(InputError, match=message):
+        Embedder(encoder, tr=2.0, **options).fit(signals)
+
+
+def test_a_missing_package_is_named(encoder, signals, monkeypatch):
+    monkeypatch.setattr(engines, "_installed", lambda _: False)
+    with pytest.raises(InputError, match=r"needs the packages onnx, .*semantoks\[onnx\]"):
+        Embedder(encoder, tr=2.0, engine="onnx").fit(signals)
+    chosen = Embedder(encoder, tr=2.0, engine="auto", n_crops=3).fit(signals)
+    assert chosen.engine_ == "torch"
