@@ -84,23 +84,36 @@ def test_the_whole_way(run, table, tmp_path):
     assert (code, ".parquet, .csv, .tsv" in text) == (2, True)
 
     targets = ["--target", "sex", "--target", "age:regression"]
-    code, text = run("probe", store, tmp_path / "r", "--model", model, *targets, "--groups", "site")
+    quick = ["--n-bootstrap", "20", "--n-permutations", "99", "--crops", "2"]
+    quick += [f"--no-{part}" for part in ("adjusted", "corruption", "importance", "reliability")]
+    arguments = ["--model", model, *targets, "--groups", "site", "--baseline", "amplitude", *quick]
+    code, text = run("evaluate", store, tmp_path / "r", *arguments)
     assert code == 0, text
-    for word in ("balanced accuracy", "random weights", "connectivity", "chance", "Pearson r"):
+    words = ["balanced accuracy", "random weights", "connectivity", "chance", "Pearson r"]
+    for word in (*words, "network amplitude", "knowing nothing", "Report: "):
         assert word in text
+    assert (tmp_path / "r" / "report.html").stat().st_size > 50_000
+    assert not (tmp_path / "r" / "corruption").exists()
+    code, text = run("evaluate", store, tmp_path / "r", *arguments)
+    assert (code, "comparison: there already" in text) == (0, True), text
+    code, text = run("evaluate", store, tmp_path / "r", *arguments, "--seed", "1")
+    assert (code, "answers another question: seed differ" in text) == (2, True), text
     both = ["--model", model, "--model", tmp_path / "x" / model.name]
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / model.name).symlink_to(model)
-    code, text = run("probe", store, tmp_path / "r2", *both, *targets)
+    code, text = run("evaluate", store, tmp_path / "r2", *both, *targets)
     assert (code, "has the same name" in text) == (2, True), text
     (tmp_path / "x" / model.name).rename(tmp_path / "x" / "other")
     both[-1] = tmp_path / "x" / "other"
-    code, text = run("probe", store, tmp_path / "r2", *both, *targets[:2], "--drop-missing")
+    code, text = run(
+        *("evaluate", store, tmp_path / "r2", *both, *targets[:2], "--drop-missing", *quick),
+        *("--no-alarms", "--no-confounds", "--no-subgroups", "--no-maps"),
+    )
     assert code == 0, text
-    differences = pd.read_parquet(tmp_path / "r2" / "differences.parquet")
+    differences = pd.read_parquet(tmp_path / "r2" / "comparison" / "differences.parquet")
     controls = {"connectivity", "random weights (run)", "random weights (other)"}
     assert set(differences["against"]) == controls
-    code, text = run("probe", store, tmp_path / "r3", "--target", "sex")
+    code, text = run("evaluate", store, tmp_path / "r3", "--target", "sex", *quick)
     assert (code, "random weights" in text, "connectivity" in text) == (0, False, True), text
     code, text = run("paper-probe", store, model, "--target", "sex", "--repetitions", "2")
     assert (code, "over 2 splits" in text) == (0, True), text
@@ -312,6 +325,6 @@ def test_stores_of_the_future_and_halves_of_stores(run, table, tmp_path):
 
 def test_help_names_every_command():
     result = CliRunner().invoke(cli.app, ["--help"])
-    for command in ("prepare", "pretrain", "embed", "probe", "report", "config", "info", "demo"):
+    for command in ("prepare", "pretrain", "embed", "evaluate", "report", "config", "info", "demo"):
         assert command in result.output
     assert CliRunner().invoke(cli.app, ["--version"]).output.strip() == "0.1.0"

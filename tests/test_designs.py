@@ -124,14 +124,21 @@ def test_two_stores_share_nobody(store, recordings, parcellation, preprocessing,
         AcrossStores(train=store).folds(twice, None, seed=0)
 
 
-def test_designs_by_name():
+def test_designs_by_name(store):
     assert design_for("subject") == GroupedKFold()
+    assert design_for("family", n_folds=3, n_repeats=4) == GroupedKFold(
+        group="family", n_folds=3, n_repeats=4
+    )
     assert design_for("site", ["a", "b"]) == LeaveOneSiteOut(test_sites=("a", "b"))
     assert "(a, b)" in design_for("site", ["a", "b"]).sentence()
-    with pytest.raises(InputError, match="must be subject or site"):
-        design_for("scanner")
-    with pytest.raises(InputError, match="need groups='site'"):
+    assert design_for("site", n_repeats=2) == GroupedKFold(group="site", n_repeats=2)
+    assert design_for("subject", split="part") == FixedSplit(column="part")
+    across = design_for("site", train=store)
+    assert (type(across), across.group) == (AcrossStores, "site")
+    with pytest.raises(InputError, match="one site left out"):
         design_for("subject", ["a"])
+    with pytest.raises(InputError, match="one design"):
+        design_for("subject", split="part", train=store)
 
 
 def test_designs_that_cannot_be(table):

@@ -175,6 +175,8 @@ def test_a_glass_brain_needs_coordinates_only(preprocessing):
     summary = pd.DataFrame(
         {"network": model.network_names, "measure": "without", "mean": np.linspace(0, 1, 9)}
     )
-    figure = plots.glass_brain_figure(model, summary, "without")
+    figure = plots.glass_brain_figure(
+        model.parcellation.coordinates, plots.roi_values(model, summary, "without")
+    )
     assert figure is not None
     assert figure.axes

@@ -9,15 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semantoks import figures
+from semantoks.assess.plan import Plan
+from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.errors import InputError
+from semantoks.evaluate.corruption import CORRUPTIONS
+from semantoks.evaluate.targets import Target
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report import plots
 from semantoks.report.report import write_report
 from semantoks.report.sections import _embedding_maps, store_section
 from semantoks.report.verdicts import Verdict, seen_facts, verdicts
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import probe_store
+from semantoks.workflow import evaluate_store
 
 VILLAIN = "<script>alert(1)</script>"
 
@@ -77,12 +82,19 @@ def material(tmp_path_factory, recordings, parcellation, preprocessing, tiny_run
     write_store(folder / "store", hostile, parcellation, preprocessing)
     config = tiny_run(data={"store": str(folder / "store"), "exclude_sites": [VILLAIN]})
     Trainer(config, folder / "run_a$b$").fit()
-    probe_store(
+    evaluate_store(
         folder / "store",
         folder / "result",
         models=[folder / "run_a$b$"],
-        targets=["sex", "age"],
-        groups="site",
+        plan=Plan(
+            targets=(Target("sex"), Target("age")),
+            design=LeaveOneSiteOut(),
+            baselines=("tangent space",),
+            n_crops=2,
+            n_bootstrap=20,
+            n_permutations=99,
+        ),
+        say=lambda _: None,
     )
     write_report(
         folder / "page.html",
@@ -108,8 +120,12 @@ def test_the_page_is_whole_and_needs_nothing_else(material):
     anchors = [v for v in page.values("href") if v.startswith("#")]
     assert {a[1:] for a in anchors} == set(page.values("id"))
     assert len(anchors) == 3, "a result, a run, a store"
-    # Two targets, three curves, two monitors, maps by site, sex, age and having been seen.
-    assert page.tags.count("img") == 2 + 3 + 2 + 4 == len(page.values("alt"))
+    # Of the run three curves, two monitors, maps by site, sex, age and having been seen.
+    pictures = 3 + 2 + 4
+    # Of the result per target a forest plot and three models' predictions, calibration of one;
+    # corruptions, fingerprints, maps by site, sex, age and motion, networks.
+    pictures += 2 * (1 + 3) + 1 + len(CORRUPTIONS) + 3 + 4 + 1
+    assert page.tags.count("img") == pictures == len(page.values("alt"))
     assert all(page.values("alt"))
     assert page.tags.count("th") == len(page.values("scope"))
 
@@ -137,8 +153,8 @@ def test_the_page_says_what_was_found_and_seen(material):
     for part in (
         "judged by balanced accuracy",
         "judged by Pearson r",
-        "above connectivity",
-        "above random weights",
+        "better than connectivity",
+        "better than random weights",
         "One site is left out at a time",
         "run_a$b$ 9 recordings of 7 people 7 of 10 east, 西",
         "random weights none none none",
@@ -195,78 +211,70 @@ def frame(columns, *rows):
     return pd.DataFrame(rows, columns=columns.split())
 
 
-SCORES = "model metric value ci_low ci_high"
-GAPS = "model against metric value ci_low ci_high"
+SCORES = "model metric value ci_low ci_high p_holm"
+GAPS = "model against metric value ci_low ci_high verdict"
 
 
-def test_intervals_decide_and_points_do_not():
+def test_tests_decide_and_neither_points_nor_intervals_do():
     m = "balanced accuracy"
     scores = frame(
         SCORES,
-        ("good", m, 0.80, 0.70, 0.90),
-        ("lucky", m, 0.95, 0.49, 0.99),
-        ("bad", m, 0.30, 0.20, 0.40),
-        ("connectivity", m, 0.60, 0.51, 0.70),
-        ("chance", m, 0.50, 0.50, 0.50),
-        ("bad", "AUROC", 0.9, 0.8, 1.0),
+        ("good", m, 0.80, 0.70, 0.90, 0.001),
+        ("lucky", m, 0.95, 0.60, 0.99, 0.06),
+        ("bad", m, 0.30, 0.20, 0.40, 1.0),
+        ("connectivity", m, 0.60, 0.51, 0.70, 0.04),
+        ("chance", m, 0.50, 0.50, 0.50, np.nan),
+        ("bad", "AUROC", 0.9, 0.8, 1.0, np.nan),
     )
     gaps = frame(
         GAPS,
-        ("good", "connectivity", m, 0.20, 0.01, 0.30),
-        ("lucky", "connectivity", m, 0.35, -0.01, 0.40),
-        ("bad", "connectivity", m, -0.30, -0.4, -0.2),
-        ("chance", "connectivity", m, -0.1, -0.2, -0.01),
-        ("bad", "connectivity", "AUROC", 0.3, 0.2, 0.4),
+        ("good", "connectivity", m, 0.20, 0.01, 0.30, "better"),
+        ("lucky", "connectivity", m, 0.35, 0.01, 0.40, "not told apart"),
+        ("bad", "connectivity", m, -0.30, -0.4, -0.2, "worse"),
+        ("chance", "connectivity", m, -0.1, -0.2, -0.01, ""),
+        ("bad", "connectivity", "AUROC", 0.3, 0.2, 0.4, ""),
     )
-    assert verdicts(scores, gaps, ["a", "b"]) == [
+    assert verdicts(scores, gaps) == [
         Verdict(
-            "Above connectivity: good.",
-            "Below it: bad. Not told apart from it by these people: lucky.",
+            "Better than connectivity: good.",
+            "Worse: bad. Not told apart from it by these people: lucky.",
         ),
         Verdict(
-            "Above chance: good, connectivity.",
-            "Below it: bad. Not told apart from it by these people: lucky.",
+            "Better than knowing nothing: good, connectivity.",
+            "Not told apart from it by these people: lucky, bad.",
         ),
     ]
 
 
-def test_of_an_error_less_is_better_and_nothing_known_decides_nothing():
-    scores = frame(SCORES, ("a", "MAE", 3.0, 2.0, 4.0), ("b", "MAE", 5.0, 4.0, 6.0))
-    gaps = frame(
-        GAPS,
-        ("a", "connectivity", "MAE", -1.0, -2.0, -0.5),
-        ("b", "connectivity", "MAE", 1.0, 0.5, 2.0),
-        ("c", "connectivity", "MAE", 1.0, np.nan, np.nan),
-    )
-    assert verdicts(scores, gaps, None) == [
-        Verdict(
-            "Above connectivity: a.",
-            "Below it: b. Not told apart from it by these people: c.",
-        )
-    ]
-
-
-def test_a_correlation_is_held_against_zero_and_training_against_its_control():
+def test_training_is_held_against_its_own_control_and_a_correlation_against_zero():
     m = "Pearson r"
     scores = frame(
         SCORES,
-        ("a", m, -0.4, -0.5, -0.3),
-        ("random weights", m, -0.1, -0.3, 0.1),
-        ("chance", m, -0.7, -0.8, -0.6),
+        ("a", m, -0.1, -0.2, 0.0, 0.01),
+        ("b", m, 0.3, 0.2, 0.4, 0.01),
+        ("random weights (a)", m, -0.4, -0.5, -0.3, 0.7),
+        ("tangent space", m, 0.2, 0.1, 0.3, 0.9),
     )
     gaps = frame(
         GAPS,
-        ("a", "random weights", m, -0.3, -0.4, 0.1),
-        ("connectivity", "random weights", m, 0.5, 0.4, 0.6),
-        ("chance", "random weights", m, -0.6, -0.7, -0.5),
+        ("a", "random weights (a)", m, 0.3, 0.2, 0.4, "better"),
+        ("b", "random weights (a)", m, 0.7, 0.6, 0.8, "better"),
+        ("tangent space", "random weights (a)", m, 0.6, 0.5, 0.7, "better"),
     )
-    assert verdicts(scores, gaps, None) == [
-        Verdict("No model is above random weights.", "Not told apart from it by these people: a."),
+    useless = "a (but r is not above zero)"
+    assert verdicts(scores, gaps) == [
+        Verdict(f"Better than random weights (a): {useless}.", ""),
         Verdict(
-            "No model is above zero.",
-            "Below it: a. Not told apart from it by these people: random weights.",
+            f"Better than knowing nothing: {useless}, b.",
+            "Not told apart from it by these people: random weights (a), tangent space.",
         ),
     ]
+
+
+def test_nothing_tested_is_nothing_said():
+    scores = frame(SCORES, ("a", "MAE", 3.0, 2.0, 4.0, np.nan))
+    gaps = frame(GAPS, ("a", "connectivity", "MAE", -1.0, -2.0, -0.5, ""))
+    assert verdicts(scores, gaps) == []
 
 
 def test_unknown_pretraining_is_not_none():
@@ -309,7 +317,7 @@ def test_more_groups_than_colours_are_never_two_of_one_colour():
     figure = plots.embedding_map(points, (0.5, 0.2), "site", values)
     names = [t.get_text() for t in figure.legends[0].get_texts()]
     assert names == [*kinds[3:], "3 others"]
-    assert len(colors(figure)) == len(plots.PALETTE) + 1
+    assert len(colors(figure)) == len(figures.PALETTE) + 1
 
 
 def test_numbers_get_a_colour_bar_that_one_extreme_does_not_take():
@@ -343,8 +351,8 @@ def test_dots_and_intervals_stand_where_the_numbers_say():
 
 
 def test_long_names_keep_both_ends():
-    assert plots.short("run-2024-seed-1", 15) == "run-2024-seed-1"
-    assert plots.short("run-2024-seed-12", 15) == "run-2024-…ed-12"
+    assert figures.short("run-2024-seed-1", 15) == "run-2024-seed-1"
+    assert figures.short("run-2024-seed-12", 15) == "run-2024-…ed-12"
 
 
 def test_maps_say_why_they_are_missing(material, store_path, monkeypatch):

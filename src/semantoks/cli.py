@@ -56,6 +56,27 @@ class Groups(StrEnum):
     site = "site"
 
 
+class Baseline(StrEnum):
+    """What models are compared with."""
+
+    fc = "fc"
+    shrunk_fc = "shrunk-fc"
+    partial = "partial"
+    tangent = "tangent"
+    lags = "lags"
+    amplitude = "amplitude"
+    spectrum = "spectrum"
+    confounds = "confounds"
+
+
+class ProbeModel(StrEnum):
+    """Linear model behind features."""
+
+    logistic = "logistic"
+    ridge = "ridge"
+    svm = "svm"
+
+
 class Preset(StrEnum):
     """Size of the model."""
 
@@ -356,47 +377,110 @@ def embed(
 
 
 @app.command()
-def probe(
+def evaluate(
     store: Annotated[Path, typer.Argument(help="Recording store.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the new result.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the evaluation; run again to go on.")],
     target: Annotated[
         list[str],
         typer.Option(help="Column to predict, or column:classification, column:regression."),
     ],
     model: Annotated[
         list[str] | None,
-        typer.Option(help=f"{MODEL_HELP} May be repeated; none: connectivity alone."),
+        typer.Option(help=f"{MODEL_HELP} May be repeated; none: baselines alone."),
+    ] = None,
+    baseline: Annotated[
+        list[Baseline] | None, typer.Option(help="Next to fc, which always comes; repeat it.")
     ] = None,
     groups: Annotated[
-        Groups, typer.Option(help="subject: grouped folds; site: leave one site out.")
-    ] = Groups.subject,
+        str, typer.Option(help="What stays together: subject, family ...; site: one left out.")
+    ] = "subject",
     test_site: Annotated[
         list[str] | None, typer.Option(help="Only these sites are tested (with --groups site).")
     ] = None,
+    folds: Annotated[int, typer.Option(help="Folds over the groups.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Repetitions with other folds.")] = 1,
+    split: Annotated[
+        str | None, typer.Option(help="Column that says train, validation or test.")
+    ] = None,
+    train_store: Annotated[
+        Path | None, typer.Option(help="Train on this store, test on the other.")
+    ] = None,
+    n_train: Annotated[
+        list[int] | None, typer.Option(help="Fit on so few people too; repeat it.")
+    ] = None,
+    probe: Annotated[ProbeModel, typer.Option(help="Linear model.")] = ProbeModel.logistic,
+    confound: Annotated[
+        list[str] | None,
+        typer.Option(help="Column regressed out; age, sex, site and motion by default."),
+    ] = None,
+    harmonise: Annotated[str, typer.Option(help="Column that ComBat harmonises.")] = "site",
+    subgroups: Annotated[bool, typer.Option(help="Scores by site, TR and motion.")] = True,
+    confounds: Annotated[bool, typer.Option(help="Site, TR, motion read off features.")] = True,
+    adjusted: Annotated[bool, typer.Option(help="Scores without confounds; ComBat.")] = True,
+    corruption: Annotated[bool, typer.Option(help="Scores on worse scans.")] = True,
+    reliability: Annotated[bool, typer.Option(help="Fingerprints, ICC.")] = True,
+    alarms: Annotated[bool, typer.Option(help="Leaks, duplicates, implausible scores.")] = True,
+    maps: Annotated[bool, typer.Option(help="Maps of the embeddings.")] = True,
+    importance: Annotated[bool, typer.Option(help="Networks masked in the model.")] = True,
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Leave out recordings without the label.")
     ] = False,
     crops: Annotated[int, typer.Option(help="Evenly spaced crops per recording.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of folds, random weights, bootstrap.")] = 0,
+    n_bootstrap: Annotated[int, typer.Option(help="Bootstrap samples.")] = 1000,
+    n_permutations: Annotated[int, typer.Option(help="Permutations of a test.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Seed of folds, random weights, tests.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Folds at the same time.")] = 1,
 ) -> None:
-    """Predict targets from frozen embeddings, next to connectivity and random weights."""
-    from semantoks.tables import score_tables
-    from semantoks.workflow import probe_store
+    """Compare models with honest controls, look for other explanations, write the report."""
+    from semantoks.assess.plan import PARTS, Plan, baseline_names
+    from semantoks.data.designs import SmallSamples, design_for
+    from semantoks.data.store import RecordingStore
+    from semantoks.evaluate.evaluation import Probe
+    from semantoks.report.terminal import assessment_summary
+    from semantoks.workflow import REPORT, evaluate_store, parse_target
 
-    result = probe_store(
+    wanted = dict(
+        zip(
+            PARTS,
+            (subgroups, confounds, adjusted, corruption, reliability, alarms, maps, importance),
+            strict=True,
+        )
+    )
+    plan = Plan(
+        targets=tuple(map(parse_target, target)),
+        design=design_for(
+            groups,
+            test_site or (),
+            split=split,
+            train=None if train_store is None else RecordingStore(train_store),
+            n_folds=folds,
+            n_repeats=repeats,
+        ),
+        baselines=baseline_names([b.value for b in baseline or ()]),
+        curve=SmallSamples(n_subjects=tuple(n_train)) if n_train else None,
+        probe=Probe(model=probe.value),
+        confounds=None if confound is None else tuple(confound),
+        harmonise=harmonise,
+        missing="drop" if drop_missing else "refuse",
+        n_crops=crops,
+        n_bootstrap=n_bootstrap,
+        n_permutations=n_permutations,
+        seed=seed,
+    )
+    console = _console()
+    found = evaluate_store(
         store,
         out,
         models=model or [],
-        targets=target,
-        groups=groups.value,
-        test_sites=test_site or None,
-        missing="drop" if drop_missing else "refuse",
-        n_crops=crops,
-        seed=seed,
+        plan=plan,
+        parts=[part for part, asked in wanted.items() if asked],
         device=device,
+        n_jobs=jobs,
+        say=lambda text: console.print(text, markup=False, highlight=False),
     )
-    _console().print(score_tables(result.scores))
+    console.print(assessment_summary(found))
+    console.print(f"Report: {out / REPORT}", markup=False, highlight=False)
 
 
 @app.command()
@@ -410,7 +494,7 @@ def paper_probe(
 ) -> None:
     """Score a model by the paper's own probe, to compare with published numbers.
 
-    It mixes sites over the parts and has no controls: for claims use `semantoks probe`.
+    It mixes sites over the parts and has no controls: for claims use `semantoks evaluate`.
     """
     from semantoks.data.store import RecordingStore
     from semantoks.evaluate.embed import Embedder

@@ -10,6 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from semantoks.assess.plan import Part, Plan
+from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError
 from semantoks.report.report import write_report
@@ -17,11 +19,14 @@ from semantoks.tables import score_tables
 from semantoks.train.run import RunConfig
 from semantoks.train.screen import TrainingScreen
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import prepare_store, probe_store
+from semantoks.workflow import evaluate_store, parse_target, prepare_store
 
 #: Sites that the demo tests on; pretraining never sees them.
 TEST_SITES = ("KKI", "PITT", "STANFORD", "YALE")
 TARGETS = ("diagnosis", "sex", "age")
+
+#: What is quick; `semantoks evaluate` does all of it.
+PARTS: tuple[Part, ...] = ("alarms",)
 
 _SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("small", {"optim": {"epochs": 60, "batch_size": 32}, "train": {"log_every": 6}}),
@@ -71,19 +76,22 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
         if trainer.step < trainer.n_steps:
             raise KeyboardInterrupt
     with _stage(console, f"Predict {', '.join(TARGETS)} at sites that were never seen"):
-        result = probe_store(
-            abide,
-            folder / "result",
-            models=[run],
-            targets=TARGETS,
-            groups="site",
-            test_sites=TEST_SITES,
+        plan = Plan(
+            targets=tuple(map(parse_target, TARGETS)),
+            design=LeaveOneSiteOut(test_sites=TEST_SITES),
+        )
+        found = evaluate_store(
+            abide, folder / "result", models=[run], plan=plan, parts=PARTS, say=_silent
         )
     page = folder / "report.html"
     with _stage(console, "Write the report"):
         write_report(page, runs=[run], results=[folder / "result"], stores=[abide, stages])
-    console.print(score_tables(result.scores))
+    console.print(score_tables(found.comparison.scores))
     console.print(f"Report: {page}")
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 @contextmanager

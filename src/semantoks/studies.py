@@ -22,9 +22,9 @@ from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.evaluation import RANDOM, evaluate_probes
 from semantoks.evaluate.result import ProbeResult
 from semantoks.evaluate.statistics import LOWER_IS_BETTER, METRICS, resamples
+from semantoks.figures import PALETTE
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
-from semantoks.report.plots import PALETTE
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, training_recordings
 from semantoks.train.trainer import Trainer

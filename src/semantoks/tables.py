@@ -13,6 +13,9 @@ from rich.table import Table
 
 from semantoks.config import Key, plain
 
+#: Metrics of a table: as many as a terminal of 80 columns holds.
+_METRICS = 3
+
 
 def listing(facts: Mapping[str, object]) -> Table:
     """Return names and values below each other."""
@@ -23,7 +26,7 @@ def listing(facts: Mapping[str, object]) -> Table:
 
 
 def score_tables(scores: pd.DataFrame) -> Group:
-    """Return one table per target of a `ProbeResult`: models, scores and 95 % intervals."""
+    """Return one table per target of a `ProbeResult`: models, first metrics and 95 % intervals."""
     tables = []
     for target, block in scores.groupby("target", sort=False):
         n = block["n_subjects"].iloc[0]
@@ -31,9 +34,11 @@ def score_tables(scores: pd.DataFrame) -> Group:
         table = Table(title=f"\n{title}", title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.pad_edge = False
         table.add_column("model", no_wrap=True)
-        for metric in dict.fromkeys(block["metric"]):
+        metrics = list(dict.fromkeys(block["metric"]))[:_METRICS]
+        for metric in metrics:
             table.add_column(str(metric), justify="right", no_wrap=True)
-        for model, rows in block.groupby("model", sort=False):
+        shown = block[block["metric"].isin(metrics)]
+        for model, rows in shown.groupby("model", sort=False):
             cells = (
                 f"{v:.2f} [{low:.2f}, {high:.2f}]"
                 for v, low, high in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from semantoks.assess.assessment import Assessment, assess
+from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
 from semantoks.data.denoise import Censoring
-from semantoks.data.designs import design_for
 from semantoks.data.encode import StoreSpec
 from semantoks.data.integrity import check_store
 from semantoks.data.phenotypes import Phenotypes
@@ -28,19 +29,19 @@ from semantoks.data.sources.items import Item, Reading
 from semantoks.data.store import RecordingStore
 from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
-from semantoks.evaluate.baselines import ConnectivityBaseline
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.engines import EngineName, Precision
-from semantoks.evaluate.evaluation import CONNECTIVITY, RANDOM, evaluate_probes
-from semantoks.evaluate.result import ProbeResult
 from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.quality import QUALITY_PAGE, write_quality_page
+from semantoks.report.report import write_report
 from semantoks.train.checkpoint import check_checkpoints
 from semantoks.train.setup import CONFIG, METRICS, pick_device
 
+#: Name of the page in the folder of an evaluation.
+REPORT = "report.html"
 _SUFFIXES = (".parquet", ".csv", ".tsv")
 
 
@@ -285,76 +286,73 @@ def embed_store(
     return table
 
 
-def probe_store(
+def evaluate_store(
     store: str | Path,
     out: str | Path,
     *,
     models: Sequence[str | Path],
-    targets: Sequence[str],
-    groups: Literal["subject", "site"] = "subject",
-    test_sites: Sequence[str] | None = None,
-    missing: Literal["refuse", "drop"] = "refuse",
-    n_crops: int = 8,
-    seed: int = 0,
+    plan: Plan,
+    parts: Collection[Part] = PARTS,
     device: str = "auto",
-) -> ProbeResult:
-    """Predict targets from frozen embeddings, next to the honest controls, and save the result.
-
-    Every model comes with the same encoder with random weights, and all of them with functional
-    connectivity and chance, on the same folds.
+    n_jobs: int = 1,
+    say: Callable[[str], None] = print,
+) -> Assessment:
+    """Evaluate models on a store, look for what else explains the scores, and write the report.
 
     Parameters
     ----------
-    store, out : path
-        Recording store; folder of the new result.
+    store : path
+    out : path
+        Folder of the evaluation: tables as Parquet, facts as JSON, and ``report.html``. Run again
+        with the same arguments, what is there is not computed again.
     models : sequence of path
-        Runs, checkpoints or models.
-    targets : sequence of str
-        Columns of the store's index; ``column:classification`` or ``column:regression`` says what
-        a column of few whole numbers is.
-    groups, test_sites
-        See `semantoks.data.designs.design_for`.
-    missing
-        See `semantoks.evaluate.evaluation.evaluate_probes`.
-    n_crops, seed, device
-        Crops per recording; seed of folds, random weights and bootstrap; device of the encoders.
+        Runs, checkpoints or models; none compares the baselines.
+    plan : Plan
+        Targets, design, baselines, tests.
+    parts : collection of Part
+        What is done beyond the comparison.
+    device : str
+        Device of the encoders.
+    n_jobs : int
+        Folds computed at the same time.
+    say : callable
+        Told what happens.
 
     Returns
     -------
-    ProbeResult
+    Assessment
+
+    Raises
+    ------
+    InputError
+        Two models have one name, the folder holds something else, or the comparison cannot be made.
     """
     recordings = RecordingStore(store)
-    chosen = str(pick_device(device))
-    transformers: dict[str, Any] = {}
-    controls = [CONNECTIVITY]
+    encoders: dict[str, Encoder] = {}
     for path in models:
-        encoder = load_pretrained(path)
         name = Path(path).name
-        if name in transformers or name in (CONNECTIVITY, RANDOM):
+        if name in encoders:
             raise InputError(
                 "another model of this comparison has the same name",
                 field="models",
                 value=str(path),
                 fix="Rename its folder",
             )
-        control = Encoder.random(
-            encoder.config, encoder.parcellation, encoder.preprocessing, seed=seed
-        ).eval()
-        controls.append(RANDOM if len(models) == 1 else f"{RANDOM} ({name})")
-        transformers[name] = Embedder(encoder, n_crops=n_crops, device=chosen)
-        transformers[controls[-1]] = Embedder(control, n_crops=n_crops, device=chosen)
-    transformers[CONNECTIVITY] = ConnectivityBaseline()
-    result = evaluate_probes(
+        encoders[name] = load_pretrained(path)
+    assessment = assess(
         recordings,
-        transformers,
-        [parse_target(target) for target in targets],
-        design=design_for(groups, test_sites or ()),
-        missing=missing,
-        against=controls,
-        seed=seed,
+        out,
+        encoders,
+        plan,
+        parts=parts,
+        device=str(pick_device(device)),
+        n_jobs=n_jobs,
+        say=say,
     )
-    result.save(out)
-    return result
+    page = Path(out) / REPORT
+    page.unlink(missing_ok=True)
+    write_report(page, results=[out])
+    return assessment
 
 
 def parse_target(text: str) -> Target:

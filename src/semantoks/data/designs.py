@@ -323,25 +323,50 @@ def _quotas(counts: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return quota
 
 
-def design_for(groups: str, test_sites: Sequence[str] = ()) -> Design:
+def design_for(
+    groups: str,
+    test_sites: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    train: RecordingStore | None = None,
+    n_folds: int = 5,
+    n_repeats: int = 1,
+) -> Design:
     """Return the design that the command line names.
 
     Parameters
     ----------
-    groups : {"subject", "site"}
-        Five folds over subjects, or one site left out at a time.
+    groups : str
+        Column whose values stay together: subject, family. With ``site`` and one repetition, one
+        site is left out at a time.
     test_sites : sequence of str
-        With ``groups="site"``: only these sites are tested, the others always trained on.
+        Only these sites are tested, the others always trained on; with ``groups="site"``.
+    split : str, optional
+        Column that states the parts (`FixedSplit`).
+    train : RecordingStore, optional
+        Store to train on (`AcrossStores`).
+    n_folds, n_repeats : int
+        Of folds (`GroupedKFold`).
 
     Raises
     ------
     InputError
-        If `groups` is neither, or test sites come without ``groups="site"``.
+        If what is asked for cannot be had at once.
     """
-    if groups not in ("subject", "site"):
-        raise InputError("must be subject or site", field="groups", value=groups)
-    if groups == "site":
+    if split is not None and train is not None:
+        raise InputError("is one design, a training store another", field="split", value=split)
+    sites_left_out = groups == "site" and n_repeats == 1 and split is None and train is None
+    if test_sites and not sites_left_out:
+        raise InputError(
+            "need one site left out at a time",
+            field="test_sites",
+            value=list(test_sites),
+            fix="Group by site, without repetitions",
+        )
+    if split is not None:
+        return FixedSplit(column=split)
+    if train is not None:
+        return AcrossStores(train=train, group=groups)
+    if sites_left_out:
         return LeaveOneSiteOut(test_sites=tuple(test_sites))
-    if test_sites:
-        raise InputError("need groups='site'", field="test_sites", value=list(test_sites))
-    return GroupedKFold()
+    return GroupedKFold(group=groups, n_folds=n_folds, n_repeats=n_repeats)

@@ -200,7 +200,7 @@ class RecordingStore:
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
             rule = f"has to be in [0, {len(self)})"
             raise InputError(rule, field="recordings", value=[chosen.min(), chosen.max()])
-        view = object.__new__(RecordingStore)
+        view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view.table = self.table.iloc[chosen].reset_index(drop=True)
         return view

@@ -123,8 +123,8 @@ class Outcomes:
         return list(resamples(len(self.y), n_bootstrap, seed, strata))
 
     def site_samples(self, n_bootstrap: int, seed: int) -> list[Codes]:
-        """Return bootstrap samples of sites and their clusters; none where there are few sites."""
-        if len(set(self.sites)) < MIN_SITES:
+        """Return bootstrap samples of sites and their clusters; none of few or unknown sites."""
+        if (self.sites == "").any() or len(set(self.sites)) < MIN_SITES:
             return []
         return hierarchical_resamples(self.sites, self.clusters, n_bootstrap, seed)
 

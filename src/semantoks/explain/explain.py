@@ -74,7 +74,9 @@ def explain(
     }
     figures = {
         "occlusion.png": plots.occlusion_figure(summary),
-        "glass_brain.png": plots.glass_brain_figure(encoder, summary, "without"),
+        "glass_brain.png": plots.glass_brain_figure(
+            encoder.parcellation.coordinates, plots.roi_values(encoder, summary, "without")
+        ),
         "filters.png": plots.filter_figure(filters, band),
         "geometry.png": plots.geometry_figure(found),
     }

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from nilearn.plotting import plot_markers
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import dendrogram
 
 from semantoks.explain.filters import NetworkFilters
 from semantoks.explain.geometry import Geometry
+from semantoks.figures import PALETTE
 from semantoks.model.encoder import Encoder
-from semantoks.report.plots import PALETTE
 
 
 def occlusion_figure(summary: pd.DataFrame) -> Figure:
@@ -37,19 +38,40 @@ def occlusion_figure(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def glass_brain_figure(encoder: Encoder, summary: pd.DataFrame, measure: str) -> Figure | None:
-    """Draw every ROI at its centroid, coloured by its network's mean distance.
+def roi_values(encoder: Encoder, summary: pd.DataFrame, measure: str) -> NDArray[np.float64]:
+    """Return the mean distance of every ROI's network, NaN where it has none, shape (n_rois,).
+
+    Parameters
+    ----------
+    encoder : Encoder
+    summary : DataFrame
+        See `Occlusion.summary`.
+    measure : {"alone", "without"}
+    """
+    means = summary[summary["measure"] == measure].set_index("network")["mean"]
+    values = np.full(len(encoder.parcellation), np.nan)
+    for name, rois in zip(encoder.network_names, encoder.network_rois, strict=True):
+        values[rois] = means.get(name, np.nan)
+    return values
+
+
+def glass_brain_figure(
+    coordinates: NDArray[np.float64], values: NDArray[np.float64]
+) -> Figure | None:
+    """Draw every ROI at its centroid, coloured by its value.
+
+    Parameters
+    ----------
+    coordinates : ndarray of shape (n_rois, 3)
+        Millimetres; NaN where unknown.
+    values : ndarray of shape (n_rois,)
+        See `roi_values`.
 
     Returns
     -------
     Figure or None
-        None where the parcellation has no coordinates.
+        None where no ROI has coordinates and a value.
     """
-    coordinates = encoder.parcellation.coordinates
-    means = summary[summary["measure"] == measure].set_index("network")["mean"]
-    values = np.full(len(coordinates), np.nan)
-    for name, rois in zip(encoder.network_names, encoder.network_rois, strict=True):
-        values[rois] = means.get(name, np.nan)
     shown = np.isfinite(coordinates).all(axis=1) & np.isfinite(values)
     if not shown.any():
         return None

@@ -13,27 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B5A900", "#555555")
-INK, SOFT, FAINT, GRID = "#1d2129", "#5b6472", "#8a919c", "#e6e9ed"
-UNKNOWN = "#c9ced6"
+from semantoks.figures import FAINT, INK, PALETTE, SOFT, UNKNOWN, panel_axes, short
 
 #: Marker and colour of the controls; models take theirs from the palette.
 _CONTROLS = {"random": ("o", SOFT), "connectivity": ("s", INK), "chance": ("D", FAINT)}
 _PANEL = (3.6, 2.3)  # inches; panels stand in a grid that a narrow screen makes one column
-
-
-def panel_axes(figure: Figure, title: str = "") -> Axes:
-    """Return axes in the style of the reports."""
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(colors=SOFT, labelcolor=INK, labelsize=9, length=3)
-    axes.grid(color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    # Names come from data: a dollar sign in them is no formula.
-    axes.set_title(title, fontsize=10, loc="left", color=INK, parse_math=False)
-    return axes
 
 
 # -- scores ----------------------------------------------------------------------------------------
@@ -227,11 +211,3 @@ def _draw_groups(
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def short(text: str, length: int = 26) -> str:
-    """Return the text, its middle replaced by an ellipsis where it is longer than `length`."""
-    if len(text) <= length:
-        return text
-    tail = length // 3  # names of runs often differ at the end
-    return f"{text[: length - 1 - tail]}…{text[-tail:]}"

@@ -17,10 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from semantoks import __version__
+from semantoks.assess.assessment import Assessment
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.result import ProbeResult
-from semantoks.report.sections import Picture, result_section, run_section, store_section
+from semantoks.report.evaluation import evaluation_section
+from semantoks.report.picture import Picture
+from semantoks.report.sections import run_section, store_section
 
 Paths = Sequence[str | Path]
 
@@ -37,7 +39,7 @@ def write_report(
     runs : sequence of path
         Folders of pretraining runs: curves, collapse monitors, configuration, environment.
     results : sequence of path
-        Folders of probe results: scores, intervals, design, what the models had seen.
+        Folders of evaluations (`semantoks.workflow.evaluate_store`), or of results alone.
     stores : sequence of path
         Recording stores: what they hold, and the embeddings of the runs that fit them.
 
@@ -52,13 +54,15 @@ def write_report(
             "exists already and is not overwritten", file=file, fix="Choose another name"
         )
     opened = [RecordingStore(store) for store in stores]
-    shown = [(Path(result), ProbeResult.load(result)) for result in results]
-    targets = list(dict.fromkeys(t for _, result in shown for t in result.meta["targets"]))
+    shown = [(Path(result), Assessment.load(result)) for result in results]
+    targets = list(
+        dict.fromkeys(t for _, result in shown for t in result.comparison.meta["targets"])
+    )
     page = template("template.html").render(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         python=platform.python_version(),
-        results=[result_section(folder.name, result) for folder, result in shown],
+        results=[evaluation_section(folder.name, result) for folder, result in shown],
         runs=[run_section(Path(run), opened, targets) for run in runs],
         stores=[store_section(store, targets) for store in opened],
     )
@@ -88,7 +92,7 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"image": _image, "number": _number}
+    environment.filters |= {"image": _image, "number": _number, "p": _p_value}
     return environment.get_template(name)
 
 
@@ -115,3 +119,10 @@ def _number(value: float, form: str = ".3f") -> str:
     if not any(digit in text for digit in "123456789"):
         text = text.replace("-", "")  # no "-0.000"
     return text.replace("-", "−")
+
+
+def _p_value(value: float) -> str:
+    """Return a p-value with two digits that say something; a dash where there was no test."""
+    if math.isnan(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from semantoks import config as trees
@@ -18,12 +16,11 @@ from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import CHANCE
-from semantoks.evaluate.result import ProbeResult
+from semantoks.figures import short
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report import plots
-from semantoks.report.verdicts import design_sentences, reference, role, seen_facts, verdicts
+from semantoks.report.picture import Picture
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, ENVIRONMENT, METRICS
 
@@ -33,80 +30,6 @@ MAP_RECORDINGS = 2000
 LABEL_COLUMNS = 6
 
 Section = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with the text that stands for it where it cannot be seen."""
-
-    figure: Figure
-    alt: str
-
-
-# -- results ---------------------------------------------------------------------------------------
-
-_MEANS_RUN_AGAINST = (
-    "Chance predicts the mean of those trained on. With a site left out, that mean is the lower "
-    "the higher the site's own is: the correlation of knowing nothing is below zero here. "
-    "Prediction begins above zero."
-)
-
-
-def result_section(name: str, result: ProbeResult) -> Section:
-    """Return what is shown of one result: design, what models saw, a block per target."""
-    return {
-        "name": name,
-        "meta": result.meta,
-        "design": design_sentences(result.meta),
-        "models": {m: seen_facts(facts) for m, facts in result.meta["models"].items()},
-        "targets": [_target_block(result, target) for target in result.meta["targets"]],
-    }
-
-
-def _target_block(result: ProbeResult, target: str) -> Section:
-    facts = result.meta["targets"][target]
-    scores = result.scores[result.scores["target"] == target]
-    gaps = result.differences[result.differences["target"] == target]
-    first = str(scores["metric"].iloc[0])
-    drawn = scores[scores["metric"] == first].assign(role=lambda t: t["model"].map(role))
-    by_site = facts["kind"] == "regression" and result.meta["design"]["group"] == "site"
-    alt = "; ".join(
-        f"{r.model} {r.value:.2f}, interval {r.ci_low:.2f} to {r.ci_high:.2f}"
-        for r in drawn.itertuples()
-    )
-    return {
-        "name": target,
-        "facts": facts,
-        "n_subjects": int(scores["n_subjects"].iloc[0]),
-        "metrics": list(dict.fromkeys(scores["metric"])),
-        "rows": _rows(scores, ["model"]),
-        "gaps": _pairs(_rows(gaps[gaps["model"] != CHANCE], ["model", "against"])),
-        "picture": Picture(
-            plots.score_intervals(drawn, reference(first, facts["classes"])),
-            f"{first} of {target} with 95 % intervals: {alt}",
-        ),
-        "verdicts": verdicts(scores, gaps, facts["classes"]),
-        "caution": _MEANS_RUN_AGAINST if by_site else "",
-    }
-
-
-def _rows(table: pd.DataFrame, keys: list[str]) -> list[Section]:
-    """Return a row per combination of keys, with its metrics under ``cells``."""
-    rows: dict[tuple[Any, ...], Section] = {}
-    for record in table.to_dict("records"):
-        key = tuple(record[k] for k in keys)
-        row = rows.setdefault(key, {k: record[k] for k in keys} | {"cells": {}})
-        decided = bool(record["ci_low"] > 0 or record["ci_high"] < 0)
-        row["cells"][record["metric"]] = record | {"decided": decided}
-    return list(rows.values())
-
-
-def _pairs(rows: list[Section]) -> list[Section]:
-    """Return the first row of every pair of models: b - a says nothing new after a - b."""
-    pairs: dict[frozenset[str], Section] = {}
-    for row in rows:
-        pairs.setdefault(frozenset((row["model"], row["against"])), row)
-    return list(pairs.values())
 
 
 # -- runs ------------------------------------------------------------------------------------------
@@ -276,7 +199,7 @@ def _label_summary(values: pd.Series) -> str:
         text = f"{known.median():.3g} ({known.min():.3g} – {known.max():.3g})"
     else:
         counts = known.astype(str).value_counts().sort_index()
-        shown = [f"{plots.short(str(name))} {n}" for name, n in counts.items()]
+        shown = [f"{short(str(name))} {n}" for name, n in counts.items()]
         text = ", ".join(shown) if len(shown) <= 4 else f"{len(shown)} different"
     return f"{text}; {unknown}" if unknown else text
 

@@ -1,10 +1,11 @@
-"""What a person sees on the terminal while a store is made, and at its end."""
+"""What a person sees on the terminal at the end of a command, and while a store is made."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,8 +14,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from semantoks.assess.assessment import Assessment
 from semantoks.data.prepare import PrepareReport
+from semantoks.report.verdicts import verdicts
+from semantoks.tables import score_tables
 
 
 class PrepareScreen:
@@ -88,3 +93,25 @@ def prepare_summary(report: PrepareReport) -> str:
     else:
         lines.append("This part is done; without --shard the same command writes the store.")
     return "\n".join(lines)
+
+
+def assessment_summary(found: Assessment) -> Group:
+    """Return the end of `semantoks evaluate`: scores, what they mean, what is wrong with them."""
+    result = found.comparison
+    blocks: list[RenderableType] = [score_tables(result.scores)]
+    for target in result.meta["targets"]:
+        scores = result.scores[result.scores["target"] == target]
+        gaps = result.differences[result.differences["target"] == target]
+        said = [f"{v.claim} {v.rest}".rstrip() for v in verdicts(scores, gaps)]
+        blocks.append(_block(f"{target}, {scores['metric'].iloc[0]}", said))
+    alarms = found.parts["alarms"].facts["alarms"] if "alarms" in found.parts else []
+    for alarm in alarms:
+        some = ", ".join(alarm["found"][:5]) + (", ..." if len(alarm["found"]) > 5 else "")
+        blocks.append(_block(f"{alarm['severity'].upper()}: {alarm['what']}", [some]))
+    blocks += [_block(f"Not done: {part}", [why]) for part, why in found.why_not.items()]
+    return Group(*blocks, Text())
+
+
+def _block(title: str, lines: list[str]) -> Group:
+    inside = [Padding(Text(line), (0, 0, 0, 2)) for line in lines]
+    return Group(Text(f"\n{title}", style="bold"), *inside)

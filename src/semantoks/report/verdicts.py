@@ -1,4 +1,4 @@
-"""What may be said about scores: sentences that intervals decide, never point estimates."""
+"""What may be said about scores: sentences that corrected tests decide, never point estimates."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from semantoks.evaluate.baselines import BASELINES
 from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM
-from semantoks.evaluate.statistics import LOWER_IS_BETTER
+from semantoks.evaluate.scoring import ALPHA
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Verdict:
     Parameters
     ----------
     claim : str
-        What the intervals allow to be said of the better ones.
+        What the tests allow to be said of the better ones.
     rest : str
         Which models it is not said of; may be empty.
     """
@@ -30,11 +31,13 @@ class Verdict:
 
 
 def role(model: str) -> str:
-    """Return what a model of a result is: model, random, connectivity or chance."""
+    """Return what a model of a result is: model, random, connectivity, baseline or chance."""
     if model == CHANCE:
         return "chance"
     if model == CONNECTIVITY:
         return "connectivity"
+    if model in BASELINES:
+        return "baseline"
     return "random" if model == RANDOM or model.startswith(f"{RANDOM} (") else "model"
 
 
@@ -49,17 +52,13 @@ def reference(metric: str, classes: Sequence[str] | None) -> tuple[float, str] |
     return (0.0, "zero") if metric == "Pearson r" else None
 
 
-def verdicts(
-    scores: pd.DataFrame, differences: pd.DataFrame, classes: Sequence[str] | None
-) -> list[Verdict]:
-    """Say for one target what its first metric shows.
+def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
+    """Say for one target what the tests of its first metric show.
 
     Parameters
     ----------
     scores, differences : DataFrame
-        The rows of one target of a `ProbeResult`.
-    classes : sequence of str, optional
-        Of a classification.
+        The rows of one target of a `ProbeResult`: p-values adjusted for their number decide.
 
     Returns
     -------
@@ -68,39 +67,39 @@ def verdicts(
         against knowing nothing, as far as the result holds them.
     """
     metric = str(scores["metric"].iloc[0])
-    scores = scores[scores["metric"] == metric]
-    gaps = differences[differences["metric"] == metric]
-    if metric in LOWER_IS_BETTER:
-        gaps = gaps.assign(ci_low=-gaps["ci_high"], ci_high=-gaps["ci_low"])
-    gaps = gaps[gaps["model"] != CHANCE]
+    scores = scores[(scores["metric"] == metric) & (scores["model"] != CHANCE)]
+    gaps = differences[(differences["metric"] == metric) & (differences["verdict"] != "")]
+    # Less wrong than a control is no prediction: where r is not above zero, that is said.
+    wrong = (metric == "Pearson r") & (scores["value"] <= 0)
+    useless = set(scores.loc[wrong, "model"])
     found = []
     for against, rows in gaps.groupby("against", sort=False):
-        if role(str(against)) == "random":
+        other = str(against)
+        if role(other) == "random":
+            of = other.removeprefix(f"{RANDOM} (").removesuffix(")")
             rows = rows[rows["model"].map(role) == "model"]
+            rows = rows if other == RANDOM else rows[rows["model"] == of]
         if len(rows):
-            found.append(_verdict(rows, 0.0, str(against)))
-    level = reference(metric, classes)
-    if level is not None:
-        found.append(_verdict(scores[scores["model"] != CHANCE], *level))
+            found.append(_verdict(rows["model"], rows["verdict"], other, useless))
+    if scores["p_holm"].notna().any():
+        said = np.where(scores["p_holm"] < ALPHA, "better", "not told apart")
+        found.append(_verdict(scores["model"], pd.Series(said), "knowing nothing", useless))
     return found
 
 
-def _verdict(rows: pd.DataFrame, level: float, name: str) -> Verdict:
-    """Compare intervals with a level; an interval that is not known decides nothing."""
-    low, high = rows["ci_low"].to_numpy(float), rows["ci_high"].to_numpy(float)
-    models = rows["model"].to_numpy(str)
-    above, below = low > level, high < level
-    claim = (
-        f"Above {name}: {_names(models[above])}." if above.any() else f"No model is above {name}."
-    )
-    undecided = ~above & ~below
-    rest = {"Below it": below, "Not told apart from it by these people": undecided}
-    said = [f"{what}: {_names(models[who])}." for what, who in rest.items() if who.any()]
-    return Verdict(claim, " ".join(said))
+def _verdict(models: pd.Series, said: pd.Series, name: str, useless: set[str]) -> Verdict:
+    of = {what: models[(said == what).to_numpy()].to_list() for what in ("better", *_REST)}
+    better = [f"{m} (but r is not above zero)" if m in useless else m for m in of["better"]]
+    rest = [f"{text} {', '.join(of[what])}." for what, text in _REST.items() if of[what]]
+    none = f"No model is better than {name}."
+    claim = f"Better than {name}: {', '.join(better)}." if better else none
+    return Verdict(claim, " ".join(rest))
 
 
-def _names(models: np.ndarray[Any, Any]) -> str:
-    return ", ".join(models.tolist())
+_REST = {
+    "worse": "Worse:",
+    "not told apart": "Not told apart from it by these people:",
+}
 
 
 def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +139,8 @@ def design_sentences(meta: dict[str, Any]) -> str:
         "strength of the penalty and the linear model are fitted in the training part only. "
         "Several recordings of a person count once. Scores are over all tested people together, "
         f"with 95 % bootstrap intervals over people ({meta['n_bootstrap']} samples, seed "
-        f"{meta['seed']}); differences are paired on the same samples. Intervals are not "
-        "corrected for the number of models and targets, and they do not cover the chance in "
-        "pretraining and in the folds."
+        f"{meta['seed']}); differences are paired on the same samples. A model is called better "
+        "or worse only where a test says so whose p-value is adjusted for the number of models "
+        "and targets (Holm). Intervals are not adjusted; neither they nor the tests cover the "
+        "chance in pretraining."
     )

@@ -1,0 +1,281 @@
+"""`assess`: one folder with everything that is asked of models on a store; `Assessment` reads it.
+
+Every part is a folder that appears whole or not at all. When the same question is asked again, what
+is there is not computed again, so that an assessment that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from semantoks import __version__
+from semantoks.assess.cache import StoredEmbedder, weights_hash
+from semantoks.assess.parts import COMPUTE, Found, Work
+from semantoks.assess.plan import PARTS, Part, Plan
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError, nearest
+from semantoks.evaluate.baselines import ConnectivityBaseline, make_baselines
+from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM, evaluate_probes
+from semantoks.evaluate.result import ProbeResult
+from semantoks.model.encoder import Encoder
+
+SETTINGS, COMPARISON = "settings.json", "comparison"
+_FACTS = "part.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What is known of models on a store.
+
+    Parameters
+    ----------
+    comparison : ProbeResult
+        Scores, intervals and tests of all models and controls.
+    parts : dict of Part to Found
+        What was looked at beyond it.
+    why_not : dict of Part to str
+        Parts that this store could not answer.
+    settings : dict
+        The plan, the store, the models; empty for a result that came without them.
+    """
+
+    comparison: ProbeResult
+    parts: Mapping[Part, Found]
+    why_not: Mapping[Part, str]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Assessment:
+        """Read the folder of an assessment, or that of a `ProbeResult` alone.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no whole result.
+        """
+        path = Path(folder)
+        if not (path / SETTINGS).exists():
+            return cls(ProbeResult.load(path), {}, {}, {})
+        comparison = ProbeResult.load(path / COMPARISON)
+        parts: dict[Part, Found] = {}
+        why_not: dict[Part, str] = {}
+        for part in PARTS:
+            if not (path / part).exists():
+                continue
+            found = _read(path / part)
+            if found.facts["why_not"]:
+                why_not[part] = found.facts["why_not"]
+            else:
+                parts[part] = found
+        settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+        return cls(comparison, parts, why_not, settings)
+
+
+def assess(
+    store: RecordingStore,
+    out: str | Path,
+    models: Mapping[str, Encoder],
+    plan: Plan,
+    *,
+    parts: Collection[Part] = PARTS,
+    device: str = "cpu",
+    n_jobs: int = 1,
+    say: Say = print,
+) -> Assessment:
+    """Compare models with their controls, and look for what else could explain their scores.
+
+    Every model comes with the same encoder with random weights, and all of them with functional
+    connectivity and chance, on the same folds.
+
+    Parameters
+    ----------
+    store : RecordingStore
+    out : path
+        Folder of the assessment; new, or one that answers the same question.
+    models : mapping of str to Encoder
+    plan : Plan
+    parts : collection of Part
+        What is done beyond the comparison.
+    device : str
+        Device of the encoders.
+    n_jobs : int
+        Folds computed at the same time.
+    say : callable
+        Told what happens.
+
+    Returns
+    -------
+    Assessment
+
+    Raises
+    ------
+    InputError
+        The folder answers another question, a part is unknown, or the comparison cannot be made.
+    """
+    for part in parts:
+        if part not in PARTS:
+            fix = nearest(part, PARTS)
+            raise InputError("is no part of an assessment", field="parts", value=part, fix=fix)
+    folder = Path(out)
+    embedders, controls = _transformers(store, folder, models, plan, device)
+    _claim(folder, _settings(store, models, plan))
+    with _part(folder, COMPARISON, say) as staged:
+        if staged is not None:
+            _compare(store, embedders, controls, plan, n_jobs).save(staged)
+    comparison = ProbeResult.load(folder / COMPARISON)
+    work = Work(store=store, plan=plan, trained=embedders, controls=controls, comparison=comparison)
+    for part in PARTS:
+        if part in parts:
+            with _part(folder, part, say) as staged:
+                if staged is not None:
+                    _compute(part, work, staged, say)
+    return Assessment.load(folder)
+
+
+# -- what is compared ------------------------------------------------------------------------------
+
+
+def _transformers(
+    store: RecordingStore, folder: Path, models: Mapping[str, Encoder], plan: Plan, device: str
+) -> tuple[dict[str, StoredEmbedder], dict[str, Any]]:
+    """Return the models as embedders, and their controls: random weights, connectivity."""
+    embedders: dict[str, StoredEmbedder] = {}
+    controls: dict[str, Any] = {}
+    taken = {CONNECTIVITY, RANDOM, CHANCE, *plan.baselines}
+
+    def embedder(encoder: Encoder, name: str) -> StoredEmbedder:
+        file = folder / "embeddings" / f"{name}.npz"
+        return StoredEmbedder(
+            encoder,
+            n_crops=plan.n_crops,
+            device=device,
+            file=file,
+            fingerprint=store.fingerprint,
+        )
+
+    for i, (name, encoder) in enumerate(models.items()):
+        if name in taken:
+            raise InputError(
+                "is the name of a control or a baseline",
+                field="models",
+                value=name,
+                fix="Rename its folder",
+            )
+        control = Encoder.random(
+            encoder.config, encoder.parcellation, encoder.preprocessing, seed=plan.seed
+        )
+        random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
+        embedders[name] = embedder(encoder, f"model{i}")
+        controls[random] = embedder(control.eval(), f"random{i}")
+    controls[CONNECTIVITY] = ConnectivityBaseline()
+    return embedders, controls
+
+
+def _compare(
+    store: RecordingStore,
+    embedders: Mapping[str, Any],
+    controls: Mapping[str, Any],
+    plan: Plan,
+    n_jobs: int,
+) -> ProbeResult:
+    extra = make_baselines([name for name in plan.baselines if name != CONNECTIVITY])
+    return evaluate_probes(
+        store,
+        {**embedders, **controls, **extra},
+        plan.targets,
+        design=plan.design,
+        curve=plan.curve,
+        probe=plan.probe,
+        missing=plan.missing,
+        against=[*controls],
+        seed=plan.seed,
+        n_bootstrap=plan.n_bootstrap,
+        n_permutations=plan.n_permutations,
+        n_jobs=n_jobs,
+    )
+
+
+# -- the folder ------------------------------------------------------------------------------------
+
+
+def _settings(store: RecordingStore, models: Mapping[str, Encoder], plan: Plan) -> dict[str, Any]:
+    return {
+        "semantoks": __version__,
+        "store": {"name": store.path.name, "fingerprint": store.fingerprint},
+        "preprocessing": asdict(store.preprocessing),
+        "models": {name: weights_hash(encoder) for name, encoder in models.items()},
+        **plan.settings(),
+    }
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the question into a new folder, or check that the folder answers this one."""
+    file = folder / SETTINGS
+    plain = json.loads(json.dumps(settings))
+    if file.exists():
+        held = json.loads(file.read_text(encoding="utf-8"))
+        other = sorted(k for k in held.keys() | plain.keys() if held.get(k) != plain.get(k))
+        if other:
+            raise InputError(
+                f"answers another question: {', '.join(other)} differ",
+                file=folder,
+                field=other[0],
+                value=plain.get(other[0]),
+                fix="Choose another folder, or delete it",
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "exists already and is not overwritten", file=folder, fix="Choose another folder"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", file=folder) from error
+
+
+@contextmanager
+def _part(folder: Path, name: str, say: Say) -> Iterator[Path | None]:
+    """Give a folder to fill, which becomes the part when it is whole; None where that is there."""
+    if (folder / name).exists():
+        say(f"{name}: there already")
+        yield None
+        return
+    staged = folder / f".{name}.partial"
+    shutil.rmtree(staged, ignore_errors=True)
+    say(f"{name} ...")
+    start = time.perf_counter()
+    staged.mkdir()
+    yield staged
+    staged.rename(folder / name)
+    say(f"{name}: {time.perf_counter() - start:.0f} s")
+
+
+def _compute(part: Part, work: Work, staged: Path, say: Say) -> None:
+    """Fill the folder of a part; a store that cannot answer it leaves the reason."""
+    try:
+        found, why_not = COMPUTE[part](work), ""
+    except InputError as error:
+        found, why_not = Found(), str(error)
+        say(f"{part}: not done, {why_not}")
+    for name, table in found.tables.items():
+        table.to_parquet(staged / f"{name}.parquet", index=False)
+    facts = {**found.facts, "why_not": why_not, "tables": [*found.tables]}
+    (staged / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _read(folder: Path) -> Found:
+    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    return Found({n: pd.read_parquet(folder / f"{n}.parquet") for n in facts["tables"]}, facts)

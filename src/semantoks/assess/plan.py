@@ -1,0 +1,135 @@
+"""What an assessment is made of: the question, the models, and the parts that look closer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from semantoks.data.designs import AcrossStores, Design, GroupedKFold, SmallSamples
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError, nearest
+from semantoks.evaluate.baselines import BASELINES
+from semantoks.evaluate.covariates import CONFOUNDS
+from semantoks.evaluate.evaluation import CONNECTIVITY, Probe
+from semantoks.evaluate.targets import Target
+
+Part = Literal[
+    "subgroups",
+    "confounds",
+    "adjusted",
+    "corruption",
+    "reliability",
+    "alarms",
+    "maps",
+    "importance",
+]
+#: What is done beyond the comparison, in this order.
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The question of an assessment; a folder holds the answer to one of them.
+
+    Parameters
+    ----------
+    targets : tuple of Target
+    design : Design
+        How people are divided.
+    baselines : tuple of str
+        Names of `semantoks.evaluate.baselines.BASELINES` next to connectivity, which always comes.
+    curve : SmallSamples, optional
+        Fit on few people too.
+    probe : Probe
+        The linear model behind features.
+    confounds : tuple of str, optional
+        Columns regressed out of features; see `confound_columns` for the default.
+    harmonise : str or None
+        Column of the batches that ComBat harmonises.
+    missing : {"refuse", "drop"}
+        What to do where a recording has no value of a target.
+    n_crops : int
+        Evenly spaced crops per recording that an encoder reads.
+    n_bootstrap, n_permutations, seed : int
+    """
+
+    targets: tuple[Target, ...]
+    design: Design = field(default_factory=GroupedKFold)
+    baselines: tuple[str, ...] = ()
+    curve: SmallSamples | None = None
+    probe: Probe = field(default_factory=Probe)
+    confounds: tuple[str, ...] | None = None
+    harmonise: str | None = "site"
+    missing: Literal["refuse", "drop"] = "refuse"
+    n_crops: int = 8
+    n_bootstrap: int = 1000
+    n_permutations: int = 5000
+    seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """Return the plan as plain values: two plans are one where these are equal."""
+        facts: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "n_permutations", "seed")
+        }
+        facts["targets"] = [asdict(target) for target in self.targets]
+        facts["baselines"] = [*self.baselines]
+        facts["confounds"] = None if self.confounds is None else [*self.confounds]
+        weight = self.probe.class_weight
+        named = {str(k): v for k, v in weight.items()} if isinstance(weight, dict) else weight
+        facts["probe"] = {"model": self.probe.model, "class_weight": named}
+        facts["curve"] = None if self.curve is None else _plain(self.curve)
+        facts["design"] = _plain(self.design)
+        return facts
+
+
+def _plain(thing: Any) -> dict[str, Any]:
+    if isinstance(thing, AcrossStores):
+        return {"kind": "AcrossStores", "train": thing.train.fingerprint, "group": thing.group}
+    fields = {k: [*v] if isinstance(v, tuple) else v for k, v in vars(thing).items()}
+    return {"kind": type(thing).__name__} | fields
+
+
+#: Baselines as they are named where one types: no spaces.
+SHORT_NAMES = {
+    "fc": CONNECTIVITY,
+    "shrunk-fc": "shrunk connectivity",
+    "partial": "partial correlation",
+    "tangent": "tangent space",
+    "lags": "augmented covariance",
+    "amplitude": "network amplitude",
+    "spectrum": "spectrum",
+    "confounds": "confounds",
+}
+
+
+def baseline_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return baselines, given by their names or by `SHORT_NAMES`, each once and in order.
+
+    Raises
+    ------
+    InputError
+        There is no such baseline.
+    """
+    for name in names:
+        if name not in SHORT_NAMES and name not in BASELINES:
+            fix = nearest(name, SHORT_NAMES)
+            raise InputError("is no baseline", field="baselines", value=name, fix=fix)
+    return tuple(dict.fromkeys(SHORT_NAMES.get(name, name) for name in names))
+
+
+def confound_columns(store: RecordingStore) -> tuple[str, ...]:
+    """Return the columns that are regressed out unless somebody says otherwise.
+
+    Age, sex, site, motion and the scanner's TR, as far as they vary and every recording has a
+    value. The site says the TR: with one the other is left out.
+    """
+    usable = [c for c in CONFOUNDS if c in store.table and _usable(store.table[c])]
+    return tuple(c for c in usable if c != "source_tr" or "site" not in usable)
+
+
+def _usable(column: pd.Series) -> bool:
+    return bool(column.notna().all()) and column.nunique() > 1

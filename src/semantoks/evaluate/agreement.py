@@ -1,0 +1,199 @@
+"""Measures of agreement between two measurements of the same people: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semantoks.errors import InputError
+
+Array = NDArray[np.float64]
+IccForm = Literal["ICC(1,1)", "ICC(2,1)", "ICC(3,1)"]
+
+ICC_FORMS: tuple[IccForm, ...] = ("ICC(1,1)", "ICC(2,1)", "ICC(3,1)")
+
+
+def similarity_matrix(first: Array, second: Array) -> Array:
+    """Return the Pearson correlations over features of all pairs, shape (n_first, n_second)."""
+
+    def unit(x: Array) -> Array:
+        centred = x - x.mean(axis=1, keepdims=True)
+        return np.asarray(centred / np.linalg.norm(centred, axis=1, keepdims=True))
+
+    return np.asarray(unit(first) @ unit(second).T)
+
+
+def identified(similarity: Array) -> Array:
+    """Return who is found among the second measurements, and among the first.
+
+    Source: Finn et al. 2015, Nature Neuroscience 18:1664. A person is found where nobody else's
+    measurement is as similar; k equals count 1 / k.
+
+    Parameters
+    ----------
+    similarity : array of shape (n, n)
+
+    Returns
+    -------
+    ndarray of shape (2, n)
+        First to second, second to first.
+    """
+    own = np.diag(similarity)
+    hits = []
+    for matrix in (similarity, similarity.T):
+        best = matrix.max(axis=1)
+        equals = (matrix == best[:, None]).sum(axis=1)
+        hits.append(np.where(own == best, 1.0 / equals, 0.0))
+    return np.stack(hits)
+
+
+def differential_identifiability(similarity: ArrayLike) -> float:
+    """Return 100 times the mean similarity within people minus that between people.
+
+    Source: Amico and Goñi 2018, Scientific Reports 8:8254, equation 1.
+
+    Parameters
+    ----------
+    similarity : array of shape (n, n)
+    """
+    matrix = np.asarray(similarity, np.float64)
+    return float(identifiability(matrix, np.ones((1, len(matrix))))[0])
+
+
+def identifiability(similarity: Array, weights: Array) -> Array:
+    """Return the differential identifiability of bootstrap samples of people.
+
+    Parameters
+    ----------
+    similarity : array of shape (n, n)
+    weights : array of shape (samples, n)
+        How often every person is in a sample; copies of a person are no other people.
+
+    Returns
+    -------
+    ndarray of shape (samples,)
+    """
+    own, squares = np.diag(similarity), np.square(weights)
+    total = weights.sum(axis=1)
+    between = ((weights @ similarity) * weights).sum(axis=1) - squares @ own
+    pairs = np.square(total) - squares.sum(axis=1)
+    pairs = np.where(pairs > 0, pairs, np.nan)  # a sample of one person has no others
+    return np.asarray(100 * (weights @ own / total - between / pairs))
+
+
+def discriminated(first: Array, second: Array) -> Array:
+    """Return in which share of comparisons a person is nearer to themselves than to others.
+
+    Their mean is the discriminability of Bridgeford et al. 2021, PLoS Computational Biology
+    17:e1009279, equation 1, with Euclidean distances. Equal distances count one half.
+
+    Parameters
+    ----------
+    first, second : array of shape (n, n_features)
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    n = len(first)
+    points = np.concatenate([first, second])
+    points = points - points.mean(axis=0)
+    squares = np.square(points).sum(axis=1)
+    distance = np.sqrt((squares[:, None] + squares - 2 * points @ points.T).clip(0))
+    own = np.linalg.norm(first - second, axis=1)
+    own = np.concatenate([own, own])[:, None]
+    right = (own < distance) + 0.5 * (own == distance)
+    other = np.tile(~np.eye(n, dtype=bool), (2, 2))
+    share = np.where(other, right, 0.0).sum(axis=1) / (2 * n - 2)
+    return np.asarray((share[:n] + share[n:]) / 2)
+
+
+def icc(values: ArrayLike, form: IccForm = "ICC(3,1)") -> Array:
+    """Return the intraclass correlation of every feature.
+
+    Source: Shrout and Fleiss 1979, Psychological Bulletin 86:420. ICC(1,1): every person has other
+    raters; ICC(2,1): raters are a sample, and their offsets count as error; ICC(3,1): the raters
+    are these, and their offsets do not count.
+
+    Parameters
+    ----------
+    values : array of shape (n_subjects, n_measurements) or (n_subjects, n_measurements, n_features)
+    form : {"ICC(1,1)", "ICC(2,1)", "ICC(3,1)"}
+
+    Returns
+    -------
+    ndarray of shape (n_features,)
+        NaN where a feature does not vary.
+
+    Raises
+    ------
+    InputError
+        There are fewer than 2 people or measurements, or a value is not finite.
+    """
+    x = np.asarray(values, np.float64)
+    if x.ndim == 2:
+        x = x[..., None]
+    if x.ndim != 3 or x.shape[0] < 2 or x.shape[1] < 2 or not np.isfinite(x).all():
+        raise InputError(
+            "needs finite numbers of shape (people, measurements, features), with 2 people and 2 "
+            "measurements at least",
+            field="values",
+            value=x.shape,
+        )
+    if form not in ICC_FORMS:
+        raise InputError(f"must be one of {', '.join(ICC_FORMS)}", field="form", value=form)
+    return np.asarray(IccSums.of(x).icc(np.ones((1, len(x))))[form][0])
+
+
+@dataclass(frozen=True, eq=False)
+class IccSums:
+    """Sums of every person, from which the variances of any sample of people follow.
+
+    Parameters
+    ----------
+    by_measurement : ndarray of shape (k, n, n_features)
+        Values without the mean of their feature.
+    total, squares : ndarray of shape (n, n_features)
+        Sums over measurements of values and of their squares.
+    varies : bool array of shape (n_features,)
+    """
+
+    by_measurement: Array
+    total: Array
+    squares: Array
+    varies: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, x: Array) -> IccSums:
+        """Sum values of shape (n, k, n_features)."""
+        spread = np.ptp(x, axis=(0, 1))
+        varies = spread > 1e-12 * np.abs(x).max(axis=(0, 1))
+        centred = x - x.mean(axis=(0, 1))  # so that differences of squares lose no digits
+        return cls(
+            np.ascontiguousarray(centred.swapaxes(0, 1)),
+            centred.sum(axis=1),
+            np.square(centred).sum(axis=1),
+            varies,
+        )
+
+    def icc(self, weights: Array) -> dict[IccForm, Array]:
+        """Return every form of shape (samples, n_features), for people counted `weights` times."""
+        k = len(self.by_measurement)
+        n = weights.sum(axis=1, keepdims=True)
+        columns = np.stack([weights @ x for x in self.by_measurement])
+        correction = np.square(columns.sum(axis=0)) / (n * k)
+        between = weights @ np.square(self.total) / k - correction
+        raters = np.square(columns).sum(axis=0) / n - correction
+        within = weights @ self.squares - correction - between
+        msb, msr = between / (n - 1), raters / (k - 1)
+        msw, mse = within / (n * (k - 1)), (within - raters) / ((n - 1) * (k - 1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            forms: dict[IccForm, Array] = {
+                "ICC(1,1)": (msb - msw) / (msb + (k - 1) * msw),
+                "ICC(2,1)": (msb - mse) / (msb + (k - 1) * mse + k * (msr - mse) / n),
+                "ICC(3,1)": (msb - mse) / (msb + (k - 1) * mse),
+            }
+        return {form: np.where(self.varies, found, np.nan) for form, found in forms.items()}

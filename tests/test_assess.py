@@ -1,0 +1,359 @@
+"""An assessment: every part on the toy store, the folder that is gone on with, the real sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from semantoks.assess.assessment import Assessment, assess
+from semantoks.assess.cache import StoredEmbedder, weights_hash
+from semantoks.assess.plan import (
+    SHORT_NAMES,
+    Plan,
+    baseline_names,
+    confound_columns,
+)
+from semantoks.cli import Baseline
+from semantoks.data.designs import (
+    GroupedKFold,
+    LeaveOneSiteOut,
+    SmallSamples,
+)
+from semantoks.data.signal import Preprocessing
+from semantoks.data.store import write_store
+from semantoks.datasets import DATASETS
+from semantoks.errors import InputError
+from semantoks.evaluate.baselines import BASELINES
+from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.evaluation import evaluate_probes
+from semantoks.evaluate.targets import Target
+from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.report.evaluation import evaluation_section
+from semantoks.report.methods import methods_paragraph
+from semantoks.report.report import write_report
+
+CHEAP = ("subgroups", "confounds", "reliability", "alarms", "maps")
+
+
+def silent(_):
+    pass
+
+
+def small_encoder(store, seed=1):
+    config = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patches=4)
+    return Encoder.random(config, store.parcellation, store.preprocessing, seed=seed).eval()
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan(
+        targets=(Target("sex"),),
+        design=GroupedKFold(n_folds=2),
+        baselines=("network amplitude",),
+        n_crops=2,
+        n_bootstrap=25,
+        n_permutations=99,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, store, plan):
+    path = tmp_path_factory.mktemp("assess") / "out"
+    assess(store, path, {"mine": small_encoder(store)}, plan, parts=CHEAP, say=silent)
+    return path
+
+
+# -- the folder ------------------------------------------------------------------------------------
+
+
+def test_an_assessment_is_read_back_whole(folder, store, plan):
+    found = Assessment.load(folder)
+    assert set(found.parts) == set(CHEAP)
+    assert not found.why_not
+    assert not list(folder.glob(".*")), "nothing half-made is left"
+    assert found.settings["store"]["fingerprint"] == store.fingerprint
+    assert set(found.comparison.scores["model"]) == {
+        "mine",
+        "random weights",
+        "connectivity",
+        "network amplitude",
+        "chance",
+    }
+    direct = evaluate_probes(
+        store,
+        {"mine": Embedder(small_encoder(store), n_crops=2)},
+        plan.targets,
+        design=plan.design,
+        n_bootstrap=25,
+        n_permutations=99,
+    )
+    ours = found.comparison.scores.query("model == 'mine'")["value"].to_numpy()
+    theirs = direct.scores.query("model == 'mine'")["value"].to_numpy()
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "alarms")
+    (copy / ".alarms.partial").mkdir()
+    (copy / ".alarms.partial" / "half").touch()
+    before = {p: p.stat().st_mtime_ns for p in copy.rglob("*.parquet")}
+
+    def never(*_, **__):
+        raise AssertionError("embedded again")
+
+    monkeypatch.setattr(Embedder, "transform", never)
+    said = []
+    found = assess(store, copy, {"mine": small_encoder(store)}, plan, parts=CHEAP, say=said.append)
+    assert "comparison: there already" in said
+    assert "alarms ..." in said
+    assert "alarms" in found.parts
+    assert not (copy / ".alarms.partial").exists()
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"targets": (Target("age"),)}, "targets"),
+        ({"design": LeaveOneSiteOut()}, "design"),
+        ({"baselines": ()}, "baselines"),
+        ({"curve": SmallSamples(n_subjects=(4,))}, "curve"),
+    ],
+)
+def test_another_question_needs_another_folder(folder, store, plan, change, differs):
+    with pytest.raises(InputError, match=rf"another question: {differs} differ"):
+        assess(store, folder, {"mine": small_encoder(store)}, replace(plan, **change), say=silent)
+    with pytest.raises(InputError, match="another question: models differ"):
+        assess(store, folder, {"mine": small_encoder(store, 2)}, plan, say=silent)
+
+
+def test_a_folder_of_something_else_stays_as_it_is(store, plan, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="is not overwritten"):
+        assess(store, tmp_path, {}, plan, say=silent)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(InputError, match="is no part of an assessment"):
+        assess(store, tmp_path / "x", {}, plan, parts=["everything"], say=silent)
+    with pytest.raises(InputError, match="is the name of a control or a baseline"):
+        assess(store, tmp_path / "x", {"connectivity": small_encoder(store)}, plan, say=silent)
+    assert not (tmp_path / "x").exists()
+
+
+def test_stored_embeddings_are_those_of_this_store_and_these_weights(store, tmp_path):
+    file = tmp_path / "a" / "e.npz"
+    encoder = small_encoder(store)
+    one = StoredEmbedder(encoder, n_crops=2, file=file, fingerprint=store.fingerprint).fit(store)
+    plain = Embedder(encoder, n_crops=2).fit(store)
+    np.testing.assert_array_equal(one.transform(store), plain.transform(store))
+    assert file.exists()
+    np.testing.assert_array_equal(one.transform(store), plain.transform(store))
+    part = store.select([4, 1])
+    np.testing.assert_array_equal(one.transform(part), plain.transform(part))
+    other = small_encoder(store, seed=2)
+    assert weights_hash(other) != weights_hash(encoder) == weights_hash(small_encoder(store))
+    two = StoredEmbedder(other, n_crops=2, file=file, fingerprint=store.fingerprint).fit(store)
+    np.testing.assert_array_equal(
+        two.transform(store), Embedder(other, n_crops=2).fit_transform(store)
+    )
+
+
+# -- the parts -------------------------------------------------------------------------------------
+
+
+def test_what_a_store_cannot_answer_is_said_and_not_computed(recordings, parcellation, tmp_path):
+    """No site, one TR, no motion: nothing to regress out, no subgroups, and no model to map."""
+    bare = [replace(r, site=None, mean_fd=None, phenotypes={"sex": r.phenotypes["sex"]})
+            for r in recordings[3:]]  # fmt: skip
+    store = write_store(tmp_path / "s", bare, parcellation, Preprocessing(tr=2.0))
+    plan = Plan(
+        targets=(Target("sex"),),
+        design=GroupedKFold(n_folds=2),
+        n_bootstrap=10,
+        n_permutations=19,
+    )
+    parts = ("subgroups", "confounds", "adjusted", "maps", "importance", "reliability")
+    found = assess(store, tmp_path / "out", {}, plan, parts=parts, say=silent)
+    assert set(found.why_not) == {"subgroups", "confounds", "adjusted", "maps", "importance"}
+    assert "no site, TR or motion" in found.why_not["subgroups"]
+    assert "no model was given" in found.why_not["importance"]
+    assert found.parts["reliability"].facts["of"] == "halves"
+    section = evaluation_section("out", found)
+    assert section["why_not"] == found.why_not
+    write_report(tmp_path / "r.html", results=[tmp_path / "out"])
+    assert "no model was given" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_confound_with_too_few_people_does_not_hide_the_rest(folder):
+    found = Assessment.load(folder).parts["confounds"]
+    assert "readable" not in found.tables, "three sites of three or four people"
+    assert "fewer than 2 classes of at least 5 subjects" in found.facts["left_out"]["site"]
+    assert set(found.tables["associations"]["confound"]) == {"site", "mean_fd"}
+
+
+def test_people_who_come_twice_are_compared_over_sessions(folder):
+    found = Assessment.load(folder).parts["reliability"]
+    assert (found.facts["of"], found.facts["n_subjects"]) == ("sessions", 3)
+    assert found.facts["models"] == ["mine", "random weights", "connectivity"]
+    assert found.tables["similarity2"].shape == (3, 3)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Every third of the real people of the shipped ABIDE sample, in a store."""
+    data = DATASETS["abide-sample"]
+    from semantoks.atlas.parcellation import Parcellation
+
+    chosen = list(data.load())[::3]
+    path = tmp_path_factory.mktemp("sample") / "abide"
+    return write_store(path, chosen, Parcellation.load(data.parcellation), Preprocessing())
+
+
+def test_cleaned_models_are_compared_with_themselves_alone(sample, tmp_path):
+    plan = Plan(
+        targets=(Target("diagnosis"), Target("age")),
+        design=GroupedKFold(n_folds=3),
+        n_bootstrap=30,
+        n_permutations=199,
+    )
+    assert confound_columns(sample) == ("age", "sex", "site", "mean_fd")
+    found = assess(sample, tmp_path / "o", {}, plan, parts=("adjusted", "alarms"), say=silent)
+    part = found.parts["adjusted"]
+    assert part.facts["variants"] == ["confounds regressed out", "ComBat over site"]
+    assert part.facts["confounds"] == ["age", "sex", "site", "mean_fd"]
+    assert not part.facts["left_out"]
+    gaps = part.tables["differences"]
+    assert set(zip(gaps["model"], gaps["against"], strict=True)) == {
+        ("connectivity", "connectivity")
+    }
+    tested = gaps[gaps["p_value"].notna()]
+    assert len(tested) == 2 * 2, "two targets, two ways of cleaning"
+    # Holm over exactly these: the smallest of four p-values is multiplied by four.
+    smallest = tested["p_value"].min()
+    assert tested["p_holm"].min() == pytest.approx(min(4 * smallest, 1.0))
+    plain = found.comparison.scores.query("model == 'connectivity'")
+    as_they_are = part.tables["scores"].query("not cleaned and variant == 'ComBat over site'")
+    np.testing.assert_allclose(plain["value"], as_they_are["value"])
+    kinds = {alarm["what"].split(":")[0] for alarm in found.parts["alarms"].facts["alarms"]}
+    assert "age follows site" in kinds, "this is so in ABIDE"
+
+
+def test_a_leak_is_named_in_the_folder_and_counted_on_the_page(store, plan, tmp_path):
+    encoder = small_encoder(store)
+    from semantoks.data.recording import subject_key
+
+    encoder.pretraining = {
+        "subjects": [subject_key(s) for s in ("p03", "p05")],
+        "sites": ["east"],
+        "n_subjects": 2,
+        "n_recordings": 2,
+    }
+    assess(store, tmp_path / "o", {"mine": encoder}, plan, parts=("alarms",), say=silent)
+    alarms = json.loads((tmp_path / "o" / "alarms" / "part.json").read_text())["alarms"]
+    leak = next(a for a in alarms if a["severity"] == "leak")
+    assert leak["found"] == ["p03", "p05"]
+    write_report(tmp_path / "r.html", results=[tmp_path / "o"])
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert '<li class="leak">' in text
+    assert "2 named in alarms/part.json" in text
+    assert not re.search(r"p0\d", re.sub(r'src="[^"]*"', "", text)), "subjects are not named"
+
+
+# -- names and words -------------------------------------------------------------------------------
+
+
+def test_baselines_have_names_that_can_be_typed():
+    assert set(SHORT_NAMES.values()) == set(BASELINES)
+    assert [b.value for b in Baseline] == [*SHORT_NAMES]
+    assert baseline_names(["tangent", "fc", "tangent space"]) == ("tangent space", "connectivity")
+    with pytest.raises(InputError, match="Did you mean 'tangent'"):
+        baseline_names(["tangens"])
+
+
+def test_the_methods_say_what_was_run(folder):
+    found = Assessment.load(folder)
+    text = methods_paragraph(found)
+    for part in (
+        "13 recordings of 10 people",
+        "parcellation toy11",
+        "0.01 to 0.1 Hz",
+        "We predicted sex (classification of female and male",
+        "the same architecture with random weights",
+        "functional connectivity (Fisher-z",
+        "the amplitude of fluctuations",
+        "2 folds over subjects",
+        "seed 0",
+        "L2-penalised logistic regression with balanced class weights",
+        "bootstrap intervals over people (25 samples)",
+        "99 permutations",
+        "Holm, 1979",
+        "two sessions of 3 people",
+        "scikit-learn",
+        "torch",
+    ):
+        assert part in text, part
+    for absent in ("ridge regression", "motion spikes", "regressed out", "  ", "None"):
+        assert absent not in text, absent
+    assert methods_paragraph(replace(found, parts={})).count("Reliability") == 0
+
+
+def test_a_small_sample_curve_is_drawn(store, plan, tmp_path):
+    plan = replace(plan, curve=SmallSamples(n_subjects=(4,), n_draws=2), baselines=())
+    found = assess(store, tmp_path / "o", {}, plan, parts=(), say=silent)
+    block = evaluation_section("o", found)["targets"][0]
+    assert "number of people trained on" in block["curve"].alt
+
+
+def test_a_plain_result_is_shown_too(store, tmp_path):
+    result = evaluate_probes(
+        store,
+        {"features": np.random.default_rng(0).standard_normal((13, 4)).astype(np.float32)},
+        ["sex"],
+        design=GroupedKFold(n_folds=2),
+        n_bootstrap=10,
+        n_permutations=19,
+    )
+    result.save(tmp_path / "result")
+    write_report(tmp_path / "r.html", results=[tmp_path / "result"])
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Methods, to paste into a paper" in text
+    assert "features" in text
+
+
+# -- a browser -------------------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_a_browser_opens_the_page_without_an_error(folder, tmp_path):
+    page, shot = tmp_path / "r.html", tmp_path / "shot.png"
+    write_report(page, results=[folder])
+    probe = tmp_path / "broken.html"
+    probe.write_text("<script>console.error('seen')</script>")
+
+    def console(file):
+        command = [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+        ]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1100,3000"]
+        command += [f"--screenshot={shot}", file.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+        return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    assert any("seen" in line for line in console(probe)), "errors would be seen"
+    assert console(page) == []
+    assert shot.stat().st_size > 20_000

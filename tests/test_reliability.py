@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.signal import Preprocessing
+from semantoks.data.store import write_store
+from semantoks.datasets import load_stages
+from semantoks.errors import InputError
+from semantoks.evaluate.agreement import (
+    ICC_FORMS,
+    differential_identifiability,
+    discriminated,
+    icc,
+    identifiability,
+    identified,
+    similarity_matrix,
+)
+from semantoks.evaluate.baselines import ConnectivityBaseline, fisher_z_connectivity
+from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.reliability import (
+    halves,
+    measure_reliability,
+    reliability,
+    reliability_differences,
+    reliability_scores,
+    session_pairs,
+)
+from semantoks.evaluate.tangent import TangentBaseline
+from semantoks.model.encoder import Encoder, EncoderConfig
+
+# Shrout and Fleiss 1979, table 2: 6 targets rated by 4 judges.
+RATINGS = np.array(
+    [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float
+)
+
+
+# -- measures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "value"), [("ICC(1,1)", 0.17), ("ICC(2,1)", 0.29), ("ICC(3,1)", 0.71)]
+)
+def test_icc_of_shrout_and_fleiss(form, value):
+    assert round(icc(RATINGS, form)[0], 2) == value
+
+
+def literal_icc(x):
+    """Mean squares of a two-way table, spelled out."""
+    n, k = x.shape
+    grand, rows, columns = x.mean(), x.mean(axis=1), x.mean(axis=0)
+    bms = k * sum((r - grand) ** 2 for r in rows) / (n - 1)
+    jms = n * sum((c - grand) ** 2 for c in columns) / (k - 1)
+    wms = sum((x[i, j] - rows[i]) ** 2 for i in range(n) for j in range(k)) / (n * (k - 1))
+    ems = sum((x[i, j] - rows[i] - columns[j] + grand) ** 2 for i in range(n) for j in range(k)) / (
+        (n - 1) * (k - 1)
+    )
+    return {
+        "ICC(1,1)": (bms - wms) / (bms + (k - 1) * wms),
+        "ICC(2,1)": (bms - ems) / (bms + (k - 1) * ems + k * (jms - ems) / n),
+        "ICC(3,1)": (bms - ems) / (bms + (k - 1) * ems),
+    }
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 9), st.integers(2, 4))
+def test_icc_of_many_features_at_once(seed, n, k):
+    rng = np.random.default_rng(seed)
+    x = 1e4 + rng.normal(size=(n, 1, 5)) + rng.normal(size=(n, k, 5)) + rng.normal(size=(k, 5))
+    for form in ICC_FORMS:
+        expected = [literal_icc(x[..., d])[form] for d in range(5)]
+        np.testing.assert_allclose(icc(x, form), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_icc_is_what_the_sample_was_made_with():
+    """People vary with variance 3, error with 1: ICC = 3 / 4; an offset counts in ICC(2,1) only."""
+    rng = np.random.default_rng(0)
+    x = np.sqrt(3) * rng.standard_normal((4000, 1, 3)) + rng.standard_normal((4000, 2, 3))
+    for form in ICC_FORMS:
+        np.testing.assert_allclose(icc(x, form), 0.75, atol=0.03)
+    x[:, 1] += 2.0  # variance over the two measurements: 2
+    np.testing.assert_allclose(icc(x, "ICC(3,1)"), 0.75, atol=0.03)
+    np.testing.assert_allclose(icc(x, "ICC(2,1)"), 3 / (3 + 1 + 2), atol=0.03)
+
+
+def test_icc_of_a_feature_that_does_not_vary_is_unknown():
+    x = np.stack([RATINGS[:, :2], np.full((6, 2), 0.1)], axis=-1)
+    found = icc(x)
+    assert np.isnan(found[1])
+    assert np.isfinite(found[0])
+    with pytest.raises(InputError, match="2 people and 2 measurements"):
+        icc(RATINGS[:, :1])
+    with pytest.raises(InputError, match="must be one of"):
+        icc(RATINGS, "ICC(4,1)")
+
+
+def test_identification_counts_the_nearest_in_both_directions():
+    similarity = np.array([[0.9, 0.1, 0.95], [0.2, 0.8, 0.3], [0.1, 0.2, 0.4]])
+    first_to_second, second_to_first = identified(similarity)
+    assert first_to_second.tolist() == [0, 1, 1]
+    assert second_to_first.tolist() == [1, 1, 0]
+    assert identified(np.ones((4, 4))).mean() == 0.25, "features that are all the same: chance"
+
+
+def test_differential_identifiability_of_a_matrix():
+    similarity = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.3], [0.1, 0.2, 0.7]])
+    assert differential_identifiability(similarity) == pytest.approx(100 * (0.8 - 0.2))
+    # Person 0 twice, person 2 once: two measurements of the same person are not "others".
+    own, others = (2 * 0.9 + 0.7) / 3, (2 * 0.3 + 2 * 0.1) / 4
+    found = identifiability(similarity, np.array([[2.0, 0.0, 1.0]]))[0]
+    assert found == pytest.approx(100 * (own - others))
+
+
+def test_similarity_is_numpy_s_correlation():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(3, 2, (5, 13)), rng.normal(-1, 4, (4, 13))
+    np.testing.assert_allclose(similarity_matrix(a, b), np.corrcoef(a, b)[:5, 5:], atol=1e-12)
+
+
+def test_discriminability_is_the_share_of_comparisons_won():
+    rng = np.random.default_rng(2)
+    people = rng.standard_normal((7, 4))
+    x = np.stack([people + 0.9 * rng.standard_normal((7, 4)) for _ in range(2)])
+    wins, total = 0, 0
+    for i in range(7):
+        for t in range(2):
+            own = cdist(x[t, i : i + 1], x[1 - t, i : i + 1])[0, 0]
+            for j in range(7):
+                for s in range(2):
+                    if j != i:
+                        wins += own < cdist(x[t, i : i + 1], x[s, j : j + 1])[0, 0]
+                        total += 1
+    assert 0.5 < wins / total < 1
+    assert discriminated(x[0], x[1]).mean() == pytest.approx(wins / total)
+
+
+# -- together --------------------------------------------------------------------------------------
+
+
+def sample(n, noise, seed=0):
+    rng = np.random.default_rng(seed)
+    people = rng.standard_normal((n, 31))
+    return [people + noise * rng.standard_normal((n, 31)) for _ in range(2)]
+
+
+def test_people_who_are_alike_are_found_and_strangers_are_not():
+    names = [f"p{i}" for i in range(40)]
+    clear = reliability(*sample(40, 0.4), names, n_bootstrap=200)
+    noise = reliability(*sample(40, 100.0), names, n_bootstrap=200)
+    good, bad = (r.scores.set_index("measure") for r in (clear, noise))
+    assert good.loc["identification rate", "value"] > 0.95
+    assert good.loc["discriminability", "ci_low"] > 0.95
+    assert good.loc["median ICC(3,1)", "value"] == pytest.approx(1 / 1.16, abs=0.05)
+    assert bad.loc["identification rate", "value"] < 0.15
+    for measure in ("discriminability", "differential identifiability", "median ICC(3,1)"):
+        row = bad.loc[measure]
+        assert row["ci_low"] < row["chance"] < row["ci_high"]
+    assert (good["ci_low"] <= good["value"] + 1e-12).all()
+    assert (good["value"] <= good["ci_high"] + 1e-12).all()
+    assert clear.similarity.shape == (40, 40)
+    assert clear.icc.shape == (31,)
+
+
+def test_bootstrap_of_the_icc_is_that_of_the_rows_drawn():
+    a, b = sample(9, 0.7)
+    found = reliability(a, b, list("abcdefghi"), seed=3, n_bootstrap=70)
+    weights = np.random.default_rng(3).multinomial(9, np.full(9, 1 / 9), size=70)
+    for s in (0, 13, 69):
+        rows = np.repeat(np.arange(9), weights[s])
+        for form in ICC_FORMS:
+            expected = np.median(icc(np.stack([a[rows], b[rows]], axis=1), form))
+            assert found.draws[f"median {form}"][s] == pytest.approx(expected)
+
+
+def test_same_seed_same_numbers_and_differences_are_paired():
+    names = [f"p{i}" for i in range(23)]
+    make = lambda noise: reliability(*sample(23, noise), names, seed=5, n_bootstrap=150)  # noqa: E731
+    results = {"a": make(0.5), "b": make(3.0), "c": make(0.5)}
+    pd.testing.assert_frame_equal(results["a"].scores, results["c"].scores)
+    gaps = reliability_differences(results, "a").set_index(["model", "measure"])
+    zero = gaps.loc[("c", "discriminability")]
+    assert (zero[["value", "ci_low", "ci_high"]] == 0).all()
+    assert gaps.loc[("b", "discriminability"), "ci_high"] < 0
+    scores = reliability_scores(results)
+    assert scores.columns[0] == "model"
+    assert len(scores) == 3 * len(results["a"].scores)
+    with pytest.raises(InputError, match="is no model"):
+        reliability_differences(results, "z")
+    other = reliability(*sample(23, 1), [f"q{i}" for i in range(23)], n_bootstrap=150)
+    with pytest.raises(InputError, match="other people"):
+        reliability_differences({"a": results["a"], "o": other}, "a")
+
+
+def test_what_cannot_be_compared_is_refused():
+    a, b = sample(6, 1.0)
+    with pytest.raises(InputError, match="must both have the shape"):
+        reliability(a, b[:5], list("abcdef"))
+    with pytest.raises(InputError, match="different names"):
+        reliability(a, b, list("abcdea"))
+    flat, broken = a.copy(), a.copy()
+    flat[4], broken[2, 1] = 0.5, np.nan
+    with pytest.raises(InputError, match="first = 'e': has features that are all the same"):
+        reliability(flat, b, list("abcdef"))
+    with pytest.raises(InputError, match="second = 'c': holds values that are not finite"):
+        reliability(a, broken, list("abcdef"))
+
+
+# -- stores ----------------------------------------------------------------------------------------
+
+
+def test_pairs_are_the_first_two_sessions(store):
+    first, second = session_pairs(store.table)
+    table = store.table
+    assert table["subject"].iloc[first].tolist() == ["p00", "p01", "p02"]
+    assert table["subject"].iloc[second].tolist() == ["p00", "p01", "p02"]
+    assert set(table["session"].iloc[first]) == {"1"}
+    assert set(table["session"].iloc[second]) == {"2"}
+    back = table.iloc[::-1].reset_index(drop=True)
+    again = session_pairs(back)
+    assert back["id"].iloc[again[0]].tolist() == table["id"].iloc[first].tolist()
+    with pytest.raises(InputError, match="0 of 7 subjects have two recordings"):
+        session_pairs(table[~table["subject"].isin(["p00", "p01", "p02"])])
+
+
+@pytest.mark.parametrize(("gap", "volumes"), [(0.0, 0), (5.0, 3)])
+def test_halves_are_the_ends_of_every_scan(store, gap, volumes):
+    first, second = halves(store, gap=gap)
+    assert len(first) == len(second) == 10, "a person once"
+    for i in range(10):
+        row = store.table.index[store.table["subject"] == first.table["subject"][i]][0]
+        whole = store.signal(row)
+        n = (len(whole) - volumes) // 2
+        np.testing.assert_array_equal(first.signal(i), whole[:n])
+        np.testing.assert_array_equal(second.signal(i), whole[len(whole) - n :])
+    with pytest.raises(InputError, match="too short for two halves"):
+        halves(store, gap=90)
+    with pytest.raises(InputError, match="must not be negative"):
+        halves(store, gap=-1)
+
+
+def test_people_of_stages_are_recognised(tmp_path):
+    """Real recordings: 12 people twice. Connectivity knows them, not when shuffled."""
+    people = load_stages()
+    counts = pd.Series([r.subject for r in people]).value_counts()
+    names = sorted(counts.index[counts == 2])[:12]
+    twice = [r for r in people if r.subject in names]
+    atlas = Parcellation.load("schaefer400")
+    store = write_store(tmp_path / "stages", twice, atlas, Preprocessing(tr=2.0))
+    config = EncoderConfig(width=32, depth=1, head_width=16, patch_length=20, n_patches=5)
+    random = Encoder.random(config, atlas, store.preprocessing, seed=0)
+    models = {"connectivity": ConnectivityBaseline(), "random weights": Embedder(random)}
+    found = measure_reliability(store, models, n_bootstrap=100)
+    rates = reliability_scores(found).set_index(["model", "measure"])["value"]
+    assert rates[("connectivity", "identification rate")] > 0.7
+    assert rates[("connectivity", "discriminability")] > 0.65
+    assert 0.5 < rates[("random weights", "discriminability")] < 1
+    first, second = session_pairs(store.table)
+    x = [
+        np.stack([fisher_z_connectivity(store.signal(i)[:, ::9]) for i in rows])
+        for rows in (first, second)
+    ]
+    moved = reliability(x[0], np.roll(x[1], 1, axis=0), np.arange(12), n_bootstrap=50)
+    assert moved.scores["value"].iloc[0] < 0.3
+    fc = {"c": ConnectivityBaseline()}
+    of_halves = measure_reliability(store, fc, of="halves", gap=10, n_bootstrap=20)
+    assert of_halves["c"].scores["value"].iloc[0] > 0.7
+    with pytest.raises(InputError, match="must be sessions or halves"):
+        measure_reliability(store, models, of="runs")
+    with pytest.raises(InputError, match="models = 't': learns from recordings"):
+        measure_reliability(store, {"t": TangentBaseline()})
