@@ -10,16 +10,18 @@ from typing import Any
 
 from rich.console import Console
 
+from semantoks.assess.assessment import assess
 from semantoks.assess.plan import Part, Plan
 from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError
+from semantoks.model.pretrained import load_pretrained
 from semantoks.report.report import write_report
 from semantoks.tables import score_tables
 from semantoks.train.run import RunConfig
 from semantoks.train.screen import TrainingScreen
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import evaluate_store, parse_target, prepare_store
+from semantoks.workflow import parse_target, prepare_store
 
 #: Sites that the demo tests on; pretraining never sees them.
 TEST_SITES = ("KKI", "PITT", "STANFORD", "YALE")
@@ -80,8 +82,13 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
             targets=tuple(map(parse_target, TARGETS)),
             design=LeaveOneSiteOut(test_sites=TEST_SITES),
         )
-        found = evaluate_store(
-            abide, folder / "result", models=[run], plan=plan, parts=PARTS, say=_silent
+        found = assess(
+            RecordingStore(abide),
+            folder / "result",
+            {preset: load_pretrained(run)},
+            plan,
+            parts=PARTS,
+            say=_silent,
         )
     page = folder / "report.html"
     with _stage(console, "Write the report"):
