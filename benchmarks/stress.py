@@ -140,7 +140,9 @@ def final(run: Path) -> dict[str, torch.Tensor]:
     """Return the weights and the optimiser's state at the end of a run."""
     folder = newest_checkpoint(run)
     assert folder is not None
-    return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
+    files = (folder / "model.safetensors", folder / "optimizer.safetensors")
+    # Copies: the loaded tensors lie in the files, which the suite `damage` changes.
+    return {k: v.clone() for file in files for k, v in load_file(file).items()}
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
