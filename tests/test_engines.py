@@ -53,6 +53,14 @@ def test_every_engine_gives_the_same_embeddings_alone_or_together(
         np.testing.assert_array_equal(embedder.transform([signals[i]])[0], found[i])
 
 
+def test_building_engines_leaves_the_encoder_as_it_was(encoder, signals):
+    expected = Embedder(encoder, tr=2.0, n_crops=3).fit_transform(signals)
+    for name in ("onnx", "openvino"):
+        Embedder(encoder, tr=2.0, n_crops=3, engine=available(name)).fit_transform(signals)
+        found = Embedder(encoder, tr=2.0, n_crops=3).fit_transform(signals)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_an_engine_is_built_again_after_a_pickle(encoder, signals):
     embedder = Embedder(encoder, tr=2.0, n_crops=3, precision="low").fit(signals)
     again = pickle.loads(pickle.dumps(embedder))

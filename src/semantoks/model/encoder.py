@@ -157,7 +157,7 @@ class Encoder(nn.Module):
         What the weights have seen: recordings, hashed subjects, sites. None for random weights.
     checkpoint : bool
         In training, keep only what enters the tokenizer and the blocks and compute their insides
-        again for the gradient: the same numbers in less memory and about a quarter more time.
+        again for the gradient: the same numbers in less memory, for one more forward pass.
     """
 
     def __init__(

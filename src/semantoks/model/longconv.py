@@ -5,24 +5,20 @@ Source: Brain-Semantoks (ICLR 2026), semantic tokenizer, structured branch.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
 
 
-@lru_cache(maxsize=32)
 def _shifts(
     taps: int, left: int, dilation: int, length: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Return 0 or 1, shape (taps, L * L): row i moves the time s to t = s - (i * dilation - left).
 
-    Shared by all modules and never written to.
+    Made anew every time: a cache would keep what an exporter's tracing puts into it.
     """
-    with torch.inference_mode(False):  # what embedding made first, training may use later
-        offset = torch.arange(taps, device=device) * dilation - left
-        time = torch.arange(length, device=device)
-        return (time == time[:, None] + offset[:, None, None]).to(dtype).flatten(1)
+    offset = torch.arange(taps, device=device) * dilation - left
+    time = torch.arange(length, device=device)
+    return (time == time[:, None] + offset[:, None, None]).to(dtype).flatten(1)
 
 
 def convolve_rois(x: Tensor, kernel: Tensor, *, left: int, dilation: int = 1) -> Tensor:

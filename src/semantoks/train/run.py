@@ -60,7 +60,7 @@ class TrainConfig:
     """Warn when the effective rank of a batch's embeddings falls below this; 0: never."""
     checkpoint_activations: bool = False
     """Compute the blocks' insides again for the gradient instead of keeping them: the same numbers,
-    less memory, about a quarter more time."""
+    less memory, one more forward pass of the student."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_epochs: int = 5
