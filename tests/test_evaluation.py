@@ -254,7 +254,7 @@ def test_other_mistakes(cohort):
         evaluate_probes(store, {"a": noise[:7]}, ["sex"])
     with pytest.raises(InputError, match="name a column twice"):
         evaluate_probes(store, {"a": noise}, ["sex", Target("sex")])
-    with pytest.raises(InputError, match="need groups='site'"):
+    with pytest.raises(InputError, match="Group by site, without repetitions"):
         design_for("subject", ["s1"])
     with pytest.raises(InputError, match="nothing to evaluate"):
         evaluate_probes(store, {}, ["sex"])
