@@ -2,6 +2,8 @@
 # make test   the tests
 # make lint   ruff and mypy
 # make stress kill, fill, flip and fuzz: counts of faults injected, survived, lost; under 30 minutes
+# make fuzz  10,000 damaged and random inputs for every reader
+# make audit known holes in the packages installed; needs the network
 # make bench  speed, memory and cost: one table, and docs/results/performance.md
 # All set everything up on a machine with Python 3.11 or newer.
 
@@ -9,7 +11,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SIZE ?= default
 
-.PHONY: .venv demo test lint stress bench clean
+.PHONY: .venv demo test lint stress fuzz audit bench clean
 
 .venv: .venv/installed
 
@@ -33,6 +35,13 @@ lint: .venv
 
 stress: .venv
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stress.py
+
+fuzz: .venv
+	OMP_NUM_THREADS=1 SEMANTOKS_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py
+
+audit: .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --local --skip-editable
 
 bench: .venv
 	$(BIN)/python -m benchmarks.run
