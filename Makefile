@@ -2,9 +2,9 @@
 # make test   the tests
 # make lint   ruff and mypy
 # make stress kill, fill, flip and fuzz: counts of faults injected, survived, lost; under 30 minutes
-# make fuzz  10,000 damaged and random inputs for every reader
-# make audit known holes in the packages installed; needs the network
-# make bench  speed, memory and cost: one table, and docs/results/performance.md
+# make fuzz   10,000 damaged and random inputs for every reader
+# make audit  known holes in the packages installed; needs the network
+# make bench  speed, memory and cost: one table, and docs/results/performance.md; BENCH='--model RUN --store STORE'
 # All set everything up on a machine with Python 3.11 or newer.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -44,7 +44,8 @@ audit: .venv
 	$(BIN)/pip-audit --local --skip-editable
 
 bench: .venv
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnx,openvino]"
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

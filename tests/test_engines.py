@@ -118,3 +118,14 @@ def test_a_missing_package_is_named(encoder, signals, monkeypatch):
         Embedder(encoder, tr=2.0, engine="onnx").fit(signals)
     chosen = Embedder(encoder, tr=2.0, engine="auto", n_crops=3).fit(signals)
     assert chosen.engine_ == "torch"
+
+
+def test_no_engine_reports_its_use_to_anybody(encoder, signals, monkeypatch):
+    telemetry = pytest.importorskip("openvino_telemetry")
+    available("openvino")
+
+    def reported(*_, **__):
+        raise AssertionError("telemetry")
+
+    monkeypatch.setattr(telemetry.Telemetry, "init", reported)
+    Embedder(encoder, tr=2.0, n_crops=3, engine="openvino").fit_transform(signals)

@@ -226,11 +226,16 @@ def _onnx(encoder: Encoder, n_crops: int, precision: Precision) -> Engine:
 
 def _openvino(encoder: Encoder, n_crops: int, precision: Precision) -> Engine:
     import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with _quiet(), torch.no_grad():
-        model = openvino.convert_model(
+        # What `openvino.convert_model` does, which would report the use of it to its makers.
+        traced = TorchScriptPythonDecoder(
             _Exported(encoder).eval(), example_input=_examples(encoder, n_crops)
         )
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(traced))
         shapes = [list(example.shape) for example in _examples(encoder, n_crops)]
         model.reshape({i: openvino.PartialShape(shape) for i, shape in enumerate(shapes)})
     options: dict[str, Any] = {
