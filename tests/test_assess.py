@@ -137,6 +137,40 @@ def test_another_question_needs_another_folder(folder, store, plan, change, diff
         assess(store, folder, {"mine": small_encoder(store, 2)}, plan, say=silent)
 
 
+def test_a_question_that_was_never_answered_does_not_hold_the_folder(store, plan, tmp_path):
+    out, encoders = tmp_path / "out", {"mine": small_encoder(store)}
+    refused = replace(plan, design=GroupedKFold(n_folds=900))
+    with pytest.raises(InputError, match="900"):
+        assess(store, out, encoders, refused, parts=(), say=silent)
+    found = assess(store, out, encoders, plan, parts=(), say=silent)
+    assert found.settings["design"]["n_folds"] == 2
+    (out / "settings.json").unlink()
+    with pytest.raises(InputError, match="is not overwritten"):
+        assess(store, out, encoders, plan, parts=(), say=silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"targets": (Target("sxe"),)}, "targets = 'sxe'"),
+        ({"confounds": ("age", "motion")}, "confounds = 'motion'"),
+        ({"harmonise": "scanners"}, "harmonise = 'scanners'"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused_at_the_door(store, plan, tmp_path, change, field):
+    with pytest.raises(InputError, match=rf"{field}: the store has no such column"):
+        assess(store, tmp_path / "out", {}, replace(plan, **change), say=silent)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["n_crops", "n_bootstrap", "n_permutations"])
+def test_a_plan_needs_targets_and_counts(plan, name):
+    with pytest.raises(InputError, match=rf"{name} = 0: has to be at least 1"):
+        replace(plan, **{name: 0})
+    with pytest.raises(InputError, match="targets: at least one column"):
+        replace(plan, targets=())
+
+
 def test_a_folder_of_something_else_stays_as_it_is(store, plan, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(InputError, match="is not overwritten"):

@@ -430,7 +430,7 @@ def evaluate(
     n_permutations: Annotated[int, typer.Option(help="Permutations of a test.")] = 5000,
     seed: Annotated[int, typer.Option(help="Seed of folds, random weights, tests.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Folds at the same time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Folds at the same time.")] = 1,
 ) -> None:
     """Compare models with honest controls, look for other explanations, write the report."""
     from semantoks.assess.plan import PARTS, Plan, baseline_names

@@ -127,6 +127,7 @@ def assess(
         if part not in PARTS:
             fix = nearest(part, PARTS)
             raise InputError("is no part of an assessment", field="parts", value=part, fix=fix)
+    plan.check_columns(store)
     folder = Path(out)
     embedders, controls = _transformers(store, folder, models, plan, device)
     _claim(folder, _settings(store, models, plan))
@@ -220,10 +221,13 @@ def _settings(store: RecordingStore, models: Mapping[str, Encoder], plan: Plan) 
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the question into a new folder, or check that the folder answers this one."""
+    """Write the question into a new folder, or check that the folder answers this one.
+
+    A folder without a comparison answers nothing yet, and may be asked anything.
+    """
     file = folder / SETTINGS
     plain = json.loads(json.dumps(settings))
-    if file.exists():
+    if file.exists() and (folder / COMPARISON).exists():
         held = json.loads(file.read_text(encoding="utf-8"))
         other = sorted(k for k in held.keys() | plain.keys() if held.get(k) != plain.get(k))
         if other:
@@ -235,7 +239,8 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
                 fix="Choose another folder, or delete it",
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not file.exists():
         raise InputError(
             "exists already and is not overwritten", file=folder, fix="Choose another folder"
         )

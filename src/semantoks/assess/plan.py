@@ -54,6 +54,11 @@ class Plan:
     n_crops : int
         Evenly spaced crops per recording that an encoder reads.
     n_bootstrap, n_permutations, seed : int
+
+    Raises
+    ------
+    InputError
+        There is no target, or a number is below 1.
     """
 
     targets: tuple[Target, ...]
@@ -68,6 +73,32 @@ class Plan:
     n_bootstrap: int = 1000
     n_permutations: int = 5000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise InputError("at least one column has to be predicted", field="targets")
+        for name in ("n_crops", "n_bootstrap", "n_permutations"):
+            if getattr(self, name) < 1:
+                raise InputError("has to be at least 1", field=name, value=getattr(self, name))
+
+    def check_columns(self, store: RecordingStore) -> None:
+        """Refuse a store that lacks a column which the plan names.
+
+        Raises
+        ------
+        InputError
+        """
+        named = {
+            "targets": [target.column for target in self.targets],
+            "confounds": self.confounds or (),
+            "harmonise": () if self.harmonise is None else (self.harmonise,),
+        }
+        for name, columns in named.items():
+            for column in columns:
+                if column not in store.table:
+                    fix = nearest(column, map(str, store.table.columns))
+                    rule = "the store has no such column"
+                    raise InputError(rule, file=store.path, field=name, value=column, fix=fix)
 
     def settings(self) -> dict[str, Any]:
         """Return the plan as plain values: two plans are one where these are equal."""
