@@ -180,11 +180,14 @@ def _check_counts(
     per_class = pd.DataFrame({"s": groups, "y": np.asarray(labels)}).groupby("y")["s"].nunique()
     smallest = per_class.idxmin()
     if per_class.min() < n_folds:
+        fix = "Merge the class with another, leave it out, or predict numbers (column:regression)"
+        if per_class.min() > 1:
+            fix = f"Use at most {per_class.min()} folds, or merge or leave out the class"
         raise InputError(
             f"the class {smallest!r} has {per_class.min()} {what}, fewer than the folds",
             field="n_folds",
             value=n_folds,
-            fix=f"Use at most {per_class.min()} folds, or merge or leave out the class",
+            fix=fix,
         )
 
 
