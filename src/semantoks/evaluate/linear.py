@@ -160,7 +160,7 @@ def smooth_path(
             (strength, scale),
             "L-BFGS-B",
             True,
-            options={"maxiter": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-6},
+            options={"maxiter": 2000, "maxcor": 20, "ftol": 1e-10, "gtol": 1e-6},
         )
         at = found.x.reshape(r + 1, k) * scale
         fits[strength] = (at[:-1], at[-1])
