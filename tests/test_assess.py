@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from semantoks.assess.assessment import Assessment, assess
-from semantoks.assess.cache import StoredEmbedder, weights_hash
+from semantoks.assess.cache import StoredEmbedder
 from semantoks.assess.plan import (
     SHORT_NAMES,
     Plan,
@@ -35,6 +35,7 @@ from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.evaluation import evaluate_probes
 from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.weights import weights_hash
 from semantoks.report.evaluation import evaluation_section
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.report import write_report

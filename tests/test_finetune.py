@@ -7,8 +7,9 @@ import torch
 from semantoks.data.splits import three_parts
 from semantoks.errors import InputError
 from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor, layer_groups
+from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.protocol import paper_probe
+from semantoks.evaluate.tuning import layer_groups
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 

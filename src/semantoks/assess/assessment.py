@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from semantoks import __version__
-from semantoks.assess.cache import StoredEmbedder, weights_hash
+from semantoks.assess.cache import StoredEmbedder
 from semantoks.assess.parts import COMPUTE, Found, Work
 from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.data.store import RecordingStore
@@ -27,6 +27,7 @@ from semantoks.evaluate.baselines import ConnectivityBaseline, make_baselines
 from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM, evaluate_probes
 from semantoks.evaluate.result import ProbeResult
 from semantoks.model.encoder import Encoder
+from semantoks.model.weights import weights_hash
 
 SETTINGS, COMPARISON = "settings.json", "comparison"
 _FACTS = "part.json"

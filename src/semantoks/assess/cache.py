@@ -14,15 +14,7 @@ from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.engines import EngineName, Precision
 from semantoks.evaluate.inputs import Signals
 from semantoks.model.encoder import Encoder
-
-
-def weights_hash(encoder: Encoder) -> str:
-    """Return the SHA-256 of an encoder's weights and of what it reads."""
-    digest = sha256(f"{encoder.config}{encoder.parcellation.hash}{encoder.preprocessing}".encode())
-    for name, value in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+from semantoks.model.weights import weights_hash
 
 
 class StoredEmbedder(Embedder):
