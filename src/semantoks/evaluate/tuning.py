@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from semantoks.data.splits import hold_out, without
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError
+from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.crops import Source, cut, sources
 from semantoks.evaluate.inputs import Signals
 from semantoks.evaluate.linear import Rows
@@ -75,6 +75,18 @@ class Tuning:
         check_settings(self)
 
 
+def tuned_name(model: str, train: Train) -> str:
+    """Return what a model is called when it is fine-tuned: "mine (lora)"."""
+    return f"{model} ({train})"
+
+
+def untuned_name(name: str) -> str:
+    """Return the model that is fine-tuned under this name, or the name itself."""
+    for train in get_args(Train):
+        name = name.removesuffix(f" ({train})")
+    return name
+
+
 def check_settings(s: Tuning | FineTuned) -> None:
     """Refuse settings that mean nothing."""
     rules = {
@@ -89,7 +101,7 @@ def check_settings(s: Tuning | FineTuned) -> None:
     }
     for name, (holds, rule) in rules.items():
         if not holds:
-            raise InputError(rule, field=name, value=getattr(s, name))
+            raise ConfigError(rule, field=name, value=getattr(s, name))
 
 
 def check_train(tuner: FineTuned) -> None:
