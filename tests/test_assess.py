@@ -10,10 +10,11 @@ import subprocess
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from semantoks.assess.assessment import Assessment, assess
-from semantoks.assess.cache import StoredEmbedder, weights_hash
+from semantoks.assess.cache import StoredEmbedder
 from semantoks.assess.plan import (
     SHORT_NAMES,
     Plan,
@@ -33,8 +34,11 @@ from semantoks.errors import InputError
 from semantoks.evaluate.baselines import BASELINES
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.evaluation import evaluate_probes
+from semantoks.evaluate.finetune import make_tuner
 from semantoks.evaluate.targets import Target
+from semantoks.evaluate.tuning import FineTuned, Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.weights import weights_hash
 from semantoks.report.evaluation import evaluation_section
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.report import write_report
@@ -300,6 +304,120 @@ def test_a_leak_is_named_in_the_folder_and_counted_on_the_page(store, plan, tmp_
     assert '<li class="leak">' in text
     assert "2 named in alarms/part.json" in text
     assert not re.search(r"p0\d", re.sub(r'src="[^"]*"', "", text)), "subjects are not named"
+
+
+# -- fine-tuning -----------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_evaluation_goes_on_in_the_middle_of_a_fold(store, plan, tmp_path, monkeypatch):
+    tuning = Tuning(epochs=3, batch_size=4, lr=1e-2)
+    tuned = replace(plan, finetune=("full", "lora"), tuning=tuning, baselines=())
+    models = {"mine": small_encoder(store)}
+    whole = assess(store, tmp_path / "whole", models, tuned, parts=(), say=silent)
+    epochs = 2 * 2 * 3  # ways, folds, epochs
+
+    done, plain = [], FineTuned._epoch
+    kill_at = 4
+
+    def counted(self, *arguments):
+        if len(done) == kill_at:
+            raise Killed
+        done.append(1)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(FineTuned, "_epoch", counted)
+    with pytest.raises(Killed):
+        assess(store, tmp_path / "o", models, tuned, parts=(), say=silent)
+    kept = tmp_path / "o" / "tuning"
+    assert sorted(f.suffix for f in kept.iterdir()) == [".npz", ".safetensors"]
+    kill_at = -1
+    found = assess(store, tmp_path / "o", models, tuned, parts=(), say=silent)
+    assert len(done) == epochs, "no epoch twice"
+    assert {f.suffix for f in kept.iterdir()} == {".npz"}, "weights of folds are not kept"
+    pd.testing.assert_frame_equal(found.comparison.predictions, whole.comparison.predictions)
+    pd.testing.assert_frame_equal(found.comparison.scores, whole.comparison.scores)
+    pd.testing.assert_frame_equal(found.comparison.differences, whole.comparison.differences)
+
+    scores = found.comparison.scores
+    assert {"mine", "mine (full)", "mine (lora)"} < set(scores["model"])
+    tests = found.comparison.differences.query("verdict != ''")
+    assert set(tests.query("model == 'mine (lora)'")["against"]) == {
+        "connectivity",
+        "random weights",
+    }
+    alone = evaluate_probes(
+        store,
+        {"a": make_tuner("classification", small_encoder(store), "lora", tuning, n_crops=2,
+                         class_weight="balanced", seed=0, device="cpu")},
+        plan.targets,
+        design=plan.design,
+        n_bootstrap=25,
+        n_permutations=99,
+    )  # fmt: skip
+    ours = found.comparison.arrays("sex", ["mine (lora)"])[1]
+    np.testing.assert_array_equal(ours, alone.arrays("sex", ["a"])[1])
+
+    for change in (
+        {"finetune": ("full",)},
+        {"tuning": Tuning(epochs=3, lr=1e-2)},
+        {"finetune": ()},
+    ):
+        with pytest.raises(InputError, match=r"another question: (finetune|tuning)"):
+            assess(store, tmp_path / "o", models, replace(tuned, **change), parts=(), say=silent)
+
+
+def test_fine_tuning_is_said_in_the_methods_and_on_the_page(store, plan, tmp_path):
+    tuning = Tuning(epochs=2, batch_size=7, patience=1, lora_rank=3, frozen_epochs=1)
+    ways = ("frozen-then-full", "lora")
+    tuned = replace(
+        plan, finetune=ways, tuning=tuning, baselines=(), targets=(Target("sex"), Target("age"))
+    )
+    models = {"a": small_encoder(store), "b": small_encoder(store, 2)}
+    found = assess(store, tmp_path / "o", models, tuned, parts=("subgroups", "alarms"), say=silent)
+    assert found.settings["finetune"] == [*ways]
+    assert found.settings["tuning"]["lora_rank"] == 3
+    text = methods_paragraph(found)
+    for part in (
+        "Frozen embeddings of a (whose pretraining data are not stated) and b (",
+        "the head alone for 1 epochs, then all its weights in a (frozen-then-full) and b (frozen",
+        "(rank 3, alpha 16; Hu et al., 2022) and the head in a (lora) and b (lora): AdamW",
+        "AdamW, learning rate 0.0001 falling along a cosine",
+        "2 epochs and by a factor of 0.9 from layer to layer, batches of 7",
+        "cross-entropy with balanced class weights for classes and an L1 loss for numbers",
+        "stopped after 1 epochs without a smaller loss on people held out of the training part (20",
+    ):
+        assert part in text, part
+    assert text.count("AdamW") == 1
+    section = evaluation_section("o", found)
+    assert "and so are fine-tuned models" in section["design"]
+    claims = {v.claim + v.rest for v in section["targets"][0]["verdicts"]}
+    against = next(c for c in claims if "than random weights (b)" in c)
+    assert "b (lora)" in against
+    assert "a (lora)" not in against
+    write_report(tmp_path / "r.html", results=[tmp_path / "o"])
+    assert "a (frozen-then-full)" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_written(store, plan, tmp_path):
+    encoder = small_encoder(store)
+    for models, change, message in (
+        ({}, {"finetune": ("lora",)}, "there is no model to fine-tune"),
+        ({"a": encoder}, {"finetune": ("all",)}, "must be one of full"),
+        (
+            {"a": encoder, "a (head)": encoder},
+            {"finetune": ("head",)},
+            "is the name of a fine-tuned",
+        ),
+        ({"a": encoder}, {"finetune": ("frozen-then-full",), "tuning": Tuning(epochs=5)}, "fewer"),
+    ):
+        with pytest.raises(InputError, match=message):
+            assess(store, tmp_path / "o", models, replace(plan, **change), say=silent)
+    assert not (tmp_path / "o").exists()
+    assert "finetune" not in plan.settings(), "older folders can be gone on with"
 
 
 # -- names and words -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from semantoks import cli
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.reader import RecordingStore
 from semantoks.data.sources import table as table_module
+from semantoks.evaluate.tuning import Train
 
 
 @pytest.fixture
@@ -115,6 +117,14 @@ def test_the_whole_way(run, table, tmp_path):
     assert set(differences["against"]) == controls
     code, text = run("evaluate", store, tmp_path / "r3", "--target", "sex", *quick)
     assert (code, "random weights" in text, "connectivity" in text) == (0, False, True), text
+    ways = ["--finetune", "lora", "--finetune", "head", "--finetune-option", "epochs=2"]
+    code, text = run(
+        *("evaluate", store, tmp_path / "r4", "--model", model, *targets, *ways, *quick),
+        *("--folds", "2", "--no-subgroups", "--no-confounds", "--no-alarms", "--no-maps"),
+    )
+    assert (code, "run (lora)" in text, "run (head)" in text) == (0, True, True), text
+    settings = json.loads((tmp_path / "r4" / "settings.json").read_text())
+    assert (settings["finetune"], settings["tuning"]["epochs"]) == (["lora", "head"], 2)
     code, text = run("paper-probe", store, model, "--target", "sex", "--repetitions", "2")
     assert (code, "over 2 splits" in text) == (0, True), text
     page = tmp_path / "report.html"
@@ -155,6 +165,11 @@ def test_config_prints_every_key_with_its_meaning(run, tmp_path):
         (["evaluate", "nowhere", "x", "--target", "sex"], "nowhere"),
         (["evaluate", "s", "x", "--target", "sex:numbers"], "column:classification"),
         (["evaluate", "s", "x", "--target", "sex", "--test-site", "a"], "Group by site"),
+        (
+            ["evaluate", "s", "x", "--target", "sex", "--finetune-option", "epoch=3"],
+            "unknown key epoch. Did you mean 'epochs'?",
+        ),
+        (["evaluate", "s", "x", "--target", "sex", "--finetune-option", "epochs=0"], "at least 1"),
         (["embed", "nowhere", "nowhere", "x.parquet"], "nowhere"),
         (["prepare", "nowhere.tsv", "x"], "is neither a file or folder nor a sample"),
     ],
@@ -324,6 +339,10 @@ def test_stores_of_the_future_and_halves_of_stores(run, table, tmp_path):
     assert (code, "half-written" in text) == (2, True), text
     code, text = run("prepare", table, store, "--atlas", tmp_path / "atlas.tsv")
     assert (code, "nothing is overwritten" in text) == (2, True)
+
+
+def test_every_way_of_fine_tuning_can_be_asked_for():
+    assert {way.value for way in cli.FineTuning} == set(get_args(Train))
 
 
 def test_help_names_every_command():

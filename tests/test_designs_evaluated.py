@@ -284,6 +284,57 @@ def test_a_fine_tuned_model_is_a_model_too(people, parcellation, preprocessing):
         evaluate_probes(people, {"tuned": tuner}, ["age"], design=THREE, **QUICK)
 
 
+def test_one_fine_tuned_model_per_kind_of_target_on_the_folds_of_the_others(
+    people, parcellation, preprocessing, monkeypatch
+):
+    from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
+    from semantoks.evaluate.tuning import FineTuned
+
+    config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+    options = {"epochs": 2, "n_crops": 1, "train": "head", "patience": 1}
+    both = {
+        "classification": FineTuner(encoder, class_weight={"female": 2.0}, **options),
+        "regression": FineTunerRegressor(encoder, **options),
+    }
+    told, plain = [], FineTuned._divide
+
+    def noted(self, X, codes, groups, held_out):
+        train, held = plain(self, X, codes, groups, held_out)
+        told.append((X.table.iloc[train], X.table.iloc[held], groups, held_out))
+        return train, held
+
+    monkeypatch.setattr(FineTuned, "_divide", noted)
+    design = GroupedKFold(n_folds=3, group="family")
+    models = {"tuned": both, "x": np.eye(48)}
+    result = evaluate_probes(people, models, ["sex", "age"], design=design, **QUICK)
+    assert len(told) == 6
+    for train, held, groups, held_out in told:
+        assert held_out is None
+        assert set(groups) == set(train["family"]) | set(held["family"])
+        assert not set(train["family"]) & set(held["family"])
+    folds = result.predictions.set_index(["target", "subject"])
+    for target in ("sex", "age"):
+        ours, theirs = (
+            folds[folds["model"] == name].loc[target]["fold"].sort_index()
+            for name in ("tuned", "x")
+        )
+        pd.testing.assert_series_equal(ours, theirs)
+    facts = result.meta["models"]["tuned"]["fine_tuned"]
+    assert (facts["train"], facts["class_weight"]) == ("head", {"female": 2.0})
+    assert "fine_tuned" not in result.meta["models"]["x"]
+
+    told.clear()
+    evaluate_probes(people, {"tuned": both}, ["sex"], design=FixedSplit(), **QUICK)
+    ((train, held, _, held_out),) = told
+    assert held_out is not None
+    assert (set(train["split"]), set(held["split"])) == ({"train"}, {"validation"})
+    message = r"\['tuned'\]: has no predictor for a regression, as the target age is"
+    one = {"classification": both["classification"]}
+    with pytest.raises(InputError, match=message):
+        evaluate_probes(people, {"tuned": one}, ["age"], design=THREE, **QUICK)
+
+
 def test_features_that_are_none(people):
     X = np.full((48, 3), np.nan)
     with pytest.raises(InputError, match=r"models\['x'\]: features hold NaN"):

@@ -77,6 +77,15 @@ class ProbeModel(StrEnum):
     svm = "svm"
 
 
+class FineTuning(StrEnum):
+    """What is trained when a model is fine-tuned."""
+
+    head = "head"
+    full = "full"
+    frozen_then_full = "frozen-then-full"
+    lora = "lora"
+
+
 class Preset(StrEnum):
     """Size of the model."""
 
@@ -409,6 +418,13 @@ def evaluate(
         list[int] | None, typer.Option(help="Fit on so few people too; repeat it.")
     ] = None,
     probe: Annotated[ProbeModel, typer.Option(help="Linear model.")] = ProbeModel.logistic,
+    finetune: Annotated[
+        list[FineTuning] | None, typer.Option(help="Fine-tune the models too; repeat it.")
+    ] = None,
+    finetune_option: Annotated[
+        list[str] | None,
+        typer.Option(help="What differs from the paper's way: epochs=20, patience=5, say."),
+    ] = None,
     confound: Annotated[
         list[str] | None,
         typer.Option(help="Column regressed out; age, sex, site and motion by default."),
@@ -434,9 +450,11 @@ def evaluate(
 ) -> None:
     """Compare models with honest controls, look for other explanations, write the report."""
     from semantoks.assess.plan import PARTS, Plan, baseline_names
+    from semantoks.config import override, parse
     from semantoks.data.designs import SmallSamples, design_for
     from semantoks.data.store import RecordingStore
     from semantoks.evaluate.evaluation import Probe
+    from semantoks.evaluate.tuning import Tuning
     from semantoks.report.terminal import assessment_summary
     from semantoks.workflow import REPORT, evaluate_store, parse_target
 
@@ -460,6 +478,8 @@ def evaluate(
         baselines=baseline_names([b.value for b in baseline or ()]),
         curve=SmallSamples(n_subjects=tuple(n_train)) if n_train else None,
         probe=Probe(model=probe.value),
+        finetune=tuple(way.value for way in finetune or ()),
+        tuning=parse(Tuning, override({}, finetune_option or ())),
         confounds=None if confound is None else tuple(confound),
         harmonise=harmonise,
         missing="drop" if drop_missing else "refuse",

@@ -13,20 +13,24 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from semantoks import __version__
-from semantoks.assess.cache import StoredEmbedder, weights_hash
+from semantoks.assess.cache import StoredEmbedder, StoredTuner
 from semantoks.assess.parts import COMPUTE, Found, Work
 from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.baselines import ConnectivityBaseline, make_baselines
 from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM, evaluate_probes
+from semantoks.evaluate.finetune import make_tuner
 from semantoks.evaluate.result import ProbeResult
+from semantoks.evaluate.targets import Kind
+from semantoks.evaluate.tuning import tuned_name
 from semantoks.model.encoder import Encoder
+from semantoks.model.weights import weights_hash
 
 SETTINGS, COMPARISON = "settings.json", "comparison"
 _FACTS = "part.json"
@@ -96,7 +100,8 @@ def assess(
     """Compare models with their controls, and look for what else could explain their scores.
 
     Every model comes with the same encoder with random weights, and all of them with functional
-    connectivity and chance, on the same folds.
+    connectivity and chance, on the same folds. Fine-tuned models are rows of the comparison; the
+    other parts look at the models as they are.
 
     Parameters
     ----------
@@ -130,10 +135,11 @@ def assess(
     plan.check_columns(store)
     folder = Path(out)
     embedders, controls = _transformers(store, folder, models, plan, device)
+    tuned = _fine_tuned(folder, models, plan, device)
     _claim(folder, _settings(store, models, plan))
     with _part(folder, COMPARISON, say) as staged:
         if staged is not None:
-            _compare(store, embedders, controls, plan, n_jobs).save(staged)
+            _compare(store, {**embedders, **tuned}, controls, plan, n_jobs).save(staged)
     comparison = ProbeResult.load(folder / COMPARISON)
     work = Work(store=store, plan=plan, trained=embedders, controls=controls, comparison=comparison)
     for part in PARTS:
@@ -183,9 +189,44 @@ def _transformers(
     return embedders, controls
 
 
+def _fine_tuned(
+    folder: Path, models: Mapping[str, Encoder], plan: Plan, device: str
+) -> dict[str, dict[Kind, StoredTuner]]:
+    """Return every model, fine-tuned in every way that is asked for, by kind of target."""
+    if plan.finetune and not models:
+        raise InputError(
+            "there is no model to fine-tune",
+            field="finetune",
+            value=plan.finetune[0],
+            fix="Give one",
+        )
+    tuned = {}
+    for name, encoder in models.items():
+        for train in dict.fromkeys(plan.finetune):
+            called = tuned_name(name, train)
+            if called in models:
+                rule = "is the name of a fine-tuned model"
+                raise InputError(rule, field="models", value=called, fix="Rename its folder")
+            by_kind: dict[Kind, StoredTuner] = {}
+            for kind in get_args(Kind):
+                tuner = make_tuner(
+                    kind,
+                    encoder,
+                    train,
+                    plan.tuning,
+                    class_weight=plan.probe.class_weight,
+                    n_crops=plan.n_crops,
+                    seed=plan.seed,
+                    device=device,
+                )
+                by_kind[kind] = StoredTuner(tuner, folder / "tuning")
+            tuned[called] = by_kind
+    return tuned
+
+
 def _compare(
     store: RecordingStore,
-    embedders: Mapping[str, Any],
+    models: Mapping[str, Any],
     controls: Mapping[str, Any],
     plan: Plan,
     n_jobs: int,
@@ -193,7 +234,7 @@ def _compare(
     extra = make_baselines([name for name in plan.baselines if name != CONNECTIVITY])
     return evaluate_probes(
         store,
-        {**embedders, **controls, **extra},
+        {**models, **controls, **extra},
         plan.targets,
         design=plan.design,
         curve=plan.curve,

@@ -1,28 +1,25 @@
-"""Embeddings that are computed once: several parts of an assessment need the same ones."""
+"""What is computed once: embeddings that several parts need, predictions of fine-tuned folds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
 
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.engines import EngineName, Precision
+from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.inputs import Signals
 from semantoks.model.encoder import Encoder
-
-
-def weights_hash(encoder: Encoder) -> str:
-    """Return the SHA-256 of an encoder's weights and of what it reads."""
-    digest = sha256(f"{encoder.config}{encoder.parcellation.hash}{encoder.preprocessing}".encode())
-    for name, value in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+from semantoks.model.weights import weights_hash
 
 
 class StoredEmbedder(Embedder):
@@ -77,9 +74,85 @@ class StoredEmbedder(Embedder):
                 if str(held["key"]) == key:
                     return np.asarray(held["embeddings"], np.float32)
         embeddings = super().transform(X)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f".{self.file.name}.partial")
-        with partial.open("wb") as stream:
-            np.savez(stream, key=np.array(key), embeddings=embeddings)
-        partial.replace(self.file)
+        _save(self.file, key=np.array(key), embeddings=embeddings)
         return embeddings
+
+
+class StoredTuner(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
+    """A fine-tuner whose predictions are kept in files: what was predicted is not trained again.
+
+    Nothing is trained before a prediction is asked for that no file holds. Training goes on from
+    its checkpoint, which is deleted when the prediction is written.
+
+    Parameters
+    ----------
+    tuner : FineTuner or FineTunerRegressor
+        Its model is an encoder; without a checkpoint of its own.
+    folder : path
+        Of the files; those of other data or settings stay beside each other.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Of a classifier.
+    """
+
+    def __init__(self, tuner: FineTuner | FineTunerRegressor, folder: Path) -> None:
+        self.tuner = tuner
+        self.folder = folder
+
+    def fit(
+        self,
+        X: RecordingStore,
+        y: NDArray[Any],
+        groups: NDArray[np.str_] | None = None,
+        held_out: Sequence[NDArray[np.intp]] | None = None,
+    ) -> Self:
+        """Note what is to be trained on; see `FineTuner.fit`."""
+        self.data_ = {"X": X, "y": y, "groups": groups, "held_out": held_out}
+        if is_classifier(self.tuner):
+            self.classes_ = np.unique(y)
+        encoder = self.tuner.model
+        assert isinstance(encoder, Encoder)
+        settings = self.tuner.get_params(deep=False) | {"model": None, "device": None}
+        digest = sha256(f"{settings} {weights_hash(encoder)} {X.fingerprint}".encode())
+        for part in (y, groups, *(held_out or ())):
+            digest.update(repr(None if part is None else part.tolist()).encode())
+        self.key_ = digest.hexdigest()[:32]
+        return self
+
+    def predict_proba(self, X: RecordingStore) -> NDArray[np.float64]:
+        """Return the probabilities of the classes, (n, n_classes)."""
+        return self._stored("predict_proba", X)
+
+    def predict(self, X: RecordingStore) -> NDArray[Any]:
+        """Return the most probable classes, or the values."""
+        if is_classifier(self.tuner):
+            return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        return self._stored("predict", X)
+
+    def _stored(self, method: str, X: RecordingStore) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        file = self.folder / f"{self.key_}-{X.fingerprint[:32]}.npz"
+        checkpoint = self.folder / f"{self.key_}.safetensors"
+        if file.exists():
+            checkpoint.unlink(missing_ok=True)
+            with np.load(file, allow_pickle=False) as held:
+                return np.asarray(held["predicted"], np.float64)
+        tuner = clone(self.tuner).set_params(checkpoint=checkpoint).fit(**self.data_)
+        predicted = np.asarray(getattr(tuner, method)(X), np.float64)
+        _save(file, predicted=predicted)
+        checkpoint.unlink()
+        return predicted
+
+    def __sklearn_tags__(self) -> Any:
+        return get_tags(self.tuner)
+
+
+def _save(file: Path, **arrays: NDArray[Any]) -> None:
+    """Write an ``.npz`` that appears whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    partial.replace(file)

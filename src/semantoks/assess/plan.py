@@ -15,6 +15,7 @@ from semantoks.evaluate.baselines import BASELINES
 from semantoks.evaluate.covariates import CONFOUNDS
 from semantoks.evaluate.evaluation import CONNECTIVITY, Probe
 from semantoks.evaluate.targets import Target
+from semantoks.evaluate.tuning import Train, Tuning
 
 Part = Literal[
     "subgroups",
@@ -45,6 +46,10 @@ class Plan:
         Fit on few people too.
     probe : Probe
         The linear model behind features.
+    finetune : tuple of {"full", "frozen-then-full", "lora", "head"}
+        Every model is fine-tuned in these ways too; see `FineTuner`.
+    tuning : Tuning
+        How; classes are weighted as those of the probe.
     confounds : tuple of str, optional
         Columns regressed out of features; see `confound_columns` for the default.
     harmonise : str or None
@@ -66,6 +71,8 @@ class Plan:
     baselines: tuple[str, ...] = ()
     curve: SmallSamples | None = None
     probe: Probe = field(default_factory=Probe)
+    finetune: tuple[Train, ...] = ()
+    tuning: Tuning = field(default_factory=Tuning)
     confounds: tuple[str, ...] | None = None
     harmonise: str | None = "site"
     missing: Literal["refuse", "drop"] = "refuse"
@@ -114,6 +121,8 @@ class Plan:
         facts["probe"] = {"model": self.probe.model, "class_weight": named}
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
+        if self.finetune:  # folders from before there was fine-tuning can be gone on with
+            facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
         return facts
 
 

@@ -96,6 +96,18 @@ class RecordingStore:
     def __len__(self) -> int:
         return len(self.table)
 
+    # What scikit-learn's splitters need: `cross_val_score` and its like take a store as X.
+    __iter__ = None
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Number of recordings."""
+        return (len(self),)
+
+    def __getitem__(self, rows: Any) -> RecordingStore:
+        """Return a store of some of the recordings, as `select` does."""
+        return self.select(rows[0] if isinstance(rows, tuple) else rows)
+
     def __repr__(self) -> str:
         atlas = f"{self.parcellation.name} ({len(self.parcellation)} ROIs)"
         return (

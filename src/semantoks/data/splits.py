@@ -238,3 +238,51 @@ def three_parts(
         part[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
     rows = part[row_of]
     return np.flatnonzero(rows == 0), np.flatnonzero(rows == 1), np.flatnonzero(rows == 2)
+
+
+def hold_out(
+    groups: ArrayLike, labels: ArrayLike | None, share: float, *, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Hold a share of the groups out of a training part, the classes spread evenly.
+
+    Parameters
+    ----------
+    groups : array of shape (n_rows,)
+        What stays together: subjects, families, sites.
+    labels : array of shape (n_rows,), optional
+        Class of every row; each is left in the training part.
+    share : float
+        Share of the groups that is held out, of those with the same classes; one group at least.
+    seed : int
+
+    Returns
+    -------
+    train, held : int arrays
+        Rows, sorted.
+
+    Raises
+    ------
+    InputError
+        If no group can be held out so that every class is left.
+    """
+    who, row_of = np.unique(np.asarray(groups), return_inverse=True)
+    y = np.zeros(len(row_of), int) if labels is None else np.asarray(labels)
+    has = pd.crosstab(row_of, y).to_numpy() > 0  # (groups, classes)
+    order = np.random.default_rng(seed).permutation(len(who))
+    strata = np.unique(has, axis=0, return_inverse=True)[1].ravel()
+    held = np.zeros(len(who), bool)
+    for stratum in np.unique(strata):
+        members = order[strata[order] == stratum]
+        held[members[: min(round(share * len(members)), len(members) - 1)]] = True
+    if not held.any():
+        left = has.sum(axis=0) - has  # of every class, without the group
+        possible = order[(left[order] > 0).all(axis=1)]
+        if not len(possible):
+            raise InputError(
+                f"there are too few groups ({len(who)}) to hold one out and keep every class",
+                field="groups",
+                fix="Train without early stopping",
+            )
+        held[possible[0]] = True
+    rows = held[row_of]
+    return np.flatnonzero(~rows), np.flatnonzero(rows)

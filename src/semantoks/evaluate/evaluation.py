@@ -86,7 +86,7 @@ def evaluate_probes(
     ----------
     store : RecordingStore
         Who is tested, and, unless the design says otherwise, trained on.
-    models : mapping of str to array, transformer or predictor
+    models : mapping of str to array, transformer, predictor or mapping of kind to predictor
         See `semantoks.evaluate.features`.
     targets : sequence of Target or str
     design : Design

@@ -8,7 +8,9 @@ A model of an evaluation is one of these.
 3. A transformer with `prepare`, `fit_prepared` and `transform_prepared` (`TangentBaseline`): what
    depends on a recording alone is prepared once, the rest is fitted on the training part.
 4. Any other transformer: fitted on the recordings of the training part, in every fold.
-5. A predictor (`FineTuner`, a pipeline that ends in a probe): it replaces the probe.
+5. A predictor (`FineTuner`, a pipeline that ends in a probe): it replaces the probe. Its `fit` is
+   given the groups that stay together inside, and the stated validation part, if it takes them.
+6. A mapping of "classification" and "regression" to predictors: one for each kind of target.
 """
 
 from __future__ import annotations

@@ -1,145 +1,38 @@
-"""Fine-tuning the whole encoder with a head, as scikit-learn estimators.
+"""Fine-tuning an encoder with a head, as scikit-learn estimators.
 
 Source: Brain-Semantoks (ICLR 2026), evaluation protocol: AdamW 1e-4, cosine, 50 epochs, batch 16,
 layer-wise decay of the learning rate 0.9, gradient clipped to 1, weight decay 0.05, a linear or
-MLP head on ``cls_avg``.
+MLP head on ``cls_avg``. Everything is trained there (``train="full"``), without early stopping;
+that is the default.
 """
 
 from __future__ import annotations
 
-import copy
-import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from torch import Tensor
 
 from semantoks.errors import InputError
-from semantoks.evaluate.crops import Source, cut, sources
 from semantoks.evaluate.inputs import Signals
+from semantoks.evaluate.linear import Rows
+from semantoks.evaluate.probe import ClassWeight
+from semantoks.evaluate.targets import Kind
+from semantoks.evaluate.tuning import FineTuned, Head, Precision, Train, Tuning, check_train
 from semantoks.model.encoder import Encoder
-from semantoks.model.pretrained import load_pretrained
-from semantoks.views.crops import evenly_spaced_starts
 
 
-class _FineTuned(BaseEstimator):  # type: ignore[misc]
-    """What classifier and regressor share: the training loop and the outputs of the head."""
-
-    def __init__(
-        self,
-        model: str | Path | Encoder,
-        *,
-        tr: float | None = None,
-        head: Literal["linear", "mlp"] = "linear",
-        epochs: int = 50,
-        lr: float = 1e-4,
-        batch_size: int = 16,
-        layer_decay: float = 0.9,
-        weight_decay: float = 0.05,
-        clip_norm: float = 1.0,
-        n_crops: int = 8,
-        seed: int = 0,
-        device: str = "cpu",
-    ) -> None:
-        self.model = model
-        self.tr = tr
-        self.head = head
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.layer_decay = layer_decay
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.n_crops = n_crops
-        self.seed = seed
-        self.device = device
-
-    def _train(self, X: Signals, target: Tensor, n_outputs: int, loss: Any) -> None:
-        """Fit encoder and head to `target`, one random crop per recording and epoch."""
-        if self.head not in ("linear", "mlp"):
-            raise InputError("must be linear or mlp", field="head", value=self.head)
-        encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
-        self.encoder_ = copy.deepcopy(encoder).requires_grad_(True).to(self.device)
-        recordings = list(sources(self.encoder_, X, self.tr))
-        if len(recordings) != len(target):
-            raise InputError(
-                f"there are {len(recordings)} recordings and {len(target)} labels", field="y"
-            )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.head_ = _head(self.head, 2 * self.encoder_.config.width, n_outputs)
-            self.head_.to(self.device)
-            self._loop(recordings, target.to(self.device), loss)
-        self.encoder_.eval()
-        self.head_.eval()
-
-    def _loop(self, recordings: list[Source], target: Tensor, loss: Any) -> None:
-        rng = np.random.default_rng(self.seed)
-        optimizer = torch.optim.AdamW(
-            layer_groups(self.encoder_, self.head_, self.lr, self.layer_decay),
-            weight_decay=self.weight_decay,
-        )
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        n_batches = -(-len(recordings) // self.batch_size)
-        self.encoder_.train()
-        self.head_.train()
-        for step in range(self.epochs * n_batches):
-            if step % n_batches == 0:
-                batches = np.array_split(rng.permutation(len(recordings)), n_batches)
-            rows = batches[step % n_batches]
-            falling = 0.5 * (1 + math.cos(math.pi * step / (self.epochs * n_batches)))
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * falling
-            value = loss(self._outputs([recordings[i] for i in rows], rng), target[rows])
-            if not torch.isfinite(value):
-                names = ", ".join(recordings[i].name for i in rows[:5])
-                raise InputError("the loss is not finite", field="recordings", value=names)
-            optimizer.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-            optimizer.step()
-
-    def _outputs(self, recordings: list[Source], rng: np.random.Generator) -> Tensor:
-        """Return the head's outputs of one random crop per recording."""
-        length = self.encoder_.config.view_length
-        pairs = [
-            cut(self.encoder_, r, rng.integers(0, max(len(r.signal) - length, 0) + 1, size=1))
-            for r in recordings
-        ]
-        views, missing = (torch.cat(parts).to(self.device) for parts in zip(*pairs, strict=True))
-        out: Tensor = self.head_(self.encoder_(views, missing if missing.any() else None).cls_avg)
-        return out
-
-    @torch.inference_mode()
-    def _average_outputs(self, X: Signals) -> NDArray[np.float64]:
-        """Return the head's outputs averaged over evenly spaced crops, (n, n_outputs)."""
-        check_is_fitted(self)
-        rows = []
-        for source in sources(self.encoder_, X, self.tr):
-            length = self.encoder_.config.view_length
-            starts = evenly_spaced_starts(len(source.signal), length, self.n_crops)
-            views, missing = (t.to(self.device) for t in cut(self.encoder_, source, starts))
-            out = self.head_(self.encoder_(views, missing if missing.any() else None).cls_avg)
-            rows.append(out.mean(dim=0).double().cpu().numpy())
-        return np.stack(rows)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
-
-
-class FineTuner(ClassifierMixin, _FineTuned):  # type: ignore[misc]
-    """Classifier: the encoder and a head, fine-tuned with cross-entropy.
+class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
+    """Classifier: an encoder and a head, fine-tuned with cross-entropy.
 
     Parameters
     ----------
@@ -147,36 +40,135 @@ class FineTuner(ClassifierMixin, _FineTuned):  # type: ignore[misc]
         Pretrained run, checkpoint or model; it is copied, never changed.
     tr : float, optional
         TR of signals given as arrays, seconds.
+    train : {"full", "frozen-then-full", "lora", "head"}
+        What is trained: encoder and head; the head alone for the first `frozen_epochs`, then both;
+        low-rank updates of the linear maps of attention and MLP, and the head (see
+        `semantoks.evaluate.lora`); the head alone.
     head : {"linear", "mlp"}
         Head on ``cls_avg``.
     epochs, lr, batch_size, layer_decay, weight_decay, clip_norm
         AdamW with a cosine to 0; the learning rate of a layer is `layer_decay` times that of the
         layer above it. One random crop per recording and epoch.
+    frozen_epochs, lora_rank, lora_alpha
+        See `train`.
+    patience : int, optional
+        Early stopping: training ends after so many epochs without a smaller loss on people held
+        out, and the weights of the best epoch are taken. Without it, everybody is trained on for
+        all epochs.
+    validation : float
+        Share of the groups that early stopping holds out, the classes spread evenly.
+    precision : {"float32", "bfloat16"}
+        Arithmetic of training; weights and predictions are float32.
+    class_weight : {"balanced"}, mapping of class to float, or None
+        Weights of the rows in the loss, as in `LinearProbe`.
     n_crops : int
         Evenly spaced crops whose outputs are averaged in prediction.
+    checkpoint : path, optional
+        File (.safetensors) of this one fit, written after every epoch: a fit that was interrupted
+        goes on there and ends with the same weights.
     seed : int
     device : str
 
     Attributes
     ----------
     encoder_ : Encoder
+        An ordinary one: low-rank updates are added to its weights.
     head_ : torch module
+    history_ : list of dict
+        Of every epoch: epoch, loss and, with early stopping, validation_loss.
+    best_epoch_ : int
+        The epoch whose weights these are.
+    classes_ : ndarray
     """
 
-    def fit(self, X: Signals, y: ArrayLike, groups: object = None) -> Self:  # noqa: ARG002
+    def __init__(
+        self,
+        model: str | Path | Encoder,
+        *,
+        tr: float | None = None,
+        train: Train = "full",
+        head: Head = "linear",
+        epochs: int = 50,
+        lr: float = 1e-4,
+        batch_size: int = 16,
+        layer_decay: float = 0.9,
+        weight_decay: float = 0.05,
+        clip_norm: float = 1.0,
+        frozen_epochs: int = 5,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        patience: int | None = None,
+        validation: float = 0.2,
+        precision: Precision = "float32",
+        class_weight: ClassWeight = None,
+        n_crops: int = 8,
+        checkpoint: str | Path | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            model,
+            tr=tr,
+            train=train,
+            head=head,
+            epochs=epochs,
+            lr=lr,
+            batch_size=batch_size,
+            layer_decay=layer_decay,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            frozen_epochs=frozen_epochs,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            patience=patience,
+            validation=validation,
+            precision=precision,
+            n_crops=n_crops,
+            checkpoint=checkpoint,
+            seed=seed,
+            device=device,
+        )
+        self.class_weight = class_weight
+
+    def fit(
+        self,
+        X: Signals,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        held_out: Sequence[Rows] | None = None,
+    ) -> Self:
         """Fine-tune on recordings and their classes.
 
         Parameters
         ----------
         X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
         y : array of shape (n,)
-        groups : ignored
+        groups : array of shape (n,), optional
+            What early stopping keeps together; the subjects of a store by default. A subject of a
+            store is never on both sides.
+        held_out : sequence of one int array, optional
+            Rows on which early stopping looks, instead of a part made here. Without early stopping
+            they are trained on.
+
+        Raises
+        ------
+        InputError
+            If a parameter is illegal, the recordings do not fit the encoder, the loss is not
+            finite, or people cannot be held out.
+        CheckpointError
+            If `checkpoint` is damaged, cannot be written, or is of another fit.
         """
-        self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
+        labels = np.asarray(y)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError("needs at least 2 classes", field="y", value=self.classes_.tolist())
-        self._train(X, torch.from_numpy(codes), len(self.classes_), F.cross_entropy)
+        weight = np.asarray(compute_sample_weight(self.class_weight, labels), np.float64)
+        target, n = torch.from_numpy(codes), len(self.classes_)
+        self._fit(X, target, n, weight, self.classes_, groups, held_out)
         return self
+
+    def _losses(self, out: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(out, target, reduction="none")
 
     def predict_proba(self, X: Signals) -> NDArray[np.float64]:
         """Return the probabilities of the classes, (n, n_classes)."""
@@ -184,83 +176,90 @@ class FineTuner(ClassifierMixin, _FineTuned):  # type: ignore[misc]
 
     def predict(self, X: Signals) -> NDArray[Any]:
         """Return the most probable class of every recording."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        codes = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[codes])
 
 
-class FineTunerRegressor(RegressorMixin, _FineTuned):  # type: ignore[misc]
-    """Regressor: the encoder and a head, fine-tuned with an L1 loss.
+class FineTunerRegressor(RegressorMixin, FineTuned):  # type: ignore[misc]
+    """Regressor: an encoder and a head, fine-tuned with an L1 loss.
 
     Parameters
     ----------
-    model : path or Encoder
-        Pretrained run, checkpoint or model; it is copied, never changed.
-    tr : float, optional
-        TR of signals given as arrays, seconds.
-    head : {"linear", "mlp"}
-        Head on ``cls_avg``.
-    epochs, lr, batch_size, layer_decay, weight_decay, clip_norm
-        AdamW with a cosine to 0; the learning rate of a layer is `layer_decay` times that of the
-        layer above it. One random crop per recording and epoch.
-    n_crops : int
-        Evenly spaced crops whose outputs are averaged in prediction.
-    seed : int
-    device : str
+    model, tr, train, head, epochs, lr, batch_size, layer_decay, weight_decay, clip_norm
+        See `FineTuner`.
+    frozen_epochs, lora_rank, lora_alpha, patience, validation, precision, n_crops, checkpoint
+        See `FineTuner`.
+    seed, device
+        See `FineTuner`.
 
     Attributes
     ----------
-    encoder_ : Encoder
-    head_ : torch module
+    encoder_, head_, history_, best_epoch_
+        See `FineTuner`.
+    mean_, scale_ : float
+        What values were standardised by.
     """
 
-    def fit(self, X: Signals, y: ArrayLike, groups: object = None) -> Self:  # noqa: ARG002
+    def fit(
+        self,
+        X: Signals,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        held_out: Sequence[Rows] | None = None,
+    ) -> Self:
         """Fine-tune on recordings and their values, standardised by those given here.
 
         Parameters
         ----------
-        X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+        X, groups, held_out
+            See `FineTuner.fit`; groups are not spread by their values.
         y : array of shape (n,)
-        groups : ignored
+
+        Raises
+        ------
+        InputError, CheckpointError
+            See `FineTuner.fit`; and if a value is not finite.
         """
         values = np.asarray(y, np.float64)
         if not np.isfinite(values).all():
             raise InputError("holds values that are not finite", field="y")
         self.mean_, self.scale_ = float(values.mean()), float(values.std()) or 1.0
         target = torch.from_numpy((values - self.mean_) / self.scale_).float()
-        self._train(X, target[:, None], 1, F.l1_loss)
+        self._fit(X, target, 1, np.ones(len(values)), None, groups, held_out)
         return self
+
+    def _losses(self, out: Tensor, target: Tensor) -> Tensor:
+        return F.l1_loss(out[:, 0], target, reduction="none")
 
     def predict(self, X: Signals) -> NDArray[np.float64]:
         """Return the predictions, (n,)."""
         return self._average_outputs(X)[:, 0] * self.scale_ + self.mean_
 
 
-def _head(kind: str, width: int, n_outputs: int) -> nn.Module:
-    if kind == "linear":
-        return nn.Linear(width, n_outputs)
-    hidden = width // 2
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, n_outputs))
+def make_tuner(
+    kind: Kind,
+    model: Encoder,
+    train: Train,
+    tuning: Tuning,
+    *,
+    class_weight: ClassWeight,
+    n_crops: int,
+    seed: int,
+    device: str,
+) -> FineTuner | FineTunerRegressor:
+    """Return an estimator for a kind of target.
 
-
-def layer_groups(encoder: Encoder, head: nn.Module, lr: float, decay: float) -> list[Any]:
-    """Return AdamW groups whose learning rate falls by `decay` per layer below the head.
-
-    Parameters
-    ----------
-    encoder : Encoder
-    head : torch module
-    lr : float
-        Learning rate of the head.
-    decay : float
-        The uppermost block has ``lr * decay``, the lowest layer, with tokenizer, positions and
-        special tokens, ``lr * decay ** (depth + 1)``.
+    Raises
+    ------
+    InputError
+        If that cannot be trained so.
     """
-    depth = encoder.config.depth
-    members: dict[int, list[nn.Parameter]] = {0: list(head.parameters())}
-    for name, parameter in encoder.named_parameters():
-        part, _, rest = name.partition(".")
-        if part == "blocks":
-            distance = depth - int(rest.partition(".")[0])
-        else:
-            distance = 1 if part == "norm" else depth + 1
-        members.setdefault(distance, []).append(parameter)
-    return [{"params": p, "lr": lr * decay**distance} for distance, p in sorted(members.items())]
+    settings: dict[str, Any] = {**asdict(tuning), "train": train}
+    settings |= {"n_crops": n_crops, "seed": seed, "device": device}
+    tuner: FineTuner | FineTunerRegressor
+    if kind == "regression":
+        tuner = FineTunerRegressor(model, **settings)
+    else:
+        tuner = FineTuner(model, class_weight=class_weight, **settings)
+    check_train(tuner)
+    return tuner

@@ -49,7 +49,8 @@ def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floati
             field="X.shape",
             value=X.shape,
         )
-    signals = [np.asarray(x) for x in X]  # type: ignore[union-attr]
+    assert not isinstance(X, RecordingStore)
+    signals = [np.asarray(x) for x in X]
     if not signals:
         raise InputError("holds no recordings", field="X")
     for i, x in enumerate(signals):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ def predict(
     ----------
     cohort : Cohort
     name : str
-    model : array, transformer or predictor
+    model : array, transformer, predictor or mapping of kind to predictor
         See `semantoks.evaluate.features`.
     tasks : sequence of Task
     make_probe : callable
@@ -144,9 +144,9 @@ def predict(
         One row per tested unit, as in `ProbeResult`, and ``size``: the number of training subjects
         where few were drawn, else 0.
     """
-    predictor = not isinstance(model, np.ndarray) and hasattr(model, "predict")
     parts: list[pd.DataFrame] = []
-    for jobs, of_target in _by_features(model, tasks):
+    for jobs, of_target in _by_features(name, model, tasks):
+        predictor = not isinstance(of_target, np.ndarray) and hasattr(of_target, "predict")
         features = None if predictor else Features.of(cohort, name, of_target)
 
         def run(
@@ -171,21 +171,39 @@ def predict(
     return parts
 
 
-def _by_features(model: Any, tasks: Sequence[Task]) -> Iterator[tuple[list[Job], Any]]:
+def _by_features(name: str, model: Any, tasks: Sequence[Task]) -> Iterator[tuple[list[Job], Any]]:
     """Yield the folds to fit, those together that train and test on the same recordings.
 
-    A model whose features depend on the target (`ConfoundsBaseline` leaves the target out) comes
-    with one set of jobs per target.
+    A model whose features depend on the target (`ConfoundsBaseline` leaves the target out), or that
+    is another one for every kind of target, comes with one set of jobs per target.
     """
-    per_target = hasattr(model, "for_target")
+    per_target = hasattr(model, "for_target") or isinstance(model, Mapping)
     for together in [[task] for task in tasks] if per_target else [list(tasks)]:
         jobs: dict[tuple[bytes, bytes], Job] = {}
         for task in together:
             for size, fold in [*((0, fold) for fold in task.folds), *task.small]:
                 key = task.rows[fold.train].tobytes(), task.rows[fold.test].tobytes()
                 jobs.setdefault(key, []).append((task, size, fold))
-        of = model.for_target(together[0].target.column) if per_target else model
-        yield list(jobs.values()), of
+        yield list(jobs.values()), _of_target(name, model, together[0])
+
+
+def _of_target(name: str, model: Any, task: Task) -> Any:
+    """Return the model for a target."""
+    if isinstance(model, Mapping):
+        if task.kind not in model:
+            raise InputError(
+                f"has no predictor for a {task.kind}, as the target {task.target.column} is",
+                field=f"models[{name!r}]",
+            )
+        return model[task.kind]
+    return model.for_target(task.target.column) if hasattr(model, "for_target") else model
+
+
+def _inside(task: Task, fold: Fold) -> dict[str, Any]:
+    """Return how the training part of a fold is divided inside: by groups, or as is stated."""
+    stated = fold.validation
+    held_out = None if stated is None else [np.flatnonzero(np.isin(fold.train, stated))]
+    return {"groups": task.inner[fold.train], "held_out": held_out}
 
 
 def _from_features(
@@ -194,10 +212,7 @@ def _from_features(
     fold: Fold,
     probe: LinearProbe | LinearProbeRegressor,
 ) -> tuple[NDArray[Any], Any]:
-    held_out = None
-    if fold.validation is not None:
-        held_out = [np.flatnonzero(np.isin(fold.train, fold.validation))]
-    probe.fit(X[0], task.y[fold.train], groups=task.inner[fold.train], held_out=held_out)
+    probe.fit(X[0], task.y[fold.train], **_inside(task, fold))
     if isinstance(probe, LinearProbe):
         return probe.predict_proba(X[1]), probe.classes_
     return probe.predict(X[1]), None
@@ -215,8 +230,8 @@ def _from_predictor(
             fix="Evaluate targets of the two kinds apart",
         )
     model = clone(model)
-    groups = {"groups": task.inner[fold.train]} if has_fit_parameter(model, "groups") else {}
-    model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **groups)
+    inside = {k: v for k, v in _inside(task, fold).items() if has_fit_parameter(model, k)}
+    model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **inside)
     test = cohort.select(task.rows[fold.test])
     return (model.predict_proba(test), model.classes_) if classify else (model.predict(test), None)
 

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,8 @@ import pandas as pd
 from semantoks.data.recording import subject_key
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.features import Cohort
-from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.prediction import Task
-from semantoks.model.encoder import Encoder
+from semantoks.evaluate.tuning import FineTuned
 from semantoks.model.pretrained import load_pretrained
 
 
@@ -70,11 +70,16 @@ def provenance(
 
 
 def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
-    """Return what a model saw of the test subjects in pretraining."""
-    encoder = _encoder(model)
+    """Return what a model saw of the test subjects in pretraining, and how it was fine-tuned."""
+    reader = _reader(model)
+    encoder = getattr(reader, "model", None)
+    if isinstance(encoder, (str, Path)):
+        encoder = load_pretrained(encoder)
     seen = getattr(encoder, "pretraining", None)
     subjects, sites = set(table["subject"]), set(table["site"].dropna().astype(str))
     facts: dict[str, Any] = {"n_test_subjects": len(subjects), "pretrained": seen is not None}
+    if isinstance(reader, FineTuned):
+        facts["fine_tuned"] = _settings(reader)
     if seen is not None:
         # None: the weights do not say (the authors' checkpoints), which is not "nobody".
         facts["n_test_subjects_seen"] = facts["test_sites_seen"] = None
@@ -87,9 +92,21 @@ def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
     return facts
 
 
-def _encoder(model: Any) -> Encoder | None:
-    """Return the encoder in a model, or in a step of a pipeline."""
-    for step in [model, *(step for _, step in getattr(model, "steps", []))]:
-        if isinstance(step, (Embedder, FineTuner, FineTunerRegressor)):
-            return step.model if isinstance(step.model, Encoder) else load_pretrained(step.model)
+def _reader(model: Any) -> Embedder | FineTuned | None:
+    """Return what holds the encoder: a model, a step of a pipeline, or what a model wraps."""
+    found = [*model.values()] if isinstance(model, Mapping) else [model]
+    for one in found:
+        steps = [one, *(step for _, step in getattr(one, "steps", [])), getattr(one, "tuner", None)]
+        for step in steps:
+            if isinstance(step, (Embedder, FineTuned)):
+                return step
     return None
+
+
+def _settings(tuner: FineTuned) -> dict[str, Any]:
+    """Return the parameters of a fine-tuner, but for the model, as plain values."""
+    settings = {k: v for k, v in tuner.get_params(deep=False).items() if k != "model"}
+    weight = settings.get("class_weight")
+    if isinstance(weight, Mapping):
+        settings["class_weight"] = {str(k): float(v) for k, v in weight.items()}
+    return settings | {"checkpoint": None if tuner.checkpoint is None else str(tuner.checkpoint)}

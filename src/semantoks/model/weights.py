@@ -1,14 +1,16 @@
-"""The one check that weights from a file are those of an architecture."""
+"""The one check that weights from a file are those of an architecture, and their hashes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from semantoks.errors import CheckpointError
+from semantoks.model.encoder import Encoder
 
 _SHOWN = 5
 
@@ -45,3 +47,18 @@ def check_weights(
     broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError("holds NaN or infinite weights", file=file, field=broken[0])
+
+
+def tensors_hash(tensors: Mapping[str, Tensor], what: str = "") -> str:
+    """Return the SHA-256 of tensors and their names, and of what is to be hashed with them."""
+    digest = sha256(what.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(encoder: Encoder) -> str:
+    """Return the SHA-256 of an encoder's weights and of what it reads."""
+    reads = f"{encoder.config}{encoder.parcellation.hash}{encoder.preprocessing}"
+    return tensors_hash(encoder.state_dict(), reads)

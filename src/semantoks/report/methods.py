@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,13 @@ _MODEL = {
     "ridge": "ridge regression on class signs",
     "svm": "a linear support vector machine",
 }
+_TRAINED = {
+    "full": "all its weights",
+    "frozen-then-full": "the head alone for {frozen_epochs} epochs, then all its weights",
+    "lora": "low-rank updates of the linear maps of attention and MLP (rank {lora_rank}, alpha "
+    "{lora_alpha:g}; Hu et al., 2022) and the head",
+    "head": "the head alone",
+}
 _TESTS = {
     "corrected resampled t": "the corrected resampled t test over folds (Nadeau and Bengio, 2003)",
     "sign flips of people": "a paired permutation test that flips the signs of people's "
@@ -43,6 +51,7 @@ def methods_paragraph(found: Assessment) -> str:
         _data(meta, found.settings),
         *_targets(meta),
         _models(meta),
+        *_fine_tunings(meta),
         _design(meta),
         _scores(result.scores["metric"].unique().tolist(), meta),
         _tests(sorted(set(result.differences["test"]) - {""}), meta),
@@ -77,7 +86,9 @@ def _targets(meta: Mapping[str, Any]) -> list[str]:
 
 
 def _models(meta: Mapping[str, Any]) -> str:
-    trained = {n: f for n, f in meta["models"].items() if role(n) == "model"}
+    trained = {
+        n: f for n, f in meta["models"].items() if role(n) == "model" and "fine_tuned" not in f
+    }
     texts = []
     for name, facts in trained.items():
         seen = facts.get("n_test_subjects_seen")
@@ -94,6 +105,42 @@ def _models(meta: Mapping[str, Any]) -> str:
     text = f"Frozen embeddings of {_list(texts)} were compared with " if texts else "We compared "
     random = ["the same architecture with random weights"] if texts else []
     return f"{text}{_list([*random, *others])}, all with the same folds and the same linear model."
+
+
+def _fine_tunings(meta: Mapping[str, Any]) -> list[str]:
+    """Return how models were fine-tuned, a sentence for those with the same settings."""
+    alike: dict[str, dict[str, Any]] = {}
+    for name, facts in meta["models"].items():
+        if "fine_tuned" in facts:
+            same = {
+                k: v for k, v in facts["fine_tuned"].items() if k not in ("train", "checkpoint")
+            }
+            alike.setdefault(json.dumps(same), {})[name] = facts["fine_tuned"]
+    return [_fine_tuning(tuned) for tuned in alike.values()]
+
+
+def _fine_tuning(tuned: Mapping[str, Any]) -> str:
+    how = next(iter(tuned.values()))
+    models: dict[str, list[str]] = {}
+    for name, settings in tuned.items():
+        models.setdefault(_TRAINED[settings["train"]].format(**settings), []).append(name)
+    named = _list([f"{what} in {_list(names)}" for what, names in models.items()])
+    weights = " with balanced class weights" if how.get("class_weight") == "balanced" else ""
+    text = (
+        f"In place of the linear model, a {how['head']} head was put on the embedding and, on the "
+        f"same folds, we trained {named}: AdamW, learning rate {how['lr']:g} falling along a "
+        f"cosine over {how['epochs']} epochs and by a factor of {how['layer_decay']:g} from layer "
+        f"to layer, batches of {how['batch_size']}, weight decay {how['weight_decay']:g}, "
+        f"gradients clipped to {how['clip_norm']:g}, one random crop per recording and epoch, "
+        f"{how['precision']}, cross-entropy{weights} for classes and an L1 loss for numbers"
+    )
+    if how["patience"] is None:
+        return f"{text}, without early stopping."
+    return (
+        f"{text}; training stopped after {how['patience']} epochs without a smaller loss on people "
+        f"held out of the training part ({how['validation']:.0%} of its groups, or the stated "
+        "validation part), and the weights of the best epoch were taken."
+    )
 
 
 def _design(meta: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from semantoks.evaluate.baselines import BASELINES
 from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM
 from semantoks.evaluate.scoring import ALPHA
+from semantoks.evaluate.tuning import untuned_name
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
         if role(other) == "random":
             of = other.removeprefix(f"{RANDOM} (").removesuffix(")")
             rows = rows[rows["model"].map(role) == "model"]
-            rows = rows if other == RANDOM else rows[rows["model"] == of]
+            rows = rows if other == RANDOM else rows[rows["model"].map(untuned_name) == of]
         if len(rows):
             found.append(_verdict(rows["model"], rows["verdict"], other, useless))
     if scores["p_holm"].notna().any():
@@ -134,9 +135,11 @@ def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 def design_sentences(meta: dict[str, Any]) -> str:
     """Return how people were divided and scores computed, in words."""
+    tuned = any("fine_tuned" in facts for facts in meta["models"].values())
     return (
         f"{meta['design']['sentence']} Nobody is in both parts of a fold. Standardisation, the "
-        "strength of the penalty and the linear model are fitted in the training part only. "
+        "strength of the penalty and the linear model are fitted in the training part only"
+        f"{', and so are fine-tuned models' if tuned else ''}. "
         "Several recordings of a person count once. Scores are over all tested people together, "
         f"with 95 % bootstrap intervals over people ({meta['n_bootstrap']} samples, seed "
         f"{meta['seed']}); differences are paired on the same samples. A model is called better "

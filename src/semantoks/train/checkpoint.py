@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def save_checkpoint(
             shutil.rmtree(left, ignore_errors=True)
         writing.mkdir(parents=True)
         save_model(writing, _unique(method), method.student.encoder)
-        save_file(_optimizer_tensors(method, optimizer), writing / OPTIMIZER)
+        save_file(optimizer_tensors(_trained(method), optimizer), writing / OPTIMIZER)
         progress = {
             "step": step,
             "effective_rank": effective_rank,
@@ -78,9 +79,9 @@ def save_checkpoint(
         }
         (writing / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
         for path in [*writing.iterdir(), writing]:
-            _fsync(path)
+            fsync(path)
         writing.rename(folder)
-        _fsync(folder.parent)
+        fsync(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(writing, ignore_errors=True)
         raise CheckpointError(
@@ -155,12 +156,7 @@ def load_checkpoint(
             saved = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"is missing or damaged ({error})", file=file) from None
-    state = optimizer.state_dict()
-    for i, name in enumerate(_trained(method)):
-        entries = {k.partition("|")[2]: v for k, v in saved.items() if k.startswith(f"{name}|")}
-        if entries:  # a parameter that no loss has reached yet has no state
-            state["state"][i] = entries
-    optimizer.load_state_dict(state)
+    load_optimizer(_trained(method), optimizer, saved)
     return step
 
 
@@ -209,18 +205,30 @@ def _trained(method: SelfDistillation) -> list[str]:
     return [name for name, p in method.named_parameters() if p.requires_grad]
 
 
-def _optimizer_tensors(
-    method: SelfDistillation, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
+def optimizer_tensors(names: Sequence[str], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of an optimiser, its parameters named in its own order."""
     state = optimizer.state_dict()["state"]
     return {
         f"{name}|{key}": value.contiguous()
-        for i, name in enumerate(_trained(method))
+        for i, name in enumerate(names)
         for key, value in state.get(i, {}).items()
     }
 
 
-def _fsync(path: Path) -> None:
+def load_optimizer(
+    names: Sequence[str], optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]
+) -> None:
+    """Load what `optimizer_tensors` returned."""
+    state = optimizer.state_dict()
+    for i, name in enumerate(names):
+        entries = {k.partition("|")[2]: v for k, v in saved.items() if k.startswith(f"{name}|")}
+        if entries:  # a parameter that no loss has reached yet has no state
+            state["state"][i] = entries
+    optimizer.load_state_dict(state)
+
+
+def fsync(path: Path) -> None:
+    """Have a file or folder written to the device, not only to its cache."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
