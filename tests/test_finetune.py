@@ -19,6 +19,7 @@ from semantoks.errors import CheckpointError, ConfigError, InputError
 from semantoks.evaluate import progress
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
+from semantoks.evaluate.leaks import seen_in_pretraining
 from semantoks.evaluate.lora import LowRank, add_low_rank, merge_low_rank
 from semantoks.evaluate.protocol import paper_probe
 from semantoks.evaluate.tuning import FineTuned, Tuning, layer_groups
@@ -68,6 +69,25 @@ def test_fine_tuning_is_deterministic_and_takes_stores(encoder, store):
     np.testing.assert_array_equal(one, two)
     other = FineTuner(encoder, **options, seed=1).fit(store, y).predict_proba(store)
     assert not np.array_equal(one, other)
+
+
+def test_a_fine_tuned_encoder_says_whom_it_has_seen(encoder, easy, store):
+    options = {**FAST, "epochs": 1, "tr": None}
+    y = store.table["sex"].to_numpy(str)
+    models = {train: FineTuner(encoder, train=train, **options) for train in ("full", "head")}
+    seen = {train: model.fit(store, y).encoder_ for train, model in models.items()}
+    people = store.table["subject"].nunique()
+    assert seen["full"].pretraining["n_subjects"] == people
+    kinds = {
+        (a.kind, a.severity) for a in seen_in_pretraining(store.table, {"tuned": seen["full"]})
+    }
+    assert "leak" in kinds
+    assert seen["head"].pretraining is encoder.pretraining is None, "its weights are the old ones"
+    again = FineTuner(seen["full"], **options).fit(store, y).encoder_.pretraining
+    assert (again["n_subjects"], again["n_recordings"]) == (people, 2 * len(store))
+    signals, labels = easy
+    unknown = FineTuner(encoder, **FAST | {"epochs": 1}).fit(signals[:8], labels[:8]).encoder_
+    assert unknown.pretraining["subjects"] is None
 
 
 def test_regression_is_in_the_unit_of_the_target(encoder, easy):

@@ -72,7 +72,8 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
     Attributes
     ----------
     encoder_ : Encoder
-        An ordinary one: low-rank updates are added to its weights.
+        An ordinary one: low-rank updates are added to its weights, and who was fine-tuned on to
+        its record of what it has seen.
     head_ : torch module
     history_ : list of dict
         Of every epoch: epoch, loss and, with early stopping, validation_loss.

@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from semantoks.data.recording import subject_key
 from semantoks.data.splits import hold_out, without
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
@@ -216,6 +217,8 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
                 add_low_rank(self.encoder_, self.lora_rank, self.lora_alpha)
             self._loop(part, fit)
         merge_low_rank(self.encoder_)
+        if self.train != "head":
+            self.encoder_.pretraining = _seen(encoder.pretraining, X)
         self.encoder_.eval().requires_grad_(False)
         self.head_.eval().requires_grad_(False)
 
@@ -389,6 +392,23 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _seen(before: dict[str, Any] | None, X: Signals) -> dict[str, Any]:
+    """Return what the weights have seen now: nobody is told of arrays whose signals they are."""
+    nothing = {"n_recordings": 0, "n_subjects": 0, "subjects": [], "sites": [], "stores": []}
+    record = {**(nothing if before is None else before), "fine_tuned": True}
+    if record["subjects"] is None or not isinstance(X, RecordingStore):
+        return record | dict.fromkeys(("n_recordings", "n_subjects", "subjects", "sites"))
+    subjects = {subject_key(subject) for subject in X.table["subject"]} | {*record["subjects"]}
+    sites = {str(site) for site in X.table["site"].dropna()} | {*(record["sites"] or ())}
+    return record | {
+        "n_recordings": record["n_recordings"] + len(X),
+        "n_subjects": len(subjects),
+        "subjects": sorted(subjects),
+        "sites": sorted(sites),
+        "stores": [*record["stores"], {"name": X.path.name, "fingerprint": X.fingerprint}],
+    }
 
 
 def _weighted(losses: Tensor, weight: Tensor) -> Tensor:

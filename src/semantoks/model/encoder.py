@@ -154,7 +154,8 @@ class Encoder(nn.Module):
     canonical_groups : int array of shape (N,)
         Canonical network of every row: rows with the same number belong together.
     pretraining : dict or None
-        What the weights have seen: recordings, hashed subjects, sites. None for random weights.
+        What the weights have seen: recordings, hashed subjects, sites; also in fine-tuning
+        (``fine_tuned``). None for random weights.
     checkpoint : bool
         In training, keep only what enters the tokenizer and the blocks and compute their insides
         again for the gradient: the same numbers in less memory, for one more forward pass.

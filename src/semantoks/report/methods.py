@@ -92,14 +92,14 @@ def _models(meta: Mapping[str, Any]) -> str:
     texts = []
     for name, facts in trained.items():
         seen = facts.get("n_test_subjects_seen")
-        said = (
-            "whose pretraining data are not stated"
-            if seen is None
-            else (
-                f"pretrained without labels on {facts['pretraining']['n_recordings']} recordings, "
+        said = "whose pretraining data are not stated"
+        if seen is not None:
+            record = facts["pretraining"]
+            how = "with labels in the end" if record.get("fine_tuned") else "without labels"
+            said = (
+                f"pretrained {how} on {record['n_recordings']} recordings, "
                 f"{seen or 'none'} of the {facts['n_test_subjects']} tested people among them"
             )
-        )
         texts.append(f"{name} ({said})")
     others = [_BASELINES[n] for n in meta["models"] if n in _BASELINES]
     text = f"Frozen embeddings of {_list(texts)} were compared with " if texts else "We compared "
