@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -316,13 +317,16 @@ def pretrain(
     preset: Annotated[
         Preset | None, typer.Option(help="Size of the model; the file's `preset`, or paper.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording store: data.store. Repeat it to mix several."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run.")] = False,
     auto_resume: Annotated[
         bool, typer.Option("--auto-resume", help="Continue the run if there is one, else start it.")
     ] = False,
 ) -> None:
-    """Pretrain an encoder on the recordings of a store, without labels.
+    """Pretrain an encoder on the recordings of a store, or of several, without labels.
 
     On several GPUs: torchrun --nproc-per-node 4 -m semantoks pretrain RUN ...
     """
@@ -335,7 +339,7 @@ def pretrain(
     resume = resume or ((auto_resume or was_restarted()) and (run / CONFIG).exists())
     if resume and config is None and preset is None and (run / CONFIG).exists():
         config = run / CONFIG
-    changes = [*(overrides or ()), *([f"data.store={store}"] if store else ())]
+    changes = [*(overrides or ()), *_stores(store)]
     resolved = RunConfig.load(config, changes, preset=preset.value if preset else None)
     console = _console()
     with process_group(resolved.train.device), TrainingScreen(console) as screen:
@@ -347,6 +351,14 @@ def pretrain(
         console.print(f"Continue with: semantoks pretrain {run} --resume")
         raise typer.Exit(130)
     console.print(f"Trained {trainer.n_steps} steps; the weights are in {folder}")
+
+
+def _stores(paths: list[Path] | None) -> list[str]:
+    """Return the override that names one store, or a list of them."""
+    if not paths:
+        return []
+    names = [str(path) for path in paths]
+    return [f"data.store={names[0] if len(names) == 1 else json.dumps(names)}"]
 
 
 @app.command()
@@ -525,7 +537,10 @@ def ablate(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key.sub=value for all runs.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording store: data.store. Repeat it to mix several."),
+    ] = None,
     groups: Annotated[Groups, typer.Option(help="What stays together in one fold.")] = (
         Groups.subject
     ),
@@ -538,7 +553,7 @@ def ablate(
     from semantoks.studies import Probing, ablate, ablation_table
 
     console = _console()
-    changes = [*(set_ or ()), *([f"data.store={store}"] if store else ())]
+    changes = [*(set_ or ()), *_stores(store)]
     probing = Probing(
         targets=tuple(target),
         groups=groups.value,
@@ -559,7 +574,10 @@ def scale(
     config: Annotated[Path | None, typer.Option(help="YAML file of the run.")] = None,
     preset: Annotated[Preset | None, typer.Option(help="Size of the model.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key.sub=value.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording store: data.store. Repeat it to mix several."),
+    ] = None,
     groups: Annotated[Groups, typer.Option(help="What stays together in one fold.")] = (
         Groups.subject
     ),
@@ -573,7 +591,7 @@ def scale(
     from semantoks.train.run import RunConfig
 
     console = _console()
-    changes = [*(set_ or ()), *([f"data.store={store}"] if store else ())]
+    changes = [*(set_ or ()), *_stores(store)]
     resolved = RunConfig.load(config, changes, preset=preset.value if preset else None)
     probing = Probing(
         targets=tuple(target),
