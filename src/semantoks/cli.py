@@ -372,6 +372,9 @@ def embed(
     precision: Annotated[str, typer.Option(help="float32, or low: faster, nearly equal.")] = (
         "float32"
     ),
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only this part; without it, finish the table.")
+    ] = None,
 ) -> None:
     """Embed the recordings of a store: one row per recording."""
     from semantoks.workflow import embed_store
@@ -384,7 +387,12 @@ def embed(
         device=device,
         engine=engine,  # type: ignore[arg-type] # checked by Embedder, like the next
         precision=precision,  # type: ignore[arg-type]
+        shard=_shard(shard),
     )
+    if shard is not None:
+        where = f"shard {shard} is in {out}.partial; without --shard, all become one table"
+        _console().print(f"{len(table)} recordings embedded: {where}", markup=False)
+        return
     _console().print(f"{len(table)} recordings embedded: {out}")
 
 
@@ -729,7 +737,7 @@ def slurm(
     memory: Annotated[str | None, typer.Option(help="Memory per machine: 64G.")] = None,
     partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that pays.")] = None,
-    shards: Annotated[int, typer.Option(help="Jobs among which prepare divides the work.")] = 1,
+    shards: Annotated[int, typer.Option(help="Jobs that divide prepare, embed.")] = 1,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the batch script; submit nothing.")
     ] = False,
