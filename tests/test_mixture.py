@@ -315,6 +315,12 @@ def test_sites_and_numbers_of_people_go_over_the_mixture(mixed_run):
     kept = training_recordings(mixed_run(data={"exclude_sites": ["toy:east", "south"]}))
     assert set(kept.table["site"]) == {"toy:north", "toy:west", "fast:east"}
     assert pretraining_record(kept, few)["sites"] == ["east", "north", "west"]
+    alone = training_recordings(mixed_run(data={"exclude_sites": ["fast:east", "south"]}))
+    assert len(alone) == 13
+    assert [s["name"] for s in pretraining_record(alone, few)["stores"]] == ["toy"]
+    make_loader(alone).batch(0)
+    with pytest.raises(ConfigError, match="store number 2, of 0 people"):
+        make_loader(alone, weights=(1, 1))
     with pytest.raises(ConfigError, match=r"east.*of several stores.*fast:east, toy:east"):
         training_recordings(mixed_run(data={"exclude_sites": ["east"]}))
     with pytest.raises(ConfigError, match=r"sud.*no site of .*toy or .*fast.*fast:south"):

@@ -113,6 +113,7 @@ def pretraining_record(recordings: Recordings, config: RunConfig) -> dict[str, A
     evaluated later counts as seen if any of the stores has the name.
     """
     stores = recordings.stores if isinstance(recordings, StoreMixture) else (recordings,)
+    stores = tuple(store for store in stores if len(store))
     return {
         "n_recordings": len(recordings),
         "n_subjects": int(recordings.table["subject"].nunique()),
