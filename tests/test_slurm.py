@@ -104,6 +104,9 @@ def test_submitting(cluster):
     assert done.output == "Submitted job 4711\n"
     script = (cluster / "submitted").read_text()
     assert "pretrain runs/a --preset tiny --auto-resume" in script
+    array = ["slurm", "--shards", "3", "embed", "runs/a", "stores/a", "a.tsv"]
+    divided = CliRunner().invoke(app, array)
+    assert divided.output.endswith("When all 3 are done: semantoks embed runs/a stores/a a.tsv\n")
     printed = CliRunner().invoke(
         app, ["slurm", "--print", "--gpus", "2", "--time", "1:00:00", "pretrain", "runs/a"]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -763,6 +764,8 @@ def slurm(
         typer.echo(script, nl=False)
         return
     typer.echo(f"Submitted job {submit(script)}")
+    if shards > 1:
+        typer.echo(f"When all {shards} are done: semantoks {shlex.join(context.args)}")
 
 
 @app.command()
