@@ -6,6 +6,7 @@ python -m benchmarks.data
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,29 +16,30 @@ import torch
 from benchmarks.common import Line, encoder_for, show, side_by_side, use_threads
 from benchmarks.pretrain import step
 from benchmarks.steps import KINDS, NETWORK_WEIGHT, some_batch
+from semantoks.data.mixture import StoreMixture
 from semantoks.data.recording import Recording
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.train.run import RunConfig
 from semantoks.views.loader import ViewLoader
 
 GOAL, SHARE_GOAL = 1500.0, 0.05
-N_RECORDINGS, N_TIMES = 512, 240
+N_RECORDINGS, N_TIMES, FAST_TR = 512, 240, 0.8
 
 
-def make_store(folder: Path) -> RecordingStore:
-    """Write recordings of noise on the paper's 457 ROIs."""
+def make_store(folder: Path, tr: float = 2.0, n_recordings: int = N_RECORDINGS) -> RecordingStore:
+    """Write recordings of noise on the paper's 457 ROIs, of one duration whatever the TR."""
     encoder = encoder_for(RunConfig.preset("tiny"))
-    parcellation, preprocessing = encoder.parcellation, encoder.preprocessing
-    rng = np.random.default_rng(0)
+    parcellation, preprocessing = encoder.parcellation, replace(encoder.preprocessing, tr=tr)
+    rng, n_times = np.random.default_rng(0), int(2 * N_TIMES / tr)
     recordings = (
         Recording(
-            signal=rng.standard_normal((N_TIMES, len(parcellation)), dtype=np.float32),
+            signal=rng.standard_normal((n_times, len(parcellation)), dtype=np.float32),
             roi_names=parcellation.labels,
-            tr=preprocessing.tr,
+            tr=tr,
             subject=f"s{i:04d}",
             source=f"recording {i}",
         )
-        for i in range(N_RECORDINGS)
+        for i in range(n_recordings)
     )
     write_store(folder, recordings, parcellation, preprocessing)
     return RecordingStore(folder)
@@ -77,7 +79,17 @@ def measure(batch_size: int, repeats: int) -> list[Line]:
         length = config.encoder.view_length
         recordings = loader.recordings(0)
         starts = np.zeros((2, len(recordings)), np.int64)
-        read = side_by_side({"read": lambda: store.gather(recordings, starts, length)}, repeats)
+        fast = make_store(Path(folder) / "fast", tr=FAST_TR, n_recordings=batch_size)
+        mixture = StoreMixture([store, fast])
+        rows = len(store) + np.arange(batch_size)
+        middle = np.full((2, batch_size), N_TIMES // 3)
+        read = side_by_side(
+            {
+                "read": lambda: store.gather(recordings, starts, length),
+                "resampled": lambda: mixture.gather(rows, middle, length),
+            },
+            repeats,
+        )
     rate = batch_size / seconds["data"]
     of_step = sum(share * seconds[f"{m}{n}"] for (m, n), share in KINDS.items())
     share = seconds["data"] / (seconds["data"] + of_step)
@@ -100,6 +112,13 @@ def measure(batch_size: int, repeats: int) -> list[Line]:
             f"raw reads, batch {batch_size}",
             "",
             f"{2 * len(recordings) / read['read']:.0f} crops/s",
+            None,
+            None,
+        ),
+        Line(
+            f"reads of a store at {FAST_TR:g} s, resampled, batch {batch_size}",
+            "",
+            f"{2 * batch_size / read['resampled']:.0f} crops/s",
             None,
             None,
         ),

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from semantoks.data.store import RecordingStore
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.tokenizer import DenseBranch, SeparableBranch, StructuredBranch
 from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
 from semantoks.views.batch import ViewBatch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import plain
+from benchmarks import large_store, plain
 
 B, C, T, N, P, L = 5, 11, 24, 3, 4, 6
 BRANCHES = (DenseBranch(width=4), StructuredBranch(), SeparableBranch(width=6))
@@ -85,3 +86,13 @@ def test_checkpointing_changes_no_gradient(method, kind):
         assert (mine.grad is None) == (its.grad is None)
         if mine.grad is not None:
             assert torch.equal(mine.grad, its.grad)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory as Linux counts it")
+def test_a_large_store_is_written_whole_and_measured(tmp_path):
+    large_store.write(tmp_path / "s", 301)
+    store = RecordingStore(tmp_path / "s")
+    store.verify()
+    assert len(store) == store.table["subject"].nunique() == 301
+    assert (store.table["missing_rois"].map(len) > 0).sum() == 7
+    assert large_store.opened(tmp_path / "s")["seconds"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -492,9 +493,7 @@ def test_a_single_image_needs_its_tr_confirmed_and_a_subject(tmp_path, study, at
 
 def test_a_full_disk_keeps_what_is_done(tmp_path, study, monkeypatch):
     root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
-    from semantoks.data import prepare as module
-
-    real, calls = module.os.fsync, []
+    real, calls = os.fsync, []
 
     def full(handle):
         calls.append(1)
@@ -502,7 +501,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, study, monkeypatch):
             raise OSError(28, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=r"No space left on device.*run the same command again"):
         prepared(root, tmp_path / "store", reading)
     monkeypatch.undo()

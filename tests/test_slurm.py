@@ -72,10 +72,11 @@ def test_a_script_asks_for_what_was_asked():
 def test_one_gpu_needs_no_launcher_and_prepare_is_divided():
     script = batch_script(["pretrain", "runs/a"], SlurmJob(gpus=1))
     assert "torch.distributed" not in script
-    script = batch_script(["prepare", "table.tsv", "stores/a"], SlurmJob(shards=9))
-    assert options(script)["array"] == "1-9"
-    assert 'prepare table.tsv stores/a --shard "$SLURM_ARRAY_TASK_ID/9" &' in script
-    assert "--auto-resume" not in script
+    for command in (["prepare", "table.tsv", "stores/a"], ["embed", "runs/a", "stores/a", "a.tsv"]):
+        script = batch_script(command, SlurmJob(shards=9))
+        assert options(script)["array"] == "1-9"
+        assert f'{" ".join(command)} --shard "$SLURM_ARRAY_TASK_ID/9" &' in script
+        assert "--auto-resume" not in script
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_one_gpu_needs_no_launcher_and_prepare_is_divided():
     [
         (["rm", "-rf"], {}, "has to be one of pretrain, prepare, embed"),
         ([], {}, "has to be one of pretrain"),
-        (["embed", "a"], {"shards": 2}, "only prepare is divided"),
+        (["pretrain", "a"], {"shards": 2}, "only prepare and embed are divided"),
         (["embed", "a"], {"nodes": 2}, "only pretrain runs on several"),
         (["embed", "a"], {"cpus": 0}, "cpus = 0: must be at least 1"),
         (["embed", "a"], {"gpus": -1}, "gpus = -1: must not be negative"),
@@ -103,6 +104,9 @@ def test_submitting(cluster):
     assert done.output == "Submitted job 4711\n"
     script = (cluster / "submitted").read_text()
     assert "pretrain runs/a --preset tiny --auto-resume" in script
+    array = ["slurm", "--shards", "3", "embed", "runs/a", "stores/a", "a.tsv"]
+    divided = CliRunner().invoke(app, array)
+    assert divided.output.endswith("When all 3 are done: semantoks embed runs/a stores/a a.tsv\n")
     printed = CliRunner().invoke(
         app, ["slurm", "--print", "--gpus", "2", "--time", "1:00:00", "pretrain", "runs/a"]
     )

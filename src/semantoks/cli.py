@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -325,13 +327,16 @@ def pretrain(
     preset: Annotated[
         Preset | None, typer.Option(help="Size of the model; the file's `preset`, or paper.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording store: data.store. Repeat it to mix several."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run.")] = False,
     auto_resume: Annotated[
         bool, typer.Option("--auto-resume", help="Continue the run if there is one, else start it.")
     ] = False,
 ) -> None:
-    """Pretrain an encoder on the recordings of a store, without labels.
+    """Pretrain an encoder on the recordings of a store, or of several, without labels.
 
     On several GPUs: torchrun --nproc-per-node 4 -m semantoks pretrain RUN ...
     """
@@ -344,7 +349,7 @@ def pretrain(
     resume = resume or ((auto_resume or was_restarted()) and (run / CONFIG).exists())
     if resume and config is None and preset is None and (run / CONFIG).exists():
         config = run / CONFIG
-    changes = [*(overrides or ()), *([f"data.store={store}"] if store else ())]
+    changes = [*(overrides or ()), *_stores(store)]
     resolved = RunConfig.load(config, changes, preset=preset.value if preset else None)
     console = _console()
     with process_group(resolved.train.device), TrainingScreen(console) as screen:
@@ -358,6 +363,14 @@ def pretrain(
     console.print(f"Trained {trainer.n_steps} steps; the weights are in {folder}")
 
 
+def _stores(paths: list[Path] | None) -> list[str]:
+    """Return the override that names one store, or a list of them."""
+    if not paths:
+        return []
+    names = [str(path) for path in paths]
+    return [f"data.store={names[0] if len(names) == 1 else json.dumps(names)}"]
+
+
 @app.command()
 def embed(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
@@ -369,6 +382,9 @@ def embed(
     precision: Annotated[str, typer.Option(help="float32, or low: faster, nearly equal.")] = (
         "float32"
     ),
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only this part; without it, finish the table.")
+    ] = None,
 ) -> None:
     """Embed the recordings of a store: one row per recording."""
     from semantoks.workflow import embed_store
@@ -381,7 +397,12 @@ def embed(
         device=device,
         engine=engine,  # type: ignore[arg-type] # checked by Embedder, like the next
         precision=precision,  # type: ignore[arg-type]
+        shard=_shard(shard),
     )
+    if shard is not None:
+        where = f"shard {shard} is in {out}.partial; without --shard, all become one table"
+        _console().print(f"{len(table)} recordings embedded: {where}", markup=False)
+        return
     _console().print(f"{len(table)} recordings embedded: {out}")
 
 
@@ -545,7 +566,10 @@ def ablate(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key.sub=value for all runs.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording store: data.store. Repeat it to mix several."),
+    ] = None,
     groups: Annotated[Groups, typer.Option(help="What stays together in one fold.")] = (
         Groups.subject
     ),
@@ -558,7 +582,7 @@ def ablate(
     from semantoks.studies import Probing, ablate, ablation_table
 
     console = _console()
-    changes = [*(set_ or ()), *([f"data.store={store}"] if store else ())]
+    changes = [*(set_ or ()), *_stores(store)]
     probing = Probing(
         targets=tuple(target),
         groups=groups.value,
@@ -579,7 +603,10 @@ def scale(
     config: Annotated[Path | None, typer.Option(help="YAML file of the run.")] = None,
     preset: Annotated[Preset | None, typer.Option(help="Size of the model.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key.sub=value.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Recording store: data.store.")] = None,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recording store: data.store. Repeat it to mix several."),
+    ] = None,
     groups: Annotated[Groups, typer.Option(help="What stays together in one fold.")] = (
         Groups.subject
     ),
@@ -593,7 +620,7 @@ def scale(
     from semantoks.train.run import RunConfig
 
     console = _console()
-    changes = [*(set_ or ()), *([f"data.store={store}"] if store else ())]
+    changes = [*(set_ or ()), *_stores(store)]
     resolved = RunConfig.load(config, changes, preset=preset.value if preset else None)
     probing = Probing(
         targets=tuple(target),
@@ -731,7 +758,7 @@ def slurm(
     memory: Annotated[str | None, typer.Option(help="Memory per machine: 64G.")] = None,
     partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that pays.")] = None,
-    shards: Annotated[int, typer.Option(help="Jobs among which prepare divides the work.")] = 1,
+    shards: Annotated[int, typer.Option(help="Jobs that divide prepare, embed.")] = 1,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the batch script; submit nothing.")
     ] = False,
@@ -757,6 +784,8 @@ def slurm(
         typer.echo(script, nl=False)
         return
     typer.echo(f"Submitted job {submit(script)}")
+    if shards > 1:
+        typer.echo(f"When all {shards} are done: semantoks {shlex.join(context.args)}")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from semantoks.errors import InputError, SemantoksError
 
 COMMANDS = ("pretrain", "prepare", "embed")
+DIVIDED = ("prepare", "embed")
 _PORT = 29400  # torchrun's own
 
 
@@ -44,7 +45,8 @@ class SlurmJob:
     account: str | None = None
     """Account that pays."""
     shards: int = 1
-    """Jobs among which ``prepare`` divides the recordings."""
+    """Jobs of an array that divide the recordings of ``prepare`` or ``embed``; the same command
+    without shards finishes."""
     warning: int = 300
     """Seconds before the end at which Slurm warns; a step and a checkpoint have to fit into it."""
 
@@ -84,8 +86,9 @@ def batch_script(arguments: Sequence[str], job: SlurmJob) -> str:
     if command not in COMMANDS:
         rule = f"has to be one of {', '.join(COMMANDS)}"
         raise InputError(rule, field="command", value=command)
-    if job.shards > 1 and command != "prepare":
-        raise InputError("only prepare is divided into shards", field="shards", value=job.shards)
+    if job.shards > 1 and command not in DIVIDED:
+        rule = f"only {' and '.join(DIVIDED)} are divided into shards"
+        raise InputError(rule, field="shards", value=job.shards)
     if job.nodes > 1 and command != "pretrain":
         raise InputError("only pretrain runs on several machines", field="nodes", value=job.nodes)
     return "\n".join([*_header(command, job), *_body(arguments, job)]) + "\n"

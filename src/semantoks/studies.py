@@ -1,7 +1,8 @@
 """Studies of many runs: ablations, and scores against the number of people in pretraining.
 
 Every run of a study is an ordinary run with a folder of its own: an interrupted study goes on
-where it was. Test sites are left out of the pretraining of every run.
+where it was. Test sites are left out of the pretraining of every run. Where a run mixes several
+stores, the first is the one that is probed.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def ablate(
         stem: RunConfig.load(file, overrides) for stem, file in zip(stems, files, strict=True)
     }
     runs = _pretrain_all(configs, Path(out), probing, say)
-    return _compare(runs, Path(out), probing, configs[stems[0]].data.store)
+    return _compare(runs, Path(out), probing, configs[stems[0]].data.stores[0])
 
 
 def scale(
@@ -137,7 +138,7 @@ def scale(
     configs = {str(n): replace(config, data=replace(config.data, n_subjects=n)) for n in sizes}
     folder = Path(out)
     runs = _pretrain_all(configs, folder, probing, say)
-    result = _compare(runs, folder, probing, config.data.store)
+    result = _compare(runs, folder, probing, config.data.stores[0])
     fits = fit_power_laws(result, sizes, seed=probing.seed)
     fits.to_csv(folder / "scaling.tsv", sep="\t", index=False)
     scaling_figure(result, sizes, fits).savefig(folder / "scaling.png", dpi=160)
@@ -151,7 +152,10 @@ def _pretrain_all(
         raise InputError("holds the result of a study already", file=out, fix="Choose another")
     ready = {}
     for name, config in configs.items():
-        excluded = tuple(dict.fromkeys([*config.data.exclude_sites, *probing.test_sites]))
+        tested: Sequence[str] = probing.test_sites
+        if len(config.data.stores) > 1:  # the first of them is probed
+            tested = [f"{Path(config.data.stores[0]).name}:{site}" for site in tested]
+        excluded = tuple(dict.fromkeys([*config.data.exclude_sites, *tested]))
         config = replace(config, data=replace(config.data, exclude_sites=excluded))
         training_recordings(config)  # every run's data, before the first hour of the first run
         ready[name] = config

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 
 from semantoks.assess.assessment import Assessment, assess
+from semantoks.assess.cache import weights_hash
 from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
@@ -21,6 +26,7 @@ from semantoks.data.phenotypes import Phenotypes
 from semantoks.data.prepare import PrepareReport, Progress, prepare
 from semantoks.data.quality import QualityRules
 from semantoks.data.reader import HEADER as STORE_HEADER
+from semantoks.data.shards import of_shard, write_whole
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.bids import BidsFile
 from semantoks.data.sources.find import find_items, transfer_of
@@ -31,6 +37,7 @@ from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.engines import EngineName, Precision
+from semantoks.evaluate.shards import embed_shard, merge_shards
 from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
@@ -236,8 +243,12 @@ def embed_store(
     device: str = "auto",
     engine: EngineName | Literal["auto"] = "torch",
     precision: Precision = "float32",
+    shard: tuple[int, int] | None = None,
 ) -> pd.DataFrame:
     """Embed the recordings of a store and write one row per recording.
+
+    In shards, what is done lies in ``OUT.partial``, and the same call again goes on. Once all are
+    done, the same call without `shard` writes the table, the same as without shards to the bit.
 
     Parameters
     ----------
@@ -251,15 +262,20 @@ def embed_store(
     device : str
     engine, precision : str
         As for `Embedder`.
+    shard : (int, int), optional
+        (i, n): only every n-th recording, from the i-th of 1 to n, and no table.
 
     Returns
     -------
     DataFrame of shape (n_recordings, 4 + 2 D)
+        Of a shard: id, subject, session and site of its recordings.
 
     Raises
     ------
     InputError
         If the file exists, has another ending, or model and store do not fit.
+    StoreError
+        If shards are missing, too many, or of another model, store or way of embedding.
     """
     target = Path(out)
     if target.suffix not in _SUFFIXES:
@@ -274,16 +290,48 @@ def embed_store(
         engine=engine,
         precision=precision,
     )
-    values = embedder.fit_transform(recordings)
-    names = [f"e{i:04d}" for i in range(values.shape[1])]
     ids = recordings.table[["id", "subject", "session", "site"]]
+    partial = target.with_name(target.name + ".partial")
+    if shard is None and not partial.exists():
+        values = embedder.fit_transform(recordings)
+    else:
+        made_from = _made_from(embedder.fit(recordings), recordings)
+        if shard is not None:
+            embed_shard(embedder, recordings, partial, shard, made_from)
+            return ids.iloc[of_shard(range(len(ids)), shard)].reset_index(drop=True)
+        values = merge_shards(recordings, partial, made_from)
+    names = [f"e{i:04d}" for i in range(values.shape[1])]
     table = pd.concat([ids, pd.DataFrame(values, columns=names)], axis=1)
+    stream = io.BytesIO()
     if target.suffix == ".parquet":
-        table.to_parquet(target, index=False)
+        table.to_parquet(stream, index=False)
     else:
         separator = "," if target.suffix == ".csv" else "\t"
-        table.to_csv(target, sep=separator, index=False, na_rep="n/a")
+        table.to_csv(stream, sep=separator, index=False, na_rep="n/a")
+    write_whole(target, stream.getvalue())
+    if partial.exists():
+        shutil.rmtree(partial)
     return table
+
+
+def _made_from(embedder: Embedder, store: RecordingStore) -> dict[str, Any]:
+    """Return what decides embeddings to the bit, as plain values."""
+    if embedder.engine == "auto":
+        raise InputError(
+            "which engine is the fastest may differ from shard to shard",
+            field="engine",
+            value="auto",
+            fix="Name one: torch, onnx or openvino",
+        )
+    return {
+        "model": weights_hash(embedder.encoder_),
+        "store": store.fingerprint,
+        "crops": embedder.n_crops,
+        "engine": embedder.engine_,
+        "precision": embedder.precision,
+        "device": torch.device(embedder.device).type,
+        "versions": {name: metadata.version(name) for name in ("semantoks", "torch")},
+    }
 
 
 def evaluate_store(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +35,7 @@ from semantoks.data.quality import (
     typicality,
 )
 from semantoks.data.reader import HEADER, RecordingStore
+from semantoks.data.shards import of_shard, open_partial, write_whole
 from semantoks.data.sources.items import Item
 from semantoks.data.store import StoreWriter
 from semantoks.errors import InputError, SemantoksError, StoreError
@@ -146,7 +146,7 @@ def prepare(
     _work(items, parts, spec, n_jobs, shard, progress)
     join = None if phenotypes is None else join_report(phenotypes, keys)
     if shard is not None:
-        chosen = _of_shard(items, shard)
+        chosen = of_shard(items, shard)
         table = pd.DataFrame([parts.outcome(item) for item in chosen])
         return PrepareReport(store=target, finished=False, quality=table, join=join)
     quality = _judge(items, parts, rules)
@@ -186,18 +186,7 @@ class _Parts:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
-        text = json.dumps(settings, indent=1, sort_keys=True)
-        note = folder / "settings.json"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not note.exists():
-                _replace(note, text.encode())
-            elif note.read_text(encoding="utf-8") != text:
-                rule = "was begun with other settings"
-                fix = "Use the same settings to finish it, or delete this folder to begin again"
-                raise StoreError(rule, file=folder, fix=fix)
-        except OSError as error:
-            raise StoreError(f"cannot be made ({error.strerror})", file=folder) from error
+        open_partial(folder, settings)
 
     def place(self, item: Item) -> Path:
         return self.folder / f"{sha256(item.id.encode()).hexdigest()[:24]}.npz"
@@ -219,7 +208,7 @@ class _Parts:
         stream = io.BytesIO()
         text = json.dumps({**note, "signature": item.signature()}, default=_plain)
         np.savez(stream, allow_pickle=False, note=np.array(text), **arrays)
-        _replace(self.place(item), stream.getvalue())
+        write_whole(self.place(item), stream.getvalue())
 
     def outcome(self, item: Item) -> dict[str, Any]:
         """Return one row of the table of quality."""
@@ -243,29 +232,6 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no plain value")
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        rule = f"cannot be written ({error.strerror or error})"
-        fix = "Free space and run the same command again: what is done is kept"
-        raise StoreError(rule, file=path, fix=fix) from error
-
-
-def _of_shard(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
-    i, n = shard
-    if not 1 <= i <= n:
-        raise InputError("has to be i/n with 1 <= i <= n", field="shard", value=f"{i}/{n}")
-    return list(items[i - 1 :: n])
-
-
 def _work(
     items: Sequence[Item],
     parts: _Parts,
@@ -274,7 +240,7 @@ def _work(
     shard: tuple[int, int] | None,
     progress: Progress | None,
 ) -> None:
-    chosen = list(items) if shard is None else _of_shard(items, shard)
+    chosen = list(items) if shard is None else of_shard(items, shard)
     todo = [item for item in chosen if not parts.done(item)]
     tried, failed = len(chosen) - len(todo), 0
     report = progress or (lambda *_: None)

@@ -157,6 +157,30 @@ def resample(x: Signal, tr: float, new_tr: float) -> NDArray[np.float64]:
     return np.asarray(_resampling_weights(len(x), tr, new_tr) @ padded, np.float64)
 
 
+def resampling_window(length: int, tr: float, new_tr: float) -> tuple[NDArray[np.float64], int]:
+    """Return what `resample` does inside a recording, as a product that makes `length` samples.
+
+    Parameters
+    ----------
+    length : int
+        New samples, the first of them at the time of an old one.
+    tr, new_tr : float
+        Repetition time before and after, seconds.
+
+    Returns
+    -------
+    weights : ndarray of shape (length, n_old)
+        Weights of the old samples in the new ones; every row sums to 1.
+    margin : int
+        The first new sample is at the time of old sample number `margin`: so many come before it,
+        and as many after the last.
+    """
+    if tr == new_tr:
+        return np.eye(length), 0
+    n_old = ceil((length - 1) * new_tr / tr - 1e-6) + 1
+    return _resampling_weights(n_old, tr, new_tr)[:length], _kernel_padding(tr, new_tr)
+
+
 def _kernel_padding(tr: float, new_tr: float) -> int:
     return ceil(_HALF_WIDTH * max(tr, new_tr) / tr)
 

@@ -166,10 +166,8 @@ class StoreWriter:
 
     def _flush(self) -> None:
         path = self.path / f"signals-{len(self._shards):05d}.npy"
-        # Time-major whatever the layout of the parts, so that a crop is one contiguous read.
-        signals = np.ascontiguousarray(np.concatenate(self._pending))
-        self._write(path, lambda stream: _save(stream, signals))
-        shard = {"file": path.name, "rows": len(signals), "sha256": file_sha256(path)}
+        self._write(path, lambda stream: _save(stream, self._pending))
+        shard = {"file": path.name, "rows": self._pending_rows(), "sha256": file_sha256(path)}
         self._shards.append(shard)
         self._pending = []
 
@@ -270,12 +268,16 @@ def write_store(
     return RecordingStore(path)
 
 
-def _save(stream: BinaryIO, signals: NDArray[np.float16]) -> None:
+def _save(stream: BinaryIO, signals: Sequence[NDArray[np.float16]]) -> None:
+    """Write recordings one after the other as a single array, without a copy of them all."""
     # As numpy.save, which on a full device can lose the last kilobytes without an error: it writes
     # through a buffer of the C library whose last flush is not checked.
-    header = np.lib.format.header_data_from_array_1_0(signals)
+    header = np.lib.format.header_data_from_array_1_0(signals[0])
+    header |= {"shape": (sum(map(len, signals)), signals[0].shape[1]), "fortran_order": False}
     np.lib.format.write_array_header_1_0(stream, header)
-    stream.write(signals.tobytes())
+    for signal in signals:
+        # Time-major whatever its layout, so that a crop is one contiguous read.
+        stream.write(np.ascontiguousarray(signal).data)
 
 
 def _missing(value: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from semantoks.data.mixture import places
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.inputs import Signals, signal_list
@@ -113,19 +114,10 @@ def _fit(encoder: Encoder, store: RecordingStore) -> tuple[list[int], list[IntAr
             fix="Prepare the recordings again with the encoder's settings",
         )
     atlas, names = encoder.parcellation, store.parcellation.labels
-    place = atlas.indices_of(names, store.path)
+    place = places(atlas, store, encoder.network_rois, encoder.network_names)
     column = np.full(len(atlas), -1, np.int64)
     column[place] = np.arange(len(names))
     columns = [column[rois] for rois in encoder.network_rois]
-    for network, found in zip(encoder.network_names, columns, strict=True):
-        if (found < 0).any() and (found >= 0).any():
-            raise InputError(
-                f"has {(found >= 0).sum()} of the {len(found)} ROIs of the network {network}; a "
-                "network is there as a whole, or not at all",
-                file=store.path,
-                field="ROI names",
-                fix=f"Prepare the recordings with {atlas.name} and mark the ROIs without data",
-            )
     return place, [found[found >= 0] for found in columns]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +22,43 @@ from semantoks.views.masks import MaskConfig
 class DataConfig:
     """Which recordings the encoder sees."""
 
-    store: str = ""
-    """Folder of the recording store."""
+    store: str | tuple[str, ...] = ""
+    """Folder of the recording store; or a list of them, of which the first decides about the
+    parcellation and the TR, and the others are read in these."""
+    weights: tuple[float, ...] | None = None
+    """With a list of stores: the share of every epoch that each of them makes up, in relation to
+    one another ([3, 1]: three quarters, one quarter). An epoch is as long as without weights; a
+    store with more people than its share shows others in every epoch, one with fewer repeats its
+    own, nobody twice in a batch. Null: every person once per epoch."""
     exclude_sites: tuple[str, ...] = ()
-    """Sites left out of pretraining, so that they can be test sites."""
+    """Sites left out of pretraining, so that they can be test sites; STORE:SITE where two stores
+    have one of that name."""
     n_subjects: int | None = None
     """Pretrain on so many subjects, drawn by `seed`, smaller numbers within larger; null: all."""
 
     def __post_init__(self) -> None:
         if self.n_subjects is not None and self.n_subjects < 2:
             raise ConfigError("must be at least 2", field="data.n_subjects", value=self.n_subjects)
+        if self.weights is None:
+            return
+        if len(self.weights) != len(self.stores) or len(self.stores) < 2:
+            raise ConfigError(
+                f"needs one number for each of the {len(self.stores)} stores, two at least",
+                field="data.weights",
+                value=self.weights,
+            )
+        if not all(isfinite(weight) and weight > 0 for weight in self.weights):
+            raise ConfigError(
+                "must be positive numbers",
+                field="data.weights",
+                value=self.weights,
+                fix="Leave out a store that is not to be seen",
+            )
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """Folders of all stores."""
+        return (self.store,) if isinstance(self.store, str) else self.store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from semantoks import config as trees
+from semantoks.data.mixture import Recordings, StoreMixture
 from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
 from semantoks.errors import CheckpointError, ConfigError, nearest, readable
 from semantoks.objectives.parallel import n_processes
-from semantoks.train.run import RunConfig
+from semantoks.train.run import DataConfig, RunConfig
 
 CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.jsonl", "environment.json"
 EVENTS = "events.jsonl"
@@ -50,35 +51,32 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def training_recordings(config: RunConfig) -> RecordingStore:
-    """Open the store and keep what pretraining may see.
+def training_recordings(config: RunConfig) -> Recordings:
+    """Open the store, or the mixture of several, and keep what pretraining may see.
 
     Raises
     ------
     ConfigError
-        If no store is named, a site to leave out is not in it, or it has too few subjects.
+        If no store is named, a site to leave out is in none of them or in several, or there are
+        too few subjects.
+    InputError
+        If the stores do not fit together.
     """
     data = config.data
-    if not data.store:
+    if not all(data.stores) or not data.stores:
         raise ConfigError(
             "names no recording store",
             field="data.store",
             value=data.store,
             fix="Make one with `semantoks prepare`, then give data.store=FOLDER",
         )
-    store = RecordingStore(data.store)
+    stores = [RecordingStore(path) for path in data.stores]
+    store = stores[0] if len(stores) == 1 else StoreMixture(stores)
     if data.exclude_sites:
         sites = store.table["site"]
         known = {str(s) for s in sites.dropna()}
-        for site in data.exclude_sites:
-            if site not in known:
-                raise ConfigError(
-                    f"is no site of {data.store}",
-                    field="data.exclude_sites",
-                    value=site,
-                    fix=nearest(site, known),
-                )
-        store = store.select(~sites.isin(data.exclude_sites).to_numpy(bool))
+        excluded = [_site(site, known, data) for site in data.exclude_sites]
+        store = store.select(~sites.isin(excluded).to_numpy(bool))
     if data.n_subjects is None:
         return store
     subjects = np.unique(store.table["subject"].to_numpy(str))
@@ -92,16 +90,36 @@ def training_recordings(config: RunConfig) -> RecordingStore:
     return store.select(np.isin(store.table["subject"].to_numpy(str), drawn))
 
 
-def pretraining_record(store: RecordingStore, config: RunConfig) -> dict[str, Any]:
-    """Return what the encoder sees in this run, subjects hashed."""
-    subjects = sorted({subject_key(s) for s in store.table["subject"]})
-    sites = sorted({str(s) for s in store.table["site"].dropna()})
+def _site(site: str, known: set[str], data: DataConfig) -> str:
+    """Return the site as the table calls it."""
+    # In the table of a mixture sites are called STORE:SITE.
+    several = len(data.stores) > 1
+    found = [k for k in sorted(known) if site == k or (several and site == k.partition(":")[2])]
+    if len(found) == 1:
+        return found[0]
+    stores = " or ".join(data.stores)
+    raise ConfigError(
+        "is a site of several stores" if found else f"is no site of {stores}",
+        field="data.exclude_sites",
+        value=site,
+        fix=f"Say which, or name all: {', '.join(found)}" if found else nearest(site, known),
+    )
+
+
+def pretraining_record(recordings: Recordings, config: RunConfig) -> dict[str, Any]:
+    """Return what the encoder sees in this run, subjects hashed.
+
+    Of a mixture the subjects are recorded by the names that they have in their stores: whoever is
+    evaluated later counts as seen if any of the stores has the name.
+    """
+    stores = recordings.stores if isinstance(recordings, StoreMixture) else (recordings,)
+    stores = tuple(store for store in stores if len(store))
     return {
-        "n_recordings": len(store),
-        "n_subjects": len(subjects),
-        "subjects": subjects,
-        "sites": sites,
-        "stores": [{"name": store.path.name, "fingerprint": store.fingerprint}],
+        "n_recordings": len(recordings),
+        "n_subjects": int(recordings.table["subject"].nunique()),
+        "subjects": sorted({subject_key(s) for store in stores for s in store.table["subject"]}),
+        "sites": sorted({str(s) for store in stores for s in store.table["site"].dropna()}),
+        "stores": [{"name": store.path.name, "fingerprint": store.fingerprint} for store in stores],
         "epochs": config.optim.epochs,
     }
 

@@ -54,7 +54,7 @@ __all__ = ["Metrics", "Reporter", "Trainer"]
 
 
 class Trainer:
-    """Pretrain an encoder on the recordings of a store.
+    """Pretrain an encoder on the recordings of a store, or of several.
 
     In a process group (see `semantoks.train.distributed`) every process computes its part of each
     batch, and one of them writes.
@@ -114,6 +114,7 @@ class Trainer:
             augmentation=config.views.augment,
             masks=config.views.masks,
             canonical_groups=encoder.canonical_groups,
+            weights=config.data.weights,
             seed=config.seed,
             device=self._device,
             process=process_number(),

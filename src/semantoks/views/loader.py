@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semantoks.data.store import RecordingStore
+from semantoks.data.mixture import Recordings
 from semantoks.errors import InputError
 from semantoks.views.augment import AugmentConfig, Rows, augment
 from semantoks.views.batch import ViewBatch
 from semantoks.views.crops import CropConfig, IntArray, draw_starts
+from semantoks.views.epochs import WeightedEpochs
 from semantoks.views.masks import MaskConfig, draw_masks
 
 _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
@@ -22,35 +23,35 @@ _Crops = tuple[IntArray, IntArray, Tensor, Rows]
 
 
 def missing_networks(
-    store: RecordingStore, network_rois: list[IntArray], labels: Sequence[str]
+    store: Recordings, network_rois: list[IntArray], labels: Sequence[str]
 ) -> NDArray[np.bool_]:
     """Return which networks have no ROI with data, shape (n_recordings, N).
 
     Parameters
     ----------
-    store : RecordingStore
+    store : RecordingStore or StoreMixture
     network_rois : list of int arrays, length N
         ROIs of every network, as places in `labels`.
     labels : sequence of str
         Names of the ROIs.
     """
     names = np.asarray(labels)
-    rows = [
-        [bool(np.isin(names[rois], missing).all()) for rois in network_rois]
-        for missing in (list(m) for m in store.table["missing_rois"])
-    ]
-    return np.asarray(rows, dtype=bool).reshape(len(store), len(network_rois))
+    # Nearly all recordings lack the same ROIs, or none.
+    kinds: dict[tuple[str, ...], int] = {}
+    kind = [kinds.setdefault(m, len(kinds)) for m in store.table["missing_rois"]]
+    rows = [[bool(np.isin(names[rois], list(m)).all()) for rois in network_rois] for m in kinds]
+    return np.asarray(rows, dtype=bool).reshape(len(kinds), len(network_rois))[kind]
 
 
 class ViewLoader:
     """Two augmented, masked views of a batch of recordings, for any step of a run.
 
     An epoch shows every subject once, with a random one of its recordings, in batches whose
-    sizes differ by one at most.
+    sizes differ by one at most. With weights every store of a mixture has its share instead.
 
     Parameters
     ----------
-    store : RecordingStore
+    store : RecordingStore or StoreMixture
     network_rois : list of int arrays
         ROIs of every row of the token grid.
     patch_length, n_patches : int
@@ -62,6 +63,8 @@ class ViewLoader:
     masks : MaskConfig
     canonical_groups : int array of shape (N,)
         Canonical network of every row, for masks that keep these together.
+    weights : sequence of float, optional
+        One per store of a mixture, see `semantoks.views.epochs.WeightedEpochs`.
     seed : int
     device : torch device
         Augmentation runs there.
@@ -78,7 +81,7 @@ class ViewLoader:
 
     def __init__(
         self,
-        store: RecordingStore,
+        store: Recordings,
         network_rois: list[IntArray],
         *,
         patch_length: int,
@@ -88,6 +91,7 @@ class ViewLoader:
         augmentation: AugmentConfig,
         masks: MaskConfig,
         canonical_groups: IntArray,
+        weights: Sequence[float] | None = None,
         seed: int,
         device: torch.device,
         process: int = 0,
@@ -118,6 +122,10 @@ class ViewLoader:
         self._next: dict[int, Future[_Crops]] = {}
         self.n_subjects = len(subjects)
         self.steps_per_epoch = -(-self.n_subjects // batch_size)
+        self._epochs: WeightedEpochs | None = None
+        if weights is not None:
+            stores = store.table["store"].to_numpy(np.int64)[self._by_subject[self._first]]
+            self._epochs = WeightedEpochs(stores, weights, self.steps_per_epoch)
         self._process, self._n_processes = process, n_processes
         if self.n_subjects // self.steps_per_epoch < n_processes:
             raise InputError(
@@ -134,10 +142,14 @@ class ViewLoader:
         """Return the rows of the store's table that step `step` shows, shape (B,)."""
         epoch, place = divmod(step, self.steps_per_epoch)
         rng = self._rng(_ORDER, epoch)
-        subjects = rng.permutation(self.n_subjects)
-        pick = self._first + rng.integers(0, self._counts)
-        batch = np.array_split(subjects, self.steps_per_epoch)[place]
-        return np.asarray(self._by_subject[pick[batch]], np.int64)
+        if self._epochs is None:
+            subjects = rng.permutation(self.n_subjects)
+            pick = (self._first + rng.integers(0, self._counts))[subjects]
+        else:
+            subjects = self._epochs.draw(rng)
+            pick = self._first[subjects] + rng.integers(0, self._counts[subjects])
+        batch = np.array_split(pick, self.steps_per_epoch)[place]
+        return np.asarray(self._by_subject[batch], np.int64)
 
     def part(self, n_recordings: int) -> slice:
         """Return which recordings of a batch this process gets."""

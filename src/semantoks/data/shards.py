@@ -1,0 +1,76 @@
+"""Work that several processes divide: what is done so far lies in one folder, each file whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from semantoks.errors import InputError, StoreError, readable
+
+T = TypeVar("T")
+
+SETTINGS = "settings.json"
+
+
+def of_shard(items: Sequence[T], shard: tuple[int, int]) -> list[T]:
+    """Return every n-th of the items, from the i-th of 1 to n; `shard` is (i, n).
+
+    Raises
+    ------
+    InputError
+        If i is not within 1 to n.
+    """
+    i, n = shard
+    if not 1 <= i <= n:
+        raise InputError("has to be i/n with 1 <= i <= n", field="shard", value=f"{i}/{n}")
+    return list(items[i - 1 :: n])
+
+
+def open_partial(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder of what is done so far, or check that it was begun with these settings.
+
+    Raises
+    ------
+    StoreError
+        If it was begun with others, or cannot be written.
+    """
+    note = folder / SETTINGS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not note.exists():
+            write_whole(note, json.dumps(settings, indent=1, sort_keys=True).encode())
+            return
+    except OSError as error:
+        raise StoreError(f"cannot be made ({error.strerror})", file=folder) from error
+    begun = read_settings(folder)
+    new = json.loads(json.dumps(settings))
+    changed = [key for key in sorted({*begun, *new}) if begun.get(key) != new.get(key)]
+    if changed:
+        rule = f"was begun with other settings ({', '.join(changed)})"
+        fix = "Use the same settings to finish it, or delete this folder to begin again"
+        raise StoreError(rule, file=folder, fix=fix)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings with which a folder was begun."""
+    with readable(folder / SETTINGS, StoreError):
+        return dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        rule = f"cannot be written ({error.strerror or error})"
+        fix = "Free space and run the same command again: what is done is kept"
+        raise StoreError(rule, file=path, fix=fix) from error
