@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from semantoks.assess.assessment import Assessment, assess
-from semantoks.assess.cache import weights_hash
 from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
@@ -42,6 +41,7 @@ from semantoks.evaluate.targets import Target
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
+from semantoks.model.weights import weights_hash
 from semantoks.report.quality import QUALITY_PAGE, write_quality_page
 from semantoks.report.report import write_report
 from semantoks.train.checkpoint import check_checkpoints
