@@ -223,6 +223,7 @@ def test_what_a_store_cannot_answer_is_said_and_not_computed(recordings, parcell
     found = assess(store, tmp_path / "out", {}, plan, parts=parts, say=silent)
     assert set(found.why_not) == {"subgroups", "confounds", "adjusted", "maps", "importance"}
     assert "no site, TR or motion" in found.why_not["subgroups"]
+    assert "no confound is known" in found.why_not["adjusted"]
     assert "no model was given" in found.why_not["importance"]
     assert found.parts["reliability"].facts["of"] == "halves"
     section = evaluation_section("out", found)

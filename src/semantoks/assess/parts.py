@@ -152,7 +152,7 @@ def cleaned(work: Work) -> Found:
     variants: dict[str, Callable[[Any], Any]] = {}
     if any({*columns} - {target.column} for target in plan.targets):
         variants[REGRESSED] = lambda model: Residualised(model, confounds=columns, unseen="keep")
-    if plan.harmonise is not None and plan.harmonise in store.table:
+    if plan.harmonise is not None and store.table[plan.harmonise].notna().any():
         name = f"ComBat over {plan.harmonise}"
         batch = plan.harmonise
         variants[name] = lambda model: Harmonised(model, batch=batch, unseen="adapt")
