@@ -408,3 +408,17 @@ def test_all_alarms_of_a_store_leaks_first(store, embedder):
     assert all(isinstance(a, Alarm) and a.found for a in found)
     json.dumps([a.to_dict() for a in found])
     assert leak_alarms(store, ["sex"], folds=leave_one_site_out(store.table)) == []
+
+
+def test_who_is_only_trained_on_may_have_been_seen(store, embedder):
+    """The encoder left out one site, at which alone it is tested: nothing is wrong."""
+    folds = leave_one_site_out(store.table)
+    site = store.table["site"].to_numpy(str)[folds[0].test[0]]
+    others = store.table[store.table["site"] != site]
+    embedder.encoder_.pretraining = {
+        "subjects": sorted({subject_key(s) for s in others["subject"]}),
+        "sites": sorted(set(others["site"])),
+    }
+    assert leak_alarms(store, folds=folds[:1], models={"m": embedder}) == []
+    kinds = [a.kind for a in leak_alarms(store, folds=folds, models={"m": embedder})]
+    assert kinds == ["seen in pretraining"] * 2, "people and sites"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -116,7 +117,8 @@ def leak_alarms(
         What is evaluated on.
     targets : sequence of Target or str
     folds : sequence of Fold
-        Rows of the store's table.
+        Rows of the store's table. Whoever is in no test part is not tested; without folds
+        everybody is.
     models : mapping of str to Embedder or Encoder, optional
         Fitted; other models fit nothing and pass.
     scores : DataFrame, optional
@@ -130,7 +132,8 @@ def leak_alarms(
         Leaks first.
     """
     alarms = shared_members(store.table, folds)
-    alarms += seen_in_pretraining(store.table, models or {})
+    tested = np.unique(np.concatenate([f.test for f in folds])) if folds else slice(None)
+    alarms += seen_in_pretraining(store.table.iloc[tested], models or {})
     alarms += duplicate_recordings(store)
     if trained_on is not None:
         alarms += duplicate_recordings(store, trained_on)
