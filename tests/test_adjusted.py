@@ -145,4 +145,20 @@ def test_what_cannot_be_cleaned_is_refused(confounded):
     gap = confounded.select(np.arange(len(confounded)))
     gap.table.loc[5, "mean_fd"] = np.nan
     with pytest.raises(InputError, match=r"confounds\['mean_fd'\].*1 of 73 recordings"):
-        Residualised(fc).fit(gap)
+        Residualised(fc, unseen="refuse").fit(gap)
+
+
+def test_nothing_is_subtracted_for_an_unknown_value(confounded):
+    """One unknown motion among many known ones changes what is learned a little, no more."""
+    fc = ConnectivityBaseline()
+    gap = confounded.select(np.arange(len(confounded)))
+    gap.table.loc[5, "mean_fd"] = np.nan
+    cleaned = Residualised(fc, confounds=("mean_fd",)).fit(gap).transform(gap)
+    known = np.delete(np.arange(len(gap)), 5)
+    raw = fc.fit_transform(gap)
+    np.testing.assert_allclose(cleaned[5], raw[5], atol=1e-6)
+    without = gap.select(known)
+    expected = Residualised(fc, confounds=("mean_fd",)).fit(without)
+    # The row without a value moves the mean of the features a little, and so the slopes.
+    np.testing.assert_allclose(cleaned[known], expected.transform(without), atol=0.02)
+    assert np.abs(raw[known] - cleaned[known]).max() > 0.1

@@ -174,7 +174,12 @@ def cleaned(work: Work) -> Found:
     tables = adjusted(*(t.drop(columns=[c for c in columns_of if c in t]) for t in both))
     return Found(
         dict(zip(("scores", "differences"), tables, strict=True)),
-        {"variants": [*variants], "left_out": why_not, "confounds": [*columns]},
+        {
+            "variants": [*variants],
+            "left_out": why_not,
+            "confounds": [*columns],
+            "unknown": {c: int(store.table[c].isna().sum()) for c in columns},
+        },
     )
 
 

@@ -161,15 +161,19 @@ def baseline_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(SHORT_NAMES.get(name, name) for name in names))
 
 
+#: Share of recordings that need a value for a column to be regressed out unasked.
+MOSTLY_KNOWN = 0.9
+
+
 def confound_columns(store: RecordingStore) -> tuple[str, ...]:
     """Return the columns that are regressed out unless somebody says otherwise.
 
-    Age, sex, site, motion and the scanner's TR, as far as they vary and every recording has a
-    value. The site says the TR: with one the other is left out.
+    Age, sex, site, motion and the scanner's TR, as far as they vary and nine in ten recordings
+    have a value. The site says the TR: with one the other is left out.
     """
     usable = [c for c in CONFOUNDS if c in store.table and _usable(store.table[c])]
     return tuple(c for c in usable if c != "source_tr" or "site" not in usable)
 
 
 def _usable(column: pd.Series) -> bool:
-    return bool(column.notna().all()) and column.nunique() > 1
+    return bool(column.notna().mean() >= MOSTLY_KNOWN) and column.nunique() > 1

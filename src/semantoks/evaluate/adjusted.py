@@ -171,7 +171,7 @@ class Residualised(_Adjusted):
         Columns; see `ConfoundRegressor`. A target among them is left out when that target is
         evaluated: nothing would be left of it.
     unseen : {"refuse", "keep"}
-        What happens to recordings of a category without training recordings.
+        What happens to recordings without a value, or of a category without training recordings.
 
     Attributes
     ----------

@@ -44,29 +44,38 @@ class Coding:
     scale: Array
 
     @classmethod
-    def learn(cls, table: pd.DataFrame, field: str) -> Coding:
+    def learn(cls, table: pd.DataFrame, field: str, unseen: str = "refuse") -> Coding:
         """Note the columns, their categories, means and scales; `field` is for messages."""
+        if unseen == "refuse":
+            _complete(table, field)
         categories = {
-            str(name): None if _is_numeric(column) else tuple(sorted(set(column.astype(str))))
-            for name, column in _complete(table, field).items()
+            str(name): None
+            if _is_numeric(column)
+            else tuple(sorted(set(column.dropna().astype(str))))
+            for name, column in table.items()
         }
-        raw = _raw(table, categories, field, "refuse")
-        std = raw.std(axis=0)
-        return cls(categories, raw.mean(axis=0), np.where(std > 0, std, 1.0))
+        raw = _raw(table, categories, field, unseen)
+        known = ~np.isnan(raw)
+        counts = known.sum(axis=0).clip(1)
+        mean = np.where(known, raw, 0.0).sum(axis=0) / counts
+        std = np.sqrt(np.square(np.where(known, raw - mean, 0.0)).sum(axis=0) / counts)
+        return cls(categories, mean, np.where(std > 0, std, 1.0))
 
     def apply(self, table: pd.DataFrame, field: str, unseen: str = "refuse") -> Array:
-        """Return the numbers, shape (n, n_coded); an unseen category is 0, the average."""
+        """Return the numbers, shape (n, n_coded); what is kept as unseen is 0, the average."""
         missing = [name for name in self.categories if name not in table.columns]
         if missing:
             raise InputError("lack a column that was fitted on", field=field, value=missing[0])
-        raw = _raw(_complete(table[[*self.categories]], field), self.categories, field, unseen)
+        if unseen == "refuse":
+            _complete(table[[*self.categories]], field)
+        raw = _raw(table, self.categories, field, unseen)
         return np.nan_to_num((raw - self.mean) / self.scale, nan=0.0)
 
 
 def _raw(
     table: pd.DataFrame, categories: Mapping[str, tuple[str, ...] | None], field: str, unseen: str
 ) -> Array:
-    """Return numbers, uncentred; rows of an unseen category are NaN, which is the average."""
+    """Return numbers, uncentred; unknown values and unseen categories are NaN, the average."""
     parts = [np.empty((len(table), 0))]
     for name, known in categories.items():
         if known is None:
@@ -74,8 +83,9 @@ def _raw(
                 raise InputError("was a column of numbers in fit", field=f"{field}[{name!r}]")
             parts.append(table[[name]].to_numpy(np.float64))
             continue
+        absent = table[name].isna().to_numpy(bool)
         values = table[name].astype(str).to_numpy(str)
-        new = sorted(set(values.tolist()) - set(known))
+        new = sorted(set(values[~absent].tolist()) - set(known))
         if new and unseen == "refuse":
             raise InputError(
                 "holds categories that the training part does not",
@@ -84,7 +94,7 @@ def _raw(
                 fix="Leave these recordings or this column out",
             )
         dummies = (values[:, None] == np.asarray(known)).astype(np.float64)
-        dummies[np.isin(values, new)] = np.nan
+        dummies[absent | np.isin(values, new)] = np.nan
         parts.append(dummies)
     return np.hstack(parts)
 
@@ -93,7 +103,7 @@ def _is_numeric(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and column.dtype != bool
 
 
-def _complete(table: pd.DataFrame, field: str) -> pd.DataFrame:
+def _complete(table: pd.DataFrame, field: str) -> None:
     for name, column in table.items():
         absent = column.isna().to_numpy(bool)
         if absent.any():
@@ -102,7 +112,6 @@ def _complete(table: pd.DataFrame, field: str) -> pd.DataFrame:
                 field=f"{field}[{name!r}]",
                 fix="Leave these recordings or this column out",
             )
-    return table
 
 
 def as_frame(values: pd.DataFrame | ArrayLike, n_rows: int, field: str) -> pd.DataFrame:
@@ -130,8 +139,8 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
     Parameters
     ----------
     unseen : {"refuse", "keep"}
-        What happens to rows with a category that the training part does not hold, as every
-        left-out site is. "keep": nothing is subtracted for that column.
+        What happens to rows without a value, or with a category that the training part does not
+        hold, as every left-out site is. "keep": nothing is subtracted for that column.
 
     Attributes
     ----------
@@ -159,14 +168,14 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
         Raises
         ------
         InputError
-            Values are missing, or there are as many confounds as rows.
+            Values are missing and `unseen` is "refuse", or there are as many confounds as rows.
         """
         if self.unseen not in ("refuse", "keep"):
             raise InputError("must be refuse or keep", field="unseen", value=self.unseen)
         X = np.asarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
         table = as_frame(confounds, len(X), "confounds")
-        self.coding_ = Coding.learn(table, "confounds")
-        known = self.coding_.apply(table, "confounds")
+        self.coding_ = Coding.learn(table, "confounds", self.unseen)
+        known = self.coding_.apply(table, "confounds", self.unseen)
         rank = np.linalg.matrix_rank(known) if known.size else 0
         if rank >= len(X) - 1:
             raise InputError(
@@ -194,7 +203,7 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
         Raises
         ------
         InputError
-            Columns or values are missing, or a category is unknown and `unseen` is "refuse".
+            A column is missing; or `unseen` is "refuse", and a value is missing or a category new.
         """
         check_is_fitted(self)
         X = np.asarray(validate_data(self, X, dtype=np.float64, reset=False))

@@ -70,7 +70,8 @@ def calibration(
     label : str
         Of what the probability is.
     """
-    figure = Figure(figsize=_PANEL, layout="constrained")
+    rows_of_legend = -(-len(scores) // 2)
+    figure = Figure(figsize=(3.4, 3.0 + 0.18 * rows_of_legend), layout="constrained")
     axes = panel_axes(figure, "calibration")
     axes.plot([0, 1], [0, 1], color=FAINT, ls=(0, (4, 3)), lw=1.2)
     for model, color in model_colors([*scores]).items():

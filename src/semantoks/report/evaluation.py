@@ -33,6 +33,8 @@ _MEASURES = (
 )
 #: What names people; the page does not.
 _PEOPLE = ("shared members", "duplicate recordings")
+#: Baselines in one calibration plot where there is no model.
+_CURVES = 4
 
 
 def evaluation_section(name: str, found: Assessment) -> Section:
@@ -103,8 +105,8 @@ def _rows(table: pd.DataFrame, keys: list[str]) -> list[Section]:
 def _predictions(result: ProbeResult, target: str, facts: Section) -> list[Picture]:
     """Return confusion matrices and calibration, or predicted against true values."""
     scores = result.scores[result.scores["target"] == target]
-    asked = ("model", "connectivity", "baseline")
-    shown = [m for m in dict.fromkeys(scores["model"]) if role(m) in asked]
+    with_predictions = ("model", "connectivity", "baseline")
+    shown = [m for m in dict.fromkeys(scores["model"]) if role(m) in with_predictions]
     y, predicted = result.arrays(target, shown)
     if facts["kind"] == "regression":
         return [
@@ -123,7 +125,11 @@ def _predictions(result: ProbeResult, target: str, facts: Section) -> list[Pictu
         for model, values in zip(shown, predicted, strict=True)
     ]
     of = classes[1] if len(classes) == 2 else "the class predicted"
-    curve = charts.calibration(y, dict(zip(shown, predicted, strict=True)), of)
+    in_question = [role(m) != "baseline" for m in shown]
+    if sum(in_question) < 2:  # no model: connectivity and the first baselines
+        in_question = [i < _CURVES for i in range(len(shown))]
+    curves = zip(shown, predicted, in_question, strict=True)
+    curve = charts.calibration(y, {name: scores for name, scores, asked in curves if asked}, of)
     return [*pictures, Picture(curve, f"Calibration of the probabilities of {target}")]
 
 
@@ -228,7 +234,8 @@ def _adjusted(found: Found) -> Section:
             | {"plain": plain.loc[key].to_dict(), "cleaned": cleaned.loc[key].to_dict()}
         )
     facts = found.facts
-    return {"rows": rows, "left_out": facts["left_out"], "confounds": facts["confounds"]}
+    confounds = [f"{c} (unknown of {n})" if n else c for c, n in facts["unknown"].items()]
+    return {"rows": rows, "left_out": facts["left_out"], "confounds": confounds}
 
 
 def _corruption(found: Found) -> Section:
