@@ -141,6 +141,15 @@ def test_another_question_needs_another_folder(folder, store, plan, change, diff
         assess(store, folder, {"mine": small_encoder(store, 2)}, plan, say=silent)
 
 
+@pytest.mark.parametrize("file", ["settings.json", "alarms/part.json", "reliability/icc.parquet"])
+def test_a_damaged_file_is_named(folder, tmp_path, file):
+    copy = tmp_path / "out"
+    shutil.copytree(folder, copy)
+    (copy / file).write_bytes((copy / file).read_bytes()[:40])
+    with pytest.raises(InputError, match=f"{file.partition('/')[0]}.*is damaged"):
+        Assessment.load(copy)
+
+
 def test_a_question_that_was_never_answered_does_not_hold_the_folder(store, plan, tmp_path):
     out, encoders = tmp_path / "out", {"mine": small_encoder(store)}
     refused = replace(plan, design=GroupedKFold(n_folds=900))

@@ -22,7 +22,7 @@ from semantoks.assess.cache import StoredEmbedder, StoredTuner
 from semantoks.assess.parts import COMPUTE, Found, Work
 from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError, nearest, readable
 from semantoks.evaluate.baselines import ConnectivityBaseline, make_baselines
 from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM, evaluate_probes
 from semantoks.evaluate.finetune import make_tuner
@@ -82,7 +82,7 @@ class Assessment:
                 why_not[part] = found.facts["why_not"]
             else:
                 parts[part] = found
-        settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+        settings = _json(path / SETTINGS)
         return cls(comparison, parts, why_not, settings)
 
 
@@ -269,7 +269,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     file = folder / SETTINGS
     plain = json.loads(json.dumps(settings))
     if file.exists() and (folder / COMPARISON).exists():
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = _json(file)
         other = sorted(k for k in held.keys() | plain.keys() if held.get(k) != plain.get(k))
         if other:
             raise InputError(
@@ -323,5 +323,11 @@ def _compute(part: Part, work: Work, staged: Path, say: Say) -> None:
 
 
 def _read(folder: Path) -> Found:
-    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    return Found({n: pd.read_parquet(folder / f"{n}.parquet") for n in facts["tables"]}, facts)
+    facts = _json(folder / _FACTS)
+    with readable(folder):
+        return Found({n: pd.read_parquet(folder / f"{n}.parquet") for n in facts["tables"]}, facts)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    with readable(file):
+        return dict(json.loads(file.read_text(encoding="utf-8")))
