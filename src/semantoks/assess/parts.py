@@ -166,7 +166,7 @@ def cleaned(work: Work) -> Found:
         scores.append(result.scores.assign(variant=what))
         differences.append(result.differences.assign(variant=what))
     if not scores:
-        rule = "; ".join(why_not.values()) or "no confound is known of every recording"
+        rule = "; ".join(why_not.values()) or "no confound is known of nine in ten recordings"
         raise InputError(rule, field="adjusted")
     # What was compared is every model with itself: the family of tests has to be theirs alone.
     columns_of = {"p_holm", "verdict"}
