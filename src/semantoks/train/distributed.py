@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from semantoks.errors import CheckpointError
 from semantoks.objectives.parallel import n_processes
@@ -75,7 +77,16 @@ def process_group(device: str) -> Iterator[None]:
     here = local_device(device)
     if here.startswith("cuda"):
         torch.cuda.set_device(here)
-    dist.init_process_group("nccl" if here.startswith("cuda") else "gloo")
+    # torchrun may keep its store when it starts processes again: without a name of its own, an
+    # attempt would find the addresses of the processes that died.
+    store, rank, size = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        "nccl" if here.startswith("cuda") else "gloo",
+        store=PrefixStore(f"attempt-{attempt}", store),
+        rank=rank,
+        world_size=size,
+    )
     try:
         yield
     finally:
