@@ -30,7 +30,7 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
 from semantoks.data.store import write_store
-from semantoks.errors import CheckpointError, SemantoksError
+from semantoks.errors import CheckpointError, InputError, SemantoksError
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.report import write_report
 from semantoks.train.run import RunConfig
@@ -201,6 +201,54 @@ def test_a_table_s_files_lie_in_its_folder(tmp_path, parcellation):
     rows.to_csv(tmp_path / "in" / "table.tsv", sep="\t", index=False)
     with pytest.raises(SemantoksError, match="lists a file outside of"):
         find_items(tmp_path / "in" / "table.tsv", Reading(atlas=parcellation))
+
+
+@pytest.mark.parametrize("how", ["link", "group", "raw", "virtual", "labels"])
+def test_an_hdf5_file_takes_nothing_from_other_files(tmp_path, parcellation, how):
+    h5py = pytest.importorskip("h5py")
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["timeseries/x"] = np.ones((2, len(parcellation), 50))
+        file["long_subject_id"] = np.array(["1", "2"], dtype=h5py.string_dtype())
+    (tmp_path / "raw").write_bytes(b"s" * 2 * len(parcellation) * 50)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if how == "group":
+            file["timeseries"] = h5py.ExternalLink(secret, "timeseries")
+        elif how == "link":
+            file.create_group("timeseries")["x"] = h5py.ExternalLink(secret, "timeseries/x")
+        elif how == "raw":
+            shape, where = (2, len(parcellation), 50), [(str(tmp_path / "raw"), 0, 2**20)]
+            file.create_dataset("timeseries/x", shape, "i1", external=where)
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((2, len(parcellation), 50), "f8")
+            layout[:] = h5py.VirtualSource(secret, "timeseries/x", layout.shape)
+            file.create_group("timeseries").create_virtual_dataset("x", layout)
+        else:
+            file["timeseries/x"] = np.ones((2, len(parcellation), 50))
+        if how == "labels":
+            file["long_subject_id"] = h5py.ExternalLink(secret, "long_subject_id")
+        else:
+            file["long_subject_id"] = np.array(["1", "2"], dtype=h5py.string_dtype())
+    reading = Reading(atlas=parcellation, roi_names=parcellation.labels, tr=2.0)
+    with pytest.raises(InputError, match="takes its values from another file"):
+        find_items(tmp_path / "a.h5", reading)
+
+
+def test_an_hdf5_file_that_claims_to_be_large_is_refused(tmp_path, parcellation):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("timeseries/x", (2, 11, 2**40), "f8", chunks=(1, 1, 99))
+        file["long_subject_id"] = np.array(["1", "2"], dtype=h5py.string_dtype())
+    reading = Reading(atlas=parcellation, roi_names=parcellation.labels, tr=2.0)
+    with pytest.raises(InputError, match="claims 90112 GB in one piece"):
+        find_items(tmp_path / "a.h5", reading)
+    with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:
+        file.create_dataset("signal", (11, 2**40), "f8", chunks=(1, 99))
+    (tmp_path / "b.mat").write_bytes(
+        b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + (tmp_path / "b.mat").read_bytes()[128:]
+    )
+    with pytest.raises(InputError, match="claims 90112 GB in one piece"):
+        signals_of(tmp_path / "b.mat", parcellation)
 
 
 def test_archives_of_the_authors_are_not_unpacked_to_disk(tmp_path):

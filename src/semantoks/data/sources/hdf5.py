@@ -18,7 +18,7 @@ from semantoks.data.recording import Recording, recording_id
 from semantoks.data.signal import check_tr
 from semantoks.data.sources.bids import BidsFile
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import import_h5py
+from semantoks.data.sources.series import check_own, import_h5py
 from semantoks.errors import InputError
 
 _SERIES, _SUBJECT = "timeseries", "long_subject_id"
@@ -84,9 +84,11 @@ def _atlases(content: Any, reading: Reading, file: Path, h5py: Any) -> list[str]
         fix = "Say which (variable, --variable), several joined with +"
         raise InputError(rule, file=file, field="variable", value=reading.variable, fix=fix)
     for name in wanted:
-        if group[name].ndim != 3:
+        series = group[name]
+        if series.ndim != 3:
             rule = "has to have the shape (subjects, ROIs, time)"
-            raise InputError(rule, file=file, field=name, value=group[name].shape)
+            raise InputError(rule, file=file, field=name, value=series.shape)
+        check_own(series, series.nbytes // max(len(series), 1), file)
     return wanted
 
 
@@ -95,6 +97,7 @@ def _labels(content: Any, n: int, file: Path, h5py: Any) -> dict[str, NDArray[An
     labels = {}
     for name, value in content.items():
         if isinstance(value, h5py.Dataset) and value.shape == (n,):
+            check_own(value, value.nbytes, file)
             text = h5py.check_string_dtype(value.dtype) is not None or value.dtype.kind == "S"
             labels[name] = np.array(value.asstr()[()], object) if text else value[()]
     if _SUBJECT not in labels:

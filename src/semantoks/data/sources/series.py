@@ -15,6 +15,8 @@ from semantoks.errors import InputError
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 #: Endings of files that `read_series` reads.
 ENDINGS = (".tsv", ".csv", ".npy", ".mat", ".ptseries.nii")
+#: Bytes of one array of an HDF5 file: ten days of 1,000 ROIs at a TR of 1 s have 7 GB.
+LARGEST = 2**33
 
 Names = tuple[str, ...]
 
@@ -115,6 +117,7 @@ def _read_mat73(file: Path, variable: str | None) -> NDArray[np.float64]:
         with h5py.File(file, "r") as content:
             arrays = {k: v for k, v in content.items() if isinstance(v, h5py.Dataset)}
             name = _choose(arrays, variable, file)
+            check_own(arrays[name], arrays[name].nbytes, file)
             # MATLAB lays arrays out column by column: its HDF5 files hold them turned.
             return _matrix(arrays[name][()], file, name).T
     except OSError as error:
@@ -144,6 +147,38 @@ def import_h5py(file: Path) -> Any:
         fix = "Install it: pip install semantoks[hdf5]"
         raise InputError("reading this file needs h5py", file=file, fix=fix) from None
     return h5py
+
+
+def check_own(dataset: Any, n_bytes: int, file: Path) -> None:
+    """Refuse what an HDF5 file takes from other files, and what it only claims to hold.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    n_bytes : int
+        How much of it is to be read at once.
+    file : path
+        File that was opened.
+
+    Raises
+    ------
+    InputError
+    """
+    elsewhere = Path(dataset.file.filename) != Path(file) or dataset.external or dataset.is_virtual
+    if elsewhere:
+        raise InputError(
+            "takes its values from another file",
+            file=file,
+            field=dataset.name,
+            fix="Copy them into this one: links are not followed",
+        )
+    if n_bytes > LARGEST:
+        raise InputError(
+            f"claims {n_bytes / 2**30:.0f} GB in one piece, more than any recording has",
+            file=file,
+            field=dataset.name,
+            value=dataset.shape,
+        )
 
 
 def read_text(file: Path) -> tuple[NDArray[np.float64], Names | None]:
