@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from semantoks.data.designs import AcrossStores, Design, GroupedKFold, SmallSamples
+from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.baselines import BASELINES
@@ -102,10 +103,7 @@ class Plan:
         }
         for name, columns in named.items():
             for column in columns:
-                if column not in store.table:
-                    fix = nearest(column, map(str, store.table.columns))
-                    rule = "the store has no such column"
-                    raise InputError(rule, file=store.path, field=name, value=column, fix=fix)
+                check_column(store.table, column, store.path, name)
 
     def settings(self) -> dict[str, Any]:
         """Return the plan as plain values: two plans are one where these are equal."""

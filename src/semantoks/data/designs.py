@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semantoks.data.splits import Fold, grouped_folds, leave_one_site_out
+from semantoks.data.splits import Fold, check_column, grouped_folds, leave_one_site_out
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError
 
 Labels = NDArray[Any] | None  # a class per row; None where numbers are predicted
 
@@ -142,12 +142,7 @@ class FixedSplit:
         InputError
             If the column is unknown, training or test part is empty, or a subject is in two parts.
         """
-        if self.column not in table:
-            raise InputError(
-                "the store has no such column",
-                field=self.column,
-                fix=nearest(self.column, map(str, table.columns)),
-            )
+        check_column(table, self.column)
         part = table[self.column].astype(object).to_numpy()
         rows = {name: np.flatnonzero(part == name) for name in (self.train, self.test)}
         for name, members in rows.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -94,6 +95,30 @@ def without(
     return train[~np.isin(subjects[train], subjects[test])]
 
 
+def check_column(
+    table: pd.DataFrame, name: str, file: Path | None = None, field: str | None = None
+) -> None:
+    """Refuse the name of a column that a store's table does not have.
+
+    Parameters
+    ----------
+    table : DataFrame
+    name : str
+    file : path, optional
+        The store.
+    field : str, optional
+        What named the column, where that is not the column itself.
+
+    Raises
+    ------
+    InputError
+    """
+    if name not in table:
+        named = {"field": name} if field is None else {"field": field, "value": name}
+        fix = nearest(name, map(str, table.columns))
+        raise InputError("the store has no such column", file=file, fix=fix, **named)
+
+
 def column_values(table: pd.DataFrame, name: str) -> NDArray[np.str_]:
     """Return a column by which people are divided, as text.
 
@@ -102,10 +127,7 @@ def column_values(table: pd.DataFrame, name: str) -> NDArray[np.str_]:
     InputError
         If there is no such column, or a recording has no value.
     """
-    if name not in table:
-        raise InputError(
-            "the store has no such column", field=name, fix=nearest(name, map(str, table.columns))
-        )
+    check_column(table, name)
     values = table[name]
     if values.isna().any():
         raise InputError(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError
 from semantoks.evaluate.combat import ComBat
 from semantoks.evaluate.confounds import ConfoundRegressor
 
@@ -62,9 +63,7 @@ class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(rule, field="model", value=type(self.model).__name__)
         names = self._columns()
         for name in names:
-            if name not in X.table:
-                fix = nearest(name, map(str, X.table.columns))
-                raise InputError("the store has no such column", file=X.path, field=name, fix=fix)
+            check_column(X.table, name, X.path)
         features = np.asarray(self.model.fit(X).transform(X), np.float32)
         fields = [("features", np.float32, features.shape[1:]), ("columns", object, (len(names),))]
         prepared = np.empty(len(features), np.dtype(fields))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError
 
 #: Columns that are taken where a store has them.
 CONFOUNDS = ("age", "sex", "site", "mean_fd", "source_tr")
@@ -70,13 +71,7 @@ class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if self.columns is not None:
             names = list(self.columns)
         for name in names:
-            if name not in table:
-                raise InputError(
-                    "the store has no such column",
-                    file=X.path,
-                    field=name,
-                    fix=nearest(name, map(str, table.columns)),
-                )
+            check_column(table, name, X.path)
         names = [name for name in names if name not in self.leave_out]
         if not names:
             raise InputError("no confound is left", file=X.path, field="columns")

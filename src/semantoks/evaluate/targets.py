@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError
 from semantoks.evaluate.features import Cohort
 
 Kind = Literal["classification", "regression"]
@@ -56,10 +57,7 @@ def target_values(
     """
     table = store.table
     where: dict[str, Any] = {"file": store.path, "field": target.column}
-    if target.column not in table.columns:
-        raise InputError(
-            "the store has no such column", **where, fix=nearest(target.column, table.columns)
-        )
+    check_column(table, target.column, store.path)
     column = table[target.column]
     unknown = column.isna().to_numpy(bool)
     if unknown.any() and missing != "drop":

@@ -18,7 +18,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from semantoks.data.recording import subject_key
 from semantoks.data.splits import hold_out, without
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
@@ -30,6 +29,7 @@ from semantoks.evaluate.progress import Progress
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.weights import weights_hash
+from semantoks.train.setup import seen_in
 from semantoks.views.crops import evenly_spaced_starts
 
 #: What is trained: everything; the head alone at first; low-rank updates and the head; the head.
@@ -400,14 +400,14 @@ def _seen(before: dict[str, Any] | None, X: Signals) -> dict[str, Any]:
     record = {**(nothing if before is None else before), "fine_tuned": True}
     if record["subjects"] is None or not isinstance(X, RecordingStore):
         return record | dict.fromkeys(("n_recordings", "n_subjects", "subjects", "sites"))
-    subjects = {subject_key(subject) for subject in X.table["subject"]} | {*record["subjects"]}
-    sites = {str(site) for site in X.table["site"].dropna()} | {*(record["sites"] or ())}
+    now = seen_in([X])
+    subjects = {*record["subjects"], *now["subjects"]}
     return record | {
         "n_recordings": record["n_recordings"] + len(X),
         "n_subjects": len(subjects),
         "subjects": sorted(subjects),
-        "sites": sorted(sites),
-        "stores": [*record["stores"], {"name": X.path.name, "fingerprint": X.fingerprint}],
+        "sites": sorted({*(record["sites"] or ()), *now["sites"]}),
+        "stores": [*record["stores"], *now["stores"]],
     }
 
 

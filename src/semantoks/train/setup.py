@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -113,14 +114,20 @@ def pretraining_record(recordings: Recordings, config: RunConfig) -> dict[str, A
     evaluated later counts as seen if any of the stores has the name.
     """
     stores = recordings.stores if isinstance(recordings, StoreMixture) else (recordings,)
-    stores = tuple(store for store in stores if len(store))
     return {
         "n_recordings": len(recordings),
         "n_subjects": int(recordings.table["subject"].nunique()),
+        **seen_in([store for store in stores if len(store)]),
+        "epochs": config.optim.epochs,
+    }
+
+
+def seen_in(stores: Sequence[RecordingStore]) -> dict[str, list[Any]]:
+    """Return who and what is in some stores: hashed subjects, sites, and the stores."""
+    return {
         "subjects": sorted({subject_key(s) for store in stores for s in store.table["subject"]}),
         "sites": sorted({str(s) for store in stores for s in store.table["site"].dropna()}),
         "stores": [{"name": store.path.name, "fingerprint": store.fingerprint} for store in stores],
-        "epochs": config.optim.epochs,
     }
 
 
