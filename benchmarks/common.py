@@ -17,6 +17,7 @@ import torch
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.signal import Preprocessing
 from semantoks.model.encoder import Encoder
+from semantoks.train.memory import reuse_freed_memory
 from semantoks.train.run import RunConfig
 
 ATLAS = "semantoks457"  # the paper's 457 ROIs in 9 networks
@@ -96,5 +97,6 @@ def show(lines: list[Line]) -> None:
 
 
 def use_threads(n: int) -> None:
-    """Fix the number of threads for everything that follows."""
+    """Fix the number of threads for everything that follows, and use memory as `Trainer` does."""
     torch.set_num_threads(n)
+    reuse_freed_memory()

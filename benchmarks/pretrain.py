@@ -6,6 +6,7 @@ python -m benchmarks.pretrain --size paper --size small
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -13,9 +14,12 @@ import torch
 from benchmarks.common import Line, in_new_process, peak_gb, show, side_by_side, use_threads
 from benchmarks.plain import PlainStep
 from benchmarks.steps import KINDS, NETWORK_WEIGHT, OurStep, distillation, some_batch
+from semantoks.objectives.distillation import Losses
 from semantoks.train.run import RunConfig
+from semantoks.views.batch import ViewBatch
 
 GOAL, MEMORY_GOAL = 4.0, 1.85
+WARM_UP = 2
 CONTESTANTS = ("plain", "float32", "bfloat16")
 
 
@@ -27,17 +31,25 @@ def step(name: str, config: RunConfig) -> PlainStep | OurStep:
     return OurStep(method, 1e-4, 0.05, bfloat16=name.startswith("bfloat16"))
 
 
+def in_turn(one: PlainStep | OurStep, batches: Iterator[ViewBatch], weight: float) -> Losses:
+    return one(next(batches), weight, 0.99)
+
+
 def rates(size: str, batch_size: int, repeats: int) -> dict[str, dict[str, float]]:
     """Return recordings per second by kind of step and contestant; "run" is a whole run's mix."""
     config = RunConfig.preset(size)
     steps = {name: step(name, config) for name in CONTESTANTS}
     seconds: dict[str, dict[str, float]] = {}
     for masked, with_network in KINDS:
-        batch = some_batch(config, batch_size, masked=masked)
         weight = NETWORK_WEIGHT if with_network else 0.0
         kind = f"{'masked' if masked else 'whole'}, L_net {'on' if with_network else 'off'}"
-        runs = {name: partial(one, batch, weight, 0.99) for name, one in steps.items()}
-        seconds[kind] = side_by_side(runs, repeats)
+        # A run masks something else on every step: so do all turns of this.
+        batches = [
+            some_batch(config, batch_size, masked=masked, seed=turn)
+            for turn in range(WARM_UP + repeats)
+        ]
+        runs = {name: partial(in_turn, one, iter(batches), weight) for name, one in steps.items()}
+        seconds[kind] = side_by_side(runs, repeats, WARM_UP)
     seconds["run"] = {
         name: sum(
             share * by[name] for share, by in zip(KINDS.values(), seconds.values(), strict=True)
@@ -48,12 +60,13 @@ def rates(size: str, batch_size: int, repeats: int) -> dict[str, dict[str, float
 
 
 def memory(name: str, size: str, batch_size: int) -> float:
-    """Return this process's peak after a step of every kind, GB: call it in a new process."""
+    """Return this process's peak after steps of every kind, GB: call it in a new process."""
     config = RunConfig.preset(size)
     one = step(name, config)
-    for masked, with_network in KINDS:
-        batch = some_batch(config, batch_size, masked=masked)
-        one(batch, NETWORK_WEIGHT if with_network else 0.0, 0.99)
+    for seed in range(3):
+        for masked, with_network in KINDS:
+            batch = some_batch(config, batch_size, masked=masked, seed=seed)
+            one(batch, NETWORK_WEIGHT if with_network else 0.0, 0.99)
     return peak_gb()
 
 

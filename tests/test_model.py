@@ -16,6 +16,7 @@ from semantoks.config import parse
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.longconv import StructuredConv
+from semantoks.model.places import few_sizes, places
 from semantoks.model.projection import ProjectionHead
 from semantoks.model.tokenizer import (
     DenseBranch,
@@ -307,6 +308,22 @@ def test_positions_are_sines_then_cosines(n_patches, half):
 
 
 # -- encoder ---------------------------------------------------------------------------------------
+
+
+@given(needed=st.lists(st.booleans(), min_size=1, max_size=700))
+def test_what_is_needed_is_computed_in_few_sizes(needed):
+    found, n_needed = places(torch.tensor(needed))
+    wanted = np.flatnonzero(needed)
+    assert found[:n_needed].tolist() == wanted.tolist()
+    assert len(set(found.tolist())) == len(found)
+    assert len(found) == len(needed) or len(found) % 16 == 0
+    assert len(found) - n_needed < max(16, len(needed) / 16 + 16)
+
+
+@pytest.mark.parametrize("most", [1, 17, 320, 2880, 100_003])
+def test_there_are_few_sizes(most):
+    sizes = {few_sizes(n, most) for n in range(0, most + 1, max(1, most // 1000))}
+    assert len(sizes) <= 17
 
 
 def test_the_encoder_is_the_sum_of_its_parts(make, x):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,13 @@ from hypothesis import strategies as st
 from semantoks.data.recording import Recording
 from semantoks.data.store import write_store
 from semantoks.errors import ConfigError, InputError
-from semantoks.views.augment import AugmentConfig, augment, kept_rois, kept_times
+from semantoks.views.augment import (
+    AugmentConfig,
+    augment,
+    kept_rois,
+    kept_times,
+    white_noise,
+)
 from semantoks.views.crops import CropConfig, draw_starts, evenly_spaced_starts
 from semantoks.views.loader import ViewLoader
 from semantoks.views.masks import MaskConfig, draw_masks, network_masks, temporal_masks
@@ -119,8 +126,23 @@ def test_augmentation_is_a_function_of_the_generator():
     one, two = (augment(x.clone(), AugmentConfig(), generator(8)) for _ in range(2))
     assert torch.equal(one, two)
     assert not torch.equal(one, augment(x.clone(), AugmentConfig(), generator(9)))
-    noise = augment(torch.zeros(37, 11, 24), AugmentConfig(), generator(8))
-    assert len(noise.flatten().unique()) > 0.99 * noise.numel(), "no part repeats another"
+    noise = augment(torch.zeros(37, 11, 24), AugmentConfig(), generator(8)).flatten(1)
+    assert (torch.corrcoef(noise) - torch.eye(37)).abs().max() < 0.35, "no part repeats another"
+
+
+@quick
+@given(shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 11)))
+def test_noise_of_any_shape(shape):
+    assert white_noise(shape, generator()).shape == shape
+
+
+def test_noise_is_white_and_normal():
+    noise = white_noise((499, 1001), generator()).double()
+    assert scipy.stats.kstest(noise.flatten(), "norm").pvalue > 0.01
+    assert noise.var() == pytest.approx(1.0, abs=0.006)
+    for lag in range(1, 9):  # four values come from one random integer
+        one, other = noise[:, :-lag].flatten(), noise[:, lag:].flatten()
+        assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 0.006
 
 
 def test_steps_in_any_order_are_the_same(store):

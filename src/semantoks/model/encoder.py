@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from semantoks.atlas.parcellation import Parcellation, canonical_network
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
+from semantoks.model.recompute import run
 from semantoks.model.tokenizer import (
     Branch,
     DenseBranch,
@@ -157,8 +157,9 @@ class Encoder(nn.Module):
         What the weights have seen: recordings, hashed subjects, sites; also in fine-tuning
         (``fine_tuned``). None for random weights.
     checkpoint : bool
-        In training, keep only what enters the tokenizer and the blocks and compute their insides
-        again for the gradient: the same numbers in less memory, for one more forward pass.
+        In training, keep only what enters every network's tokenizer and every block and compute
+        their insides again for the gradient: the same numbers in less memory, for one more forward
+        pass.
     """
 
     def __init__(
@@ -239,7 +240,7 @@ class Encoder(nn.Module):
         """
         sequence = self._sequence(x, mask)
         for block in self.blocks:
-            sequence = self._run(block, sequence)
+            sequence = run(block, sequence, checkpoint=self.checkpoint)
         sequence = self.norm(sequence)
         return EncoderOutput(cls=sequence[:, 0], tokens=sequence[:, 1:])
 
@@ -253,36 +254,30 @@ class Encoder(nn.Module):
         Parameters
         ----------
         x, mask : as in `forward`
-        wanted : Tensor of bool, shape (B, N, P), optional
-            Tokens to return; none of them if absent.
+        wanted : Tensor of int64, shape (R,), optional
+            Tokens to return, as places in their flattened (B N P); none of them if absent.
 
         Returns
         -------
         cls : Tensor of shape (B, D)
         tokens : Tensor of shape (R, D)
-            The wanted ones, as indexing the whole (B, N, P, D) with `wanted` orders them.
+            The wanted ones.
         """
         sequence = self._sequence(x, mask)
         batch, length, _ = sequence.shape
         rows = torch.arange(batch, device=x.device) * length
         if wanted is not None:
-            recording, token = wanted.flatten(1).nonzero(as_tuple=True)
-            rows = torch.cat([rows, recording * length + token + 1])
+            own_cls = wanted // (length - 1) + 1  # CLS tokens up to their recording's
+            rows = torch.cat([rows, wanted + own_cls])
         for block in self.blocks[:-1]:
-            sequence = self._run(block, sequence)
-        finished = self.norm(self._run(self.blocks[-1], sequence, rows))
+            sequence = run(block, sequence, checkpoint=self.checkpoint)
+        finished = self.norm(run(self.blocks[-1], sequence, rows, checkpoint=self.checkpoint))
         return finished[:batch], finished[batch:]
-
-    def _run(self, part: nn.Module, *inputs: Tensor | None) -> Tensor:
-        if self.checkpoint and torch.is_grad_enabled():
-            return checkpoint(part, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
-        out: Tensor = part(*inputs)
-        return out
 
     def _sequence(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the CLS token and all tokens with their positions, shape (B, 1 + N P, D)."""
         self._check(x, mask)
-        return self.assemble(self._run(self.tokenizer, x, mask), mask)
+        return self.assemble(self.tokenizer(x, mask, checkpoint=self.checkpoint), mask)
 
     def assemble(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Put the mask vector, the positions and the CLS token to the tokens.

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
 from semantoks.model.longconv import StructuredConv, convolve_rois
+from semantoks.model.places import places
+from semantoks.model.recompute import run
 
 Pooling = Literal["mean", "max", "attention"]
 
@@ -262,14 +264,16 @@ class SemanticTokenizer(nn.Module):
         for i, rois in enumerate(network_rois):
             self.register_buffer(f"rois_{i}", torch.as_tensor(rois), persistent=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, checkpoint: bool = False) -> Tensor:
         """Tokenize.
 
         Parameters
         ----------
         x : Tensor of shape (B, C, T)
         mask : Tensor of bool, shape (B, N, P), optional
-            True where no token is needed: it is not computed and zero.
+            True where no token is needed: what is there means nothing.
+        checkpoint : bool
+            Compute the insides of every network's tokenizer again for the gradient.
 
         Returns
         -------
@@ -286,20 +290,19 @@ class SemanticTokenizer(nn.Module):
         for i, network in enumerate(self.networks):
             own = patches.index_select(0, self.get_buffer(f"rois_{i}"))
             if kept is None:
-                tokens.append(network(own))
+                tokens.append(run(network, own, checkpoint=checkpoint))
             else:
-                token = network(own.index_select(2, kept[i]))
+                token = run(network, own.index_select(2, kept[i]), checkpoint=checkpoint)
                 nothing = token.new_zeros(patches.shape[2], token.shape[1])
                 tokens.append(nothing.index_copy(0, kept[i], token))
         return torch.stack(tokens).view(len(tokens), batch, n_patches, -1).transpose(0, 1)
 
     @staticmethod
     def _kept(mask: Tensor | None) -> Sequence[Tensor] | None:
-        """Return the places along the axis of patches that each network has to tokenize."""
+        """Return the places along the axis of patches that each network tokenizes."""
         if mask is None:
             return None
-        needed = ~mask.transpose(0, 1).flatten(1)
-        return torch.split(needed.nonzero()[:, 1], needed.sum(dim=1).tolist())
+        return [places(needed)[0] for needed in ~mask.transpose(0, 1).flatten(1)]
 
 
 class RoiTokenizer(nn.Module):
@@ -310,7 +313,13 @@ class RoiTokenizer(nn.Module):
         self.patch_length = patch_length
         self.projection = nn.Linear(patch_length, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,  # noqa: ARG002
+        *,
+        checkpoint: bool = False,  # noqa: ARG002
+    ) -> Tensor:
         """Map (B, C, T) to (B, C, P, D); too cheap to leave masked tokens out."""
         tokens: Tensor = self.projection(x.reshape(*x.shape[:2], -1, self.patch_length))
         return tokens

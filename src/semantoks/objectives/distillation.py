@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
+from semantoks.model.places import places
 from semantoks.model.projection import ProjectionHead
 from semantoks.objectives.terms import Spread, masked_agreement, simdino
 from semantoks.views.batch import ViewBatch
@@ -151,14 +152,15 @@ class ProjectedEncoder(nn.Module):
         x = views.flatten(0, 1)
         mask = None if hidden is None else hidden.flatten(0, 1)
         wanted = None if compared is None or not terms.mask else compared.flatten(0, 1)
+        rows, n_wanted = (None, 0) if wanted is None else places(wanted.flatten())
         networks = None
         if terms.network:
             out = self.encoder(x, mask)
             grid = out.tokens.view(len(x), self.encoder.n_networks, -1, out.tokens.shape[-1])
             cls, networks = out.cls, grid.mean(dim=2)
-            tokens = grid[:0, 0, 0] if wanted is None else grid[wanted]
+            tokens = out.tokens[:0, 0] if rows is None else out.tokens.flatten(0, 1)[rows]
         else:
-            cls, tokens = self.encoder.read(x, mask, wanted)
+            cls, tokens = self.encoder.read(x, mask, rows)
 
         def by_view(z: Tensor) -> Tensor:
             return z.view(*views.shape[:2], *z.shape[1:])
@@ -167,7 +169,7 @@ class ProjectedEncoder(nn.Module):
             by_view(cls),
             by_view(self.head(cls)) if terms.cls else None,
             None if networks is None else by_view(self.head(networks)),
-            None if wanted is None else self.mask_head(tokens),
+            None if wanted is None else self.mask_head(tokens)[:n_wanted],
             None if wanted is None else wanted.flatten(1),
         )
 

@@ -35,6 +35,7 @@ from semantoks.train.distributed import (
 from semantoks.train.gradient import Gradient
 from semantoks.train.guard import BatchGuard, CollapseGuard
 from semantoks.train.logs import Metrics, Reporter, RunLogs
+from semantoks.train.memory import reuse_freed_memory
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import (
     EVENTS,
@@ -104,6 +105,7 @@ class Trainer:
             self.method = SelfDistillation(encoder, config.objective)
         self.method.to(self._device, torch.float64 if self._wide else torch.float32)
         self.method.student.encoder.checkpoint = config.train.checkpoint_activations
+        reuse_freed_memory()
         self._loader = ViewLoader(
             store,
             encoder.network_rois,

@@ -6,7 +6,10 @@ recording draws its own strength.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -63,6 +66,28 @@ def kept_times(m: int, n_times: int, ratio: tuple[float, float], generator: Gene
     start = torch.minimum(start, places - 1)
     time = torch.arange(n_times, device=generator.device)
     return (time < start[:, None]) | (time >= (start + count)[:, None])
+
+
+@cache
+def _quantiles() -> Tensor:
+    """Return the standard normal's value in the middle of each of 65,536 equal probabilities."""
+    middle = (torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16)
+    values: Tensor = torch.special.ndtri(middle)
+    return values.float()
+
+
+def white_noise(shape: Sequence[int], generator: Generator) -> Tensor:
+    """Draw from the standard normal: float32, on the generator's device.
+
+    On a CPU a value is one of 65,536 quantiles, drawn with 16 random bits: twice as fast as from
+    32 random bits and logarithms. None lies beyond 4.2 standard deviations.
+    """
+    if generator.device.type != "cpu":
+        return torch.randn(*shape, device=generator.device, generator=generator)
+    n = math.prod(shape)
+    bits = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
+    which = bits.view(torch.uint16)[:n].int()
+    return _quantiles().index_select(0, which).view(*shape)
 
 
 @dataclass(frozen=True)
@@ -127,7 +152,7 @@ def augment(
     if config.noise != "none":
         for start in range(0, m, _CHUNK):
             shape = (min(_CHUNK, m - start), n_rois, n_times)
-            noise = torch.randn(shape, device=x.device, dtype=x.dtype, generator=generator)
+            noise = white_noise(shape, generator).to(x.dtype)
             first, last = rows.within(start, start + len(noise))
             x[first:last].add_(rows.of(noise, start), alpha=_NOISE_STD[config.noise])
     return x

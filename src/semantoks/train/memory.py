@@ -1,0 +1,21 @@
+"""What the C library does with memory that a training step frees."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
+
+
+def reuse_freed_memory() -> None:
+    """Keep memory that is freed for what is needed next, in this process from now on.
+
+    A step frees hundreds of megabytes and asks for as much again. Given back to the system, they
+    come back as pages that are cleared one by one: a tenth of a step. For glibc; elsewhere nothing
+    happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM_THRESHOLD, -1)
+        mallopt(_MMAP_MAX, 0)
