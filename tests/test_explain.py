@@ -81,7 +81,7 @@ def _store_without_vis(recordings, parcellation, preprocessing):
 
 def test_the_impulse_response_is_what_the_convolution_does():
     torch.manual_seed(1)
-    conv = StructuredConv(5, 3, n_scales=2).double()
+    conv = StructuredConv(5, 3, 40, n_scales=2).double()
     weights, offsets = impulse_response(conv)
     assert weights.shape == (15, 8)
     x = torch.randn(1, 5, 40, dtype=torch.float64)
@@ -101,7 +101,9 @@ def test_a_sine_comes_out_with_the_gain_at_its_frequency(encoder):
     assert one.frequencies[-1] == pytest.approx(0.25), "Nyquist at TR 2 s"
     assert one.gain.shape == (8, 126)
     assert one.lags[0] == -14.0
-    conv = encoder.tokenizer.networks[1].branches[1].conv
+    short = encoder.tokenizer.networks[1].branches[1].conv
+    conv = StructuredConv(short.n_channels, short.n_heads, 400, n_scales=short.n_scales)
+    conv.load_state_dict(short.state_dict())
     place = 40
     hz = one.frequencies[place]
     time = torch.arange(400) * 2.0

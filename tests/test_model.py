@@ -81,6 +81,7 @@ def test_structured_convolution_is_the_plain_one(
         StructuredConv(
             n_channels,
             n_heads,
+            length,
             n_scales=n_scales,
             base_length=base_length,
             decay_min=1.5,
@@ -109,13 +110,16 @@ def test_structured_convolution_is_the_plain_one(
 
 
 def test_structured_kernels_begin_with_norm_one():
-    conv = StructuredConv(5, 3)
+    conv = StructuredConv(5, 3, 8)
     assert conv.kernel().shape == (3, 5, 16)
     torch.testing.assert_close(conv.kernel().norm(dim=-1), torch.ones(3, 5))
     torch.testing.assert_close(conv.multiplier.flatten(), torch.full((5,), 2.0))
     conv.pieces[0].data *= 3
     assert (conv.kernel().norm(dim=-1) > 1).all(), "the norm is a constant, not a constraint"
-    assert {name for name, _ in conv.named_buffers()} == {"multiplier", "kernel_norm"}
+    assert set(conv.state_dict()) - set(dict(conv.named_parameters())) == {
+        "multiplier",
+        "kernel_norm",
+    }
 
 
 # -- tokenizer -------------------------------------------------------------------------------------
@@ -146,8 +150,8 @@ def test_dense_and_separable_branches_are_the_plain_ones(dilation, kernel_length
     torch.manual_seed(0)
     x = torch.randn(2, 4, 7).double()
     options = {"kernel_length": kernel_length, "dilation": dilation}
-    dense = double(build_branch(DenseBranch(**options), 4, 3))
-    separable = double(build_branch(SeparableBranch(**options), 4, 3))
+    dense = double(build_branch(DenseBranch(**options), 4, 3, 7))
+    separable = double(build_branch(SeparableBranch(**options), 4, 3, 7))
     w, v = arrays(dense), arrays(separable)
     assert v["0.weight"].shape == (4, 1, kernel_length), "one kernel per ROI"
     for m in range(2):
@@ -166,7 +170,7 @@ def test_dense_and_separable_branches_are_the_plain_ones(dilation, kernel_length
 
 def test_structured_branch_has_enough_heads_and_one_linear_map():
     torch.manual_seed(0)
-    branch = double(build_branch(StructuredBranch(), 4, 10))
+    branch = double(build_branch(StructuredBranch(), 4, 10, 7))
     assert branch.conv.n_heads == 3, "ceil(10 / 4)"
     assert branch.projection.weight.shape == (10, 12)
     x = torch.randn(2, 4, 7).double()
@@ -184,7 +188,7 @@ def test_structured_branch_has_enough_heads_and_one_linear_map():
 def test_pooling_comes_after_the_branches_and_before_the_norm(pooling):
     torch.manual_seed(0)
     branches = (SeparableBranch(width=3), DenseBranch(), DenseBranch(dilation=2))
-    network = double(NetworkTokenizer(4, 11, branches, pooling)).requires_grad_(False)
+    network = double(NetworkTokenizer(4, 11, 7, branches, pooling)).requires_grad_(False)
     x = torch.randn(2, 4, 7).double()
     parts = [signals_last(branch, x) for branch in network.branches]
     assert [part.shape[1] for part in parts] == [3, 4, 4]

@@ -9,19 +9,14 @@ import torch
 from torch import Tensor, nn
 
 
-def _shifts(
-    taps: int, left: int, dilation: int, length: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Return 0 or 1, shape (taps, L * L): row i moves the time s to t = s - (i * dilation - left).
-
-    Made anew every time: a cache would keep what an exporter's tracing puts into it.
-    """
-    offset = torch.arange(taps, device=device) * dilation - left
-    time = torch.arange(length, device=device)
-    return (time == time[:, None] + offset[:, None, None]).to(dtype).flatten(1)
+def shifts(taps: int, left: int, length: int, dilation: int = 1) -> Tensor:
+    """Return 0 or 1, shape (taps, L * L): row i moves time s to t = s - (i * dilation - left)."""
+    offset = torch.arange(taps) * dilation - left
+    time = torch.arange(length)
+    return (time == time[:, None] + offset[:, None, None]).float().flatten(1)
 
 
-def convolve_rois(x: Tensor, kernel: Tensor, *, left: int, dilation: int = 1) -> Tensor:
+def convolve_rois(x: Tensor, kernel: Tensor, shifts: Tensor) -> Tensor:
     """Correlate every ROI with its own kernels, zeros beyond the ends.
 
     A patch is short, so that the correlation is a product with a banded (L, L) matrix: one batched
@@ -32,8 +27,8 @@ def convolve_rois(x: Tensor, kernel: Tensor, *, left: int, dilation: int = 1) ->
     ----------
     x : Tensor of shape (C, L, M)
     kernel : Tensor of shape (C, h, taps)
-        Tap i meets the time ``t + i * dilation - left``.
-    left, dilation : int
+    shifts : Tensor of shape (taps, L * L)
+        Which time every tap meets, see `shifts`.
 
     Returns
     -------
@@ -42,7 +37,6 @@ def convolve_rois(x: Tensor, kernel: Tensor, *, left: int, dilation: int = 1) ->
     """
     n_rois, length, m = x.shape
     n_kernels, taps = kernel.shape[1:]
-    shifts = _shifts(taps, left, dilation, length, kernel.dtype, kernel.device)
     banded = (kernel.reshape(-1, taps) @ shifts).view(n_rois, n_kernels * length, length)
     return torch.bmm(banded, x).view(n_rois * n_kernels, length, m)
 
@@ -60,6 +54,8 @@ class StructuredConv(nn.Module):
         ROIs of the network, C_n.
     n_heads : int
         Kernels per ROI, h.
+    length : int
+        Time points of a signal, L.
     n_scales : int
         Learned pieces per kernel, S.
     base_length : int
@@ -70,11 +66,15 @@ class StructuredConv(nn.Module):
 
     multiplier: Tensor
     kernel_norm: Tensor
+    _scale: Tensor
+    _place: Tensor
+    _shifts: Tensor
 
     def __init__(
         self,
         n_channels: int,
         n_heads: int,
+        length: int,
         *,
         n_scales: int = 3,
         base_length: int = 4,
@@ -86,6 +86,19 @@ class StructuredConv(nn.Module):
         shape = (n_heads, n_channels, base_length)
         self.pieces = nn.ParameterList(torch.randn(shape) for _ in range(n_scales))
         self.skip = nn.Parameter(torch.randn(n_heads, n_channels))
+        # Per learned value its piece's power of the decay, per tap its learned value, and per tap
+        # the time that it meets: a convolution runs backwards. The last of these is the skip.
+        value = torch.arange(n_scales * base_length).view(n_scales, base_length)
+        stretched = [v.repeat_interleave(2 ** max(0, i - 1)) for i, v in enumerate(value)]
+        taps = sum(map(len, stretched))
+        left = (taps - 1) // 2
+        meets = shifts(taps, left, length)
+        for name, constant in (
+            ("_scale", (n_scales - 1 - torch.arange(n_scales)).repeat_interleave(base_length)),
+            ("_place", torch.cat(stretched)),
+            ("_shifts", torch.cat([meets.flip(0), meets[left : left + 1]])),
+        ):
+            self.register_buffer(name, constant, persistent=False)
         decay = torch.linspace(decay_min, decay_max, n_channels).view(1, -1, 1)
         self.register_buffer("multiplier", decay)
         with torch.no_grad():
@@ -93,12 +106,8 @@ class StructuredConv(nn.Module):
         self.register_buffer("kernel_norm", norm)
 
     def _raw_kernel(self) -> Tensor:
-        parts = [
-            piece.repeat_interleave(2 ** max(0, i - 1), dim=-1)
-            * self.multiplier ** (self.n_scales - 1 - i)
-            for i, piece in enumerate(self.pieces)
-        ]
-        return torch.cat(parts, dim=-1)
+        values = torch.cat(tuple(self.pieces), dim=-1) * self.multiplier**self._scale
+        return values.index_select(-1, self._place)
 
     def kernel(self) -> Tensor:
         """Return the impulse response without the skip, shape (n_heads, n_channels, length)."""
@@ -117,8 +126,5 @@ class StructuredConv(nn.Module):
         Tensor of shape (n_channels * n_heads, L, M)
             Channels ordered (ROI, head), head fast, as in the authors' weights.
         """
-        kernel = self.kernel().flip(-1)
-        left = (kernel.shape[-1] - 1) // 2
-        at_lag_zero = torch.arange(kernel.shape[-1], device=kernel.device) == left
-        with_skip = kernel + self.skip.unsqueeze(-1) * at_lag_zero
-        return convolve_rois(x, with_skip.transpose(0, 1), left=left)
+        with_skip = torch.cat([self.kernel(), self.skip.unsqueeze(-1)], dim=-1)
+        return convolve_rois(x, with_skip.transpose(0, 1), self._shifts)

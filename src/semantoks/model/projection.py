@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semantoks.model.linear import Linear
+
 
 class ProjectionHead(nn.Module):
     """MLP ``width -> hidden -> out_width`` followed by L2 normalisation.
@@ -18,15 +20,15 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, out_width: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width, hidden)
-        self.out = nn.Linear(hidden, out_width)
+        self.hidden = Linear(width, hidden)
+        self.out = Linear(hidden, out_width)
         for layer in (self.hidden, self.out):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to unit vectors (..., d)."""
-        return F.normalize(self.out(F.gelu(self.hidden(x))), dim=-1)
+        return F.normalize(self.out(self.hidden.gelu(x)), dim=-1)
 
 
 def head_shapes(

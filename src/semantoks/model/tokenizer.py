@@ -21,7 +21,7 @@ from pydantic import Discriminator
 from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
-from semantoks.model.longconv import StructuredConv, convolve_rois
+from semantoks.model.longconv import StructuredConv, convolve_rois, shifts
 from semantoks.model.places import places
 from semantoks.model.recompute import run
 
@@ -143,12 +143,14 @@ class DenseConv(nn.Conv1d):
 class SeparableConv(nn.Sequential):
     """A convolution per ROI, then a linear map over ROIs."""
 
-    def __init__(self, n_rois: int, width: int, branch: SeparableBranch) -> None:
+    _shifts: Tensor
+
+    def __init__(self, n_rois: int, width: int, length: int, branch: SeparableBranch) -> None:
         taps, dilation = branch.kernel_length, branch.dilation
-        super().__init__(
-            nn.Conv1d(n_rois, n_rois, taps, dilation=dilation, groups=n_rois),
-            nn.Conv1d(n_rois, width, 1),
-        )
+        own = nn.Conv1d(n_rois, n_rois, taps, dilation=dilation, groups=n_rois)
+        super().__init__(own, nn.Conv1d(n_rois, width, 1))
+        meets = shifts(taps, _left(own), length, dilation)
+        self.register_buffer("_shifts", meets, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n_rois, L, M) to (width, L, M)."""
@@ -156,19 +158,20 @@ class SeparableConv(nn.Sequential):
         assert isinstance(own, nn.Conv1d)
         assert isinstance(across, nn.Conv1d)
         assert own.bias is not None
-        y = convolve_rois(x, own.weight, left=_left(own), dilation=own.dilation[0])
+        y = convolve_rois(x, own.weight, self._shifts)
         return _mix(y + own.bias[:, None, None], across.weight.squeeze(-1), across.bias)
 
 
 class StructuredProjection(nn.Module):
     """Structured long convolution and a linear map to `width` channels."""
 
-    def __init__(self, n_rois: int, width: int, branch: StructuredBranch) -> None:
+    def __init__(self, n_rois: int, width: int, length: int, branch: StructuredBranch) -> None:
         super().__init__()
         n_heads = -(-width // n_rois)
         self.conv = StructuredConv(
             n_rois,
             n_heads,
+            length,
             n_scales=branch.n_scales,
             base_length=branch.base_length,
             decay_min=branch.decay_min,
@@ -181,13 +184,13 @@ class StructuredProjection(nn.Module):
         return _mix(self.conv(x), self.projection.weight, self.projection.bias)
 
 
-def build_branch(branch: Branch, n_rois: int, width: int) -> nn.Module:
+def build_branch(branch: Branch, n_rois: int, width: int, length: int) -> nn.Module:
     """Return the module of one branch: (n_rois, L, M) -> (width, L, M)."""
     if isinstance(branch, DenseBranch):
         return DenseConv(n_rois, width, branch)
     if isinstance(branch, SeparableBranch):
-        return SeparableConv(n_rois, width, branch)
-    return StructuredProjection(n_rois, width, branch)
+        return SeparableConv(n_rois, width, length, branch)
+    return StructuredProjection(n_rois, width, length, branch)
 
 
 class AttentionPooling(nn.Module):
@@ -207,12 +210,18 @@ class NetworkTokenizer(nn.Module):
     """Token of one network: (C_n, L, M) -> (M, D)."""
 
     def __init__(
-        self, n_rois: int, width: int, branches: Sequence[Branch], pooling: Pooling
+        self,
+        n_rois: int,
+        width: int,
+        length: int,
+        branches: Sequence[Branch],
+        pooling: Pooling,
     ) -> None:
         super().__init__()
         widths = branch_widths(branches, width)
         self.branches = nn.ModuleList(
-            build_branch(branch, n_rois, w) for branch, w in zip(branches, widths, strict=True)
+            build_branch(branch, n_rois, w, length)
+            for branch, w in zip(branches, widths, strict=True)
         )
         self.pooling = pooling
         self.attention = AttentionPooling(width) if pooling == "attention" else None
@@ -259,7 +268,8 @@ class SemanticTokenizer(nn.Module):
         super().__init__()
         self.patch_length = patch_length
         self.networks = nn.ModuleList(
-            NetworkTokenizer(len(rois), width, branches, pooling) for rois in network_rois
+            NetworkTokenizer(len(rois), width, patch_length, branches, pooling)
+            for rois in network_rois
         )
         for i, rois in enumerate(network_rois):
             self.register_buffer(f"rois_{i}", torch.as_tensor(rois), persistent=False)

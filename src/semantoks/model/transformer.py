@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semantoks.model.linear import MLP, Linear
+
 _SHORT = 256  # tokens
 
 
@@ -35,8 +37,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.projection = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.projection = Linear(width, width)
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Map (B, S, D) to (B, S, D), or to its rows (R, D)."""
@@ -60,7 +62,7 @@ class Block(nn.Module):
         self.attention = Attention(width, n_heads)
         self.scale1 = nn.Parameter(torch.full((width,), layer_scale))
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = MLP(width, hidden)
         self.scale2 = nn.Parameter(torch.full((width,), layer_scale))
         self.drop_path = drop_path
 
