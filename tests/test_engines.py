@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from semantoks import Embedder
 from semantoks.errors import InputError
@@ -51,6 +52,27 @@ def test_every_engine_gives_the_same_embeddings_alone_or_together(
     assert np.array_equal(found, expected) == ((name, precision) == ("torch", "float32"))
     for i in (2, 0, 1):
         np.testing.assert_array_equal(embedder.transform([signals[i]])[0], found[i])
+
+
+def test_int8_products_are_close_and_every_crop_is_alone(encoder, monkeypatch):
+    available("openvino")
+    views = torch.randn(5, 11, 24, generator=torch.Generator().manual_seed(2))
+    missing = torch.zeros(5, encoder.n_networks, 4, dtype=torch.bool)
+
+    def engine(precision, n_crops=5):
+        return engines.make_engine("openvino", encoder, n_crops, precision, "cpu")
+
+    exact, bfloat16 = engine("float32")(views, missing), engine("low")(views, missing)
+    monkeypatch.setattr(engines, "_INT8_FROM", 8)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    low = engine("low")
+    found = low(views, missing)
+    assert not np.array_equal(found, bfloat16), "other arithmetic"
+    for one, expected in zip(found, exact, strict=True):
+        assert 0 < 1 - engines.cosine(one, expected) < 1e-3
+    others = views.flip(0) * 100
+    others[2] = views[2]
+    np.testing.assert_array_equal(low(others, missing)[2], found[2])
 
 
 def test_building_engines_leaves_the_encoder_as_it_was(encoder, signals):

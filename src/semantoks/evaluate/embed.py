@@ -42,8 +42,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         once, if there is enough to do, and takes the fastest; which one that is may differ from
         machine to machine, and with it the last digits.
     precision : {"float32", "low"}
-        Arithmetic. Low is bfloat16 (int8 products in ONNX Runtime): several times faster, with a
-        cosine of about 0.9999 to float32.
+        Arithmetic. Low is bfloat16, or int8 products in ONNX Runtime and OpenVINO: several times
+        faster, with a cosine of about 0.9999 to float32.
 
     Attributes
     ----------

@@ -34,6 +34,7 @@ Engine = Callable[[Tensor, Tensor], NDArray[np.float32]]
 #: A lower precision is used by "auto" only if a recording's embedding keeps this cosine to float32.
 SMALLEST_COSINE = 0.9999
 _WORTH_BUILDING = 60.0  # seconds of work with PyTorch
+_INT8_FROM = 512  # inputs and outputs
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 
 
@@ -50,7 +51,8 @@ def make_engine(
     n_crops : int
         Crops per recording, at most.
     precision : {"float32", "low"}
-        Low is bfloat16 in PyTorch and OpenVINO, int8 products in ONNX Runtime.
+        Low is bfloat16 in PyTorch, int8 products in ONNX Runtime, and in OpenVINO bfloat16 with
+        int8 products where they are large and the processor has no matrix unit (AMX).
     device : str
         ONNX Runtime and OpenVINO run on the CPU.
 
@@ -244,9 +246,39 @@ def _openvino(encoder: Encoder, n_crops: int, precision: Precision) -> Engine:
     }
     if precision == "float32":  # the default is what the processor does best
         options["INFERENCE_PRECISION_HINT"] = "f32"
+    elif not torch.cpu._is_amx_tile_supported():
+        _int8_weights(model)
+        options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "128"  # inputs that share a scale
     compiled = openvino.Core().compile_model(model, "CPU", options)
 
     def run(views: Tensor, missing: Tensor) -> NDArray[np.float32]:
         return np.array(compiled([views.numpy(), missing.numpy()])[0], np.float32)
 
     return run
+
+
+def _int8_weights(model: Any) -> None:
+    """Store an OpenVINO model's large weights in int8, a scale per output.
+
+    OpenVINO quantises what they are multiplied with while it runs, every row on its own: no other
+    crop changes a result. Small products lose more precision by it than they gain time.
+    """
+    from openvino import opset13 as op
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "MatMul":
+            continue
+        tokens, weights = node.input_value(0), node.input_value(1).get_node()
+        if len(tokens.get_partial_shape()) != 3 or weights.get_type_name() != "Constant":
+            continue
+        values, how = np.asarray(weights.get_data(), np.float32), node.get_attributes()
+        values = values if how["transpose_b"] else values.T
+        if min(values.shape) < _INT8_FROM:
+            continue
+        largest = np.abs(values).max(axis=1, keepdims=True)
+        scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+        small = op.constant(np.rint(values / scale).astype(np.int8))
+        restored = op.multiply(op.convert(small, "f32"), op.constant(scale))
+        product = op.matmul(tokens, restored, how["transpose_a"], True)
+        for reader in node.output(0).get_target_inputs():
+            reader.replace_source_output(product.output(0))
