@@ -64,16 +64,14 @@ def plot(curves: dict[str, list[dict[str, float]]], file: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    axes: Any = figure.subplots(2, len(curves), sharey="row")
+    axes: Any = figure.subplots(2, len(curves))  # each with its own scale: patches cost most
+    for ax, label in zip(axes[:, 0], ("s per step", "peak GB"), strict=True):
+        ax.set_ylabel(label)
     for column, (name, points) in zip(axes.T, curves.items(), strict=True):
-        for ax, key, label in zip(
-            column, ("seconds", "gb"), ("s per step", "peak GB"), strict=True
-        ):
+        for ax, key in zip(column, ("seconds", "gb"), strict=True):
             ax.plot(CURVES[name], [p[key] for p in points], "o-", color="#1f5fa8")
             ax.set_ylim(bottom=0)
             ax.spines[["top", "right"]].set_visible(False)
-            if column is axes.T[0]:
-                ax.set_ylabel(label)
         column[1].set_xlabel(name)
     figure.savefig(file, dpi=150)
 
