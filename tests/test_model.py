@@ -316,7 +316,7 @@ def test_positions_are_sines_then_cosines(n_patches, half):
 
 @given(needed=st.lists(st.booleans(), min_size=1, max_size=700))
 def test_what_is_needed_is_computed_in_few_sizes(needed):
-    found, n_needed = places(torch.tensor(needed))
+    ((found, n_needed),) = places(torch.tensor([needed]))
     wanted = np.flatnonzero(needed)
     assert found[:n_needed].tolist() == wanted.tolist()
     assert len(set(found.tolist())) == len(found)

@@ -18,19 +18,20 @@ def few_sizes(n: int, most: int) -> int:
     return min(most, -(-n // step) * step)
 
 
-def places(needed: Tensor) -> tuple[Tensor, int]:
-    """Return where to compute, and how many of these places are needed.
+def places(needed: Tensor) -> list[tuple[Tensor, int]]:
+    """Return for every row where to compute, and how many of these places are needed.
 
     Parameters
     ----------
-    needed : Tensor of bool, shape (M,)
+    needed : Tensor of bool, shape (K, M)
 
     Returns
     -------
-    places : Tensor of int64, shape (R,)
-        The needed ones in their order, then others: R is `few_sizes` of their number.
-    n_needed : int
+    list of (places, n_needed), length K
+        Places: int64, the needed ones in their order, then others up to `few_sizes` of their
+        number.
     """
-    n_needed = int(needed.sum())
-    order = needed.byte().argsort(descending=True, stable=True)
-    return order[: few_sizes(n_needed, len(needed))], n_needed
+    counts = needed.sum(dim=1).tolist()  # the one wait for a device
+    order = needed.byte().argsort(dim=1, descending=True, stable=True)
+    most = needed.shape[1]
+    return [(row[: few_sizes(n, most)], n) for row, n in zip(order, counts, strict=True)]

@@ -312,7 +312,7 @@ class SemanticTokenizer(nn.Module):
         """Return the places along the axis of patches that each network tokenizes."""
         if mask is None:
             return None
-        return [places(needed)[0] for needed in ~mask.transpose(0, 1).flatten(1)]
+        return [where for where, _ in places(~mask.transpose(0, 1).flatten(1))]
 
 
 class RoiTokenizer(nn.Module):

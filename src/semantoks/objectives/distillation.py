@@ -152,7 +152,7 @@ class ProjectedEncoder(nn.Module):
         x = views.flatten(0, 1)
         mask = None if hidden is None else hidden.flatten(0, 1)
         wanted = None if compared is None or not terms.mask else compared.flatten(0, 1)
-        rows, n_wanted = (None, 0) if wanted is None else places(wanted.flatten())
+        rows, n_wanted = (None, 0) if wanted is None else places(wanted.reshape(1, -1))[0]
         networks = None
         if terms.network:
             out = self.encoder(x, mask)
