@@ -60,7 +60,7 @@ def make(root: Path, n_recordings: int, n_volumes: int) -> None:
 def ours(root: Path, jobs: int) -> None:
     from semantoks.atlas.parcellation import Parcellation
     from semantoks.data.sources.items import Reading
-    from semantoks.workflow import prepare_store
+    from semantoks.workflow.prepare import prepare_store
 
     atlas = Parcellation.load(root / "atlas.tsv")
     reading = Reading(atlas=atlas, atlas_images=(root / "atlas.nii.gz",))

@@ -7,6 +7,7 @@ import torch
 from benchmarks.common import ATLAS, encoder_for
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.objectives.distillation import Losses, SelfDistillation
+from semantoks.train.gradient import Gradient
 from semantoks.train.run import RunConfig
 from semantoks.views.batch import ViewBatch
 from semantoks.views.masks import MaskConfig, draw_masks
@@ -43,24 +44,35 @@ def some_batch(config: RunConfig, batch_size: int, *, masked: bool, seed: int = 
 
 
 class OurStep:
-    """A whole step as `Trainer` does it."""
+    """A whole step as `Trainer` does it; the batch in one part or in several."""
 
     def __init__(
-        self, method: SelfDistillation, lr: float, weight_decay: float, *, bfloat16: bool
+        self,
+        method: SelfDistillation,
+        lr: float,
+        weight_decay: float,
+        *,
+        bfloat16: bool,
+        n_parts: int = 1,
     ) -> None:
         self.method, self.bfloat16 = method, bfloat16
+        self.gradient = Gradient(method, n_parts)
         self.parameters = [p for p in method.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=lr, weight_decay=weight_decay, fused=True
         )
 
     def __call__(self, batch: ViewBatch, network_weight: float, momentum: float) -> Losses:
-        device = batch.views.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
-            losses: Losses = self.method(batch, network_weight)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        def arithmetic(_part: int) -> torch.autocast:
+            device = batch.views.device.type
+            return torch.autocast(
+                device, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False
+            )
+
+        losses, backward = self.gradient.losses(batch, network_weight, arithmetic)
+        backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
-        self.optimizer.zero_grad()
         self.method.update_teacher(momentum)
+        self.optimizer.zero_grad()
         return losses

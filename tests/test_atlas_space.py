@@ -26,7 +26,7 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError
-from semantoks.workflow import assign_atlas, prepare_store
+from semantoks.workflow.prepare import assign_atlas, prepare_store
 
 ATLASES = Path(__file__).parents[2] / "shared" / "atlas"
 ABIDE = Path(__file__).parents[2] / "shared" / "data" / "abide1"

@@ -24,7 +24,7 @@ from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, StoreError
-from semantoks.workflow import prepare_store
+from semantoks.workflow.prepare import prepare_store
 
 STEPS = Preprocessing(tr=2.0, low_hz=0.01, high_hz=0.1)
 
@@ -33,7 +33,7 @@ STEPS = Preprocessing(tr=2.0, low_hz=0.01, high_hz=0.1)
 def _no_page(request, monkeypatch):
     """Leave the page out: it takes most of the time, and few tests look at it."""
     if "page" not in request.fixturenames:
-        monkeypatch.setattr("semantoks.workflow.write_quality_page", lambda _: None)
+        monkeypatch.setattr("semantoks.workflow.prepare.write_quality_page", lambda _: None)
 
 
 @pytest.fixture

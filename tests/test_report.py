@@ -22,7 +22,7 @@ from semantoks.report.report import write_report
 from semantoks.report.sections import _embedding_maps, store_section
 from semantoks.report.verdicts import Verdict, seen_facts, verdicts
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import evaluate_store
+from semantoks.workflow.evaluate import evaluate_store
 
 VILLAIN = "<script>alert(1)</script>"
 

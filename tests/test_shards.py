@@ -14,7 +14,7 @@ from semantoks.errors import InputError, StoreError
 from semantoks.evaluate import shards
 from semantoks.evaluate.embed import Embedder
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import embed_store
+from semantoks.workflow.embed import embed_store
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,8 @@ def prepare(
     from semantoks.data.sources.items import Reading, read_names
     from semantoks.report.terminal import PrepareScreen, prepare_summary
     from semantoks.tables import listing
-    from semantoks.workflow import describe_path, prepare_store
+    from semantoks.workflow.describe import describe_path
+    from semantoks.workflow.prepare import prepare_store
 
     reading = None
     if atlas is not None:
@@ -305,7 +306,7 @@ def assign(
     ] = None,
 ) -> None:
     """Give the ROIs of an atlas of your own their networks, by overlap with Yeo-7."""
-    from semantoks.workflow import assign_atlas
+    from semantoks.workflow.prepare import assign_atlas
 
     table, weak = assign_atlas(image, out, labels)
     counts = ", ".join(f"{name} {n}" for name, n in table["network"].value_counts().items())
@@ -387,7 +388,7 @@ def embed(
     ] = None,
 ) -> None:
     """Embed the recordings of a store: one row per recording."""
-    from semantoks.workflow import embed_store
+    from semantoks.workflow.embed import embed_store
 
     table = embed_store(
         model,
@@ -475,9 +476,10 @@ def evaluate(
     from semantoks.data.designs import SmallSamples, design_for
     from semantoks.data.store import RecordingStore
     from semantoks.evaluate.evaluation import Probe
+    from semantoks.evaluate.targets import Target
     from semantoks.evaluate.tuning import Tuning
     from semantoks.report.terminal import assessment_summary
-    from semantoks.workflow import REPORT, evaluate_store, parse_target
+    from semantoks.workflow.evaluate import REPORT, evaluate_store
 
     wanted = dict(
         zip(
@@ -487,7 +489,7 @@ def evaluate(
         )
     )
     plan = Plan(
-        targets=tuple(map(parse_target, target)),
+        targets=tuple(map(Target.parse, target)),
         design=design_for(
             groups,
             test_site or (),
@@ -540,14 +542,14 @@ def paper_probe(
     from semantoks.data.store import RecordingStore
     from semantoks.evaluate.embed import Embedder
     from semantoks.evaluate.protocol import paper_probe
-    from semantoks.workflow import parse_target
+    from semantoks.evaluate.targets import Target
 
     recordings = RecordingStore(store)
     for name in target:
         scores = paper_probe(
             recordings,
             Embedder(model, n_crops=crops),
-            parse_target(name),
+            Target.parse(name),
             n_repetitions=repetitions,
             seed=seed,
         )
@@ -698,7 +700,7 @@ def info(
 ) -> None:
     """Say what a store, a run, a model or a parcellation holds."""
     from semantoks.tables import listing
-    from semantoks.workflow import describe_path
+    from semantoks.workflow.describe import describe_path
 
     _console().print(listing(describe_path(path)))
 
@@ -708,7 +710,7 @@ def check(
     path: Annotated[Path, typer.Argument(help="A store, or a run.")],
 ) -> None:
     """Compare every file of a store, or of a run's checkpoints, with its checksum."""
-    from semantoks.workflow import check_path
+    from semantoks.workflow.describe import check_path
 
     problems = check_path(path)
     for problem in problems:

@@ -15,13 +15,14 @@ from semantoks.assess.plan import Part, Plan
 from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError
+from semantoks.evaluate.targets import Target
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.report import write_report
 from semantoks.tables import score_tables
 from semantoks.train.run import RunConfig
 from semantoks.train.screen import TrainingScreen
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import parse_target, prepare_store
+from semantoks.workflow.prepare import prepare_store
 
 #: Sites that the demo tests on; pretraining never sees them.
 TEST_SITES = ("KKI", "PITT", "STANFORD", "YALE")
@@ -79,7 +80,7 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
             raise KeyboardInterrupt
     with _stage(console, f"Predict {', '.join(TARGETS)} at sites that were never seen"):
         plan = Plan(
-            targets=tuple(map(parse_target, TARGETS)),
+            targets=tuple(map(Target.parse, TARGETS)),
             design=LeaveOneSiteOut(test_sites=TEST_SITES),
         )
         found = assess(

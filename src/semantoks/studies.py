@@ -23,13 +23,13 @@ from semantoks.evaluate.embed import Embedder
 from semantoks.evaluate.evaluation import RANDOM, evaluate_probes
 from semantoks.evaluate.result import ProbeResult
 from semantoks.evaluate.statistics import LOWER_IS_BETTER, METRICS, resamples
+from semantoks.evaluate.targets import Target
 from semantoks.figures import PALETTE
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, training_recordings
 from semantoks.train.trainer import Trainer
-from semantoks.workflow import parse_target
 
 Say = Callable[[str], None]
 
@@ -184,7 +184,7 @@ def _compare(runs: Mapping[str, Path], out: Path, probing: Probing, store: str) 
     result = evaluate_probes(
         RecordingStore(store),
         models,
-        [parse_target(target) for target in probing.targets],
+        [Target.parse(target) for target in probing.targets],
         design=design_for(probing.groups, probing.test_sites),
         against=(reference,),
         seed=probing.seed,

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 from semantoks.errors import InputError
 
@@ -88,6 +87,8 @@ def interpolate(x: Signal, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
     kept : bool array of shape (n_times,)
         The first and the last are kept.
     """
+    from scipy.interpolate import PchipInterpolator
+
     out = np.array(x, np.float64)
     if kept.all():
         return out

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.signal import welch
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.encode import Encoded
@@ -123,6 +122,8 @@ def measure(recording: Recording, encoded: Encoded, tr: float) -> dict[str, Any]
 
 def _slope(normal: NDArray[np.float64], tr: float) -> float:
     """Return the slope of log power over log frequency, from 0.01 Hz to 90 % of Nyquist."""
+    from scipy.signal import welch
+
     segment = min(len(normal), max(32, int(100 / tr)))
     frequency, power = welch(normal, fs=1 / tr, nperseg=segment, axis=0)
     band = (frequency >= 0.01) & (frequency <= 0.9 * 0.5 / tr)

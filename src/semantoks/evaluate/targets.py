@@ -33,6 +33,24 @@ class Target:
     column: str
     kind: Kind | None = None
 
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Return the target that ``column`` or ``column:kind`` names.
+
+        Raises
+        ------
+        InputError
+            If the kind is another.
+        """
+        column, _, kind = text.partition(":")
+        if kind not in ("", "classification", "regression"):
+            raise InputError(
+                "a target is column, column:classification or column:regression",
+                field="target",
+                value=text,
+            )
+        return cls(column, kind=kind or None)  # type: ignore[arg-type]
+
 
 Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from nilearn.plotting import plot_markers
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import dendrogram
 
@@ -75,6 +74,8 @@ def glass_brain_figure(
     shown = np.isfinite(coordinates).all(axis=1) & np.isfinite(values)
     if not shown.any():
         return None
+    from nilearn.plotting import plot_markers  # a second to import, and needed only here
+
     figure = Figure(figsize=(9, 3))
     plot_markers(
         values[shown],

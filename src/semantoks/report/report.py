@@ -39,7 +39,7 @@ def write_report(
     runs : sequence of path
         Folders of pretraining runs: curves, collapse monitors, configuration, environment.
     results : sequence of path
-        Folders of evaluations (`semantoks.workflow.evaluate_store`), or of results alone.
+        Folders of evaluations (`semantoks.workflow.evaluate.evaluate_store`), or of results alone.
     stores : sequence of path
         Recording stores: what they hold, and the embeddings of the runs that fit them.
 

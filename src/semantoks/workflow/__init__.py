@@ -1,0 +1,1 @@
+"""Whole steps from files to files, as the command line offers them."""

@@ -1,0 +1,123 @@
+"""A store to a table of embeddings."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+
+from semantoks.data.shards import of_shard, write_whole
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.engines import EngineName, Precision
+from semantoks.evaluate.shards import embed_shard, merge_shards
+from semantoks.model.weights import weights_hash
+from semantoks.train.setup import pick_device
+
+_SUFFIXES = (".parquet", ".csv", ".tsv")
+
+
+def embed_store(
+    model: str | Path,
+    store: str | Path,
+    out: str | Path,
+    *,
+    n_crops: int = 8,
+    device: str = "auto",
+    engine: EngineName | Literal["auto"] = "torch",
+    precision: Precision = "float32",
+    shard: tuple[int, int] | None = None,
+) -> pd.DataFrame:
+    """Embed the recordings of a store and write one row per recording.
+
+    In shards, what is done lies in ``OUT.partial``, and the same call again goes on. Once all are
+    done, the same call without `shard` writes the table, the same as without shards to the bit.
+
+    Parameters
+    ----------
+    model : path
+        Run, checkpoint or model.
+    store : path
+    out : path
+        New ``.parquet``, ``.csv`` or ``.tsv``: id, subject, session, site, then ``e0000`` ...
+    n_crops : int
+        Evenly spaced crops per recording, averaged.
+    device : str
+    engine, precision : str
+        As for `Embedder`.
+    shard : (int, int), optional
+        (i, n): only every n-th recording, from the i-th of 1 to n, and no table.
+
+    Returns
+    -------
+    DataFrame of shape (n_recordings, 4 + 2 D)
+        Of a shard: id, subject, session and site of its recordings.
+
+    Raises
+    ------
+    InputError
+        If the file exists, has another ending, or model and store do not fit.
+    StoreError
+        If shards are missing, too many, or of another model, store or way of embedding.
+    """
+    target = Path(out)
+    if target.suffix not in _SUFFIXES:
+        raise InputError(f"the table's ending must be one of {', '.join(_SUFFIXES)}", file=target)
+    if target.exists():
+        raise InputError("exists already and is not overwritten", file=target)
+    recordings = RecordingStore(store)
+    embedder = Embedder(
+        model,
+        n_crops=n_crops,
+        device=str(pick_device(device)),
+        engine=engine,
+        precision=precision,
+    )
+    ids = recordings.table[["id", "subject", "session", "site"]]
+    partial = target.with_name(target.name + ".partial")
+    if shard is None and not partial.exists():
+        values = embedder.fit_transform(recordings)
+    else:
+        made_from = _made_from(embedder.fit(recordings), recordings)
+        if shard is not None:
+            embed_shard(embedder, recordings, partial, shard, made_from)
+            return ids.iloc[of_shard(range(len(ids)), shard)].reset_index(drop=True)
+        values = merge_shards(recordings, partial, made_from)
+    names = [f"e{i:04d}" for i in range(values.shape[1])]
+    table = pd.concat([ids, pd.DataFrame(values, columns=names)], axis=1)
+    stream = io.BytesIO()
+    if target.suffix == ".parquet":
+        table.to_parquet(stream, index=False)
+    else:
+        separator = "," if target.suffix == ".csv" else "\t"
+        table.to_csv(stream, sep=separator, index=False, na_rep="n/a")
+    write_whole(target, stream.getvalue())
+    if partial.exists():
+        shutil.rmtree(partial)
+    return table
+
+
+def _made_from(embedder: Embedder, store: RecordingStore) -> dict[str, Any]:
+    """Return what decides embeddings to the bit, as plain values."""
+    if embedder.engine == "auto":
+        raise InputError(
+            "which engine is the fastest may differ from shard to shard",
+            field="engine",
+            value="auto",
+            fix="Name one: torch, onnx or openvino",
+        )
+    return {
+        "model": weights_hash(embedder.encoder_),
+        "store": store.fingerprint,
+        "crops": embedder.n_crops,
+        "engine": embedder.engine_,
+        "precision": embedder.precision,
+        "device": torch.device(embedder.device).type,
+        "versions": {name: metadata.version(name) for name in ("semantoks", "torch")},
+    }

@@ -1,0 +1,87 @@
+"""A store and models to an assessment and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from semantoks.assess.assessment import Assessment, assess
+from semantoks.assess.plan import PARTS, Part, Plan
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.model.encoder import Encoder
+from semantoks.model.pretrained import load_pretrained
+from semantoks.report.report import write_report
+from semantoks.train.setup import pick_device
+
+#: Name of the page in the folder of an evaluation.
+REPORT = "report.html"
+
+
+def evaluate_store(
+    store: str | Path,
+    out: str | Path,
+    *,
+    models: Sequence[str | Path],
+    plan: Plan,
+    parts: Collection[Part] = PARTS,
+    device: str = "auto",
+    n_jobs: int = 1,
+    say: Callable[[str], None] = print,
+) -> Assessment:
+    """Evaluate models on a store, look for what else explains the scores, and write the report.
+
+    Parameters
+    ----------
+    store : path
+    out : path
+        Folder of the evaluation: tables as Parquet, facts as JSON, and ``report.html``. Run again
+        with the same arguments, what is there is not computed again.
+    models : sequence of path
+        Runs, checkpoints or models; none compares the baselines.
+    plan : Plan
+        Targets, design, baselines, tests.
+    parts : collection of Part
+        What is done beyond the comparison.
+    device : str
+        Device of the encoders.
+    n_jobs : int
+        Folds computed at the same time.
+    say : callable
+        Told what happens.
+
+    Returns
+    -------
+    Assessment
+
+    Raises
+    ------
+    InputError
+        Two models have one name, the folder holds something else, or the comparison cannot be made.
+    """
+    recordings = RecordingStore(store)
+    encoders: dict[str, Encoder] = {}
+    for path in models:
+        name = Path(path).name
+        if name in encoders:
+            raise InputError(
+                "another model of this comparison has the same name",
+                field="models",
+                value=str(path),
+                fix="Rename its folder",
+            )
+        encoders[name] = load_pretrained(path)
+    assessment = assess(
+        recordings,
+        out,
+        encoders,
+        plan,
+        parts=parts,
+        device=str(pick_device(device)),
+        n_jobs=n_jobs,
+        say=say,
+    )
+    page = Path(out) / REPORT
+    page.unlink(missing_ok=True)
+    write_report(page, results=[out])
+    return assessment

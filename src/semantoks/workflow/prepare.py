@@ -1,0 +1,207 @@
+"""Recordings to a store; an atlas to a parcellation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from semantoks.atlas.assign import assign_by_overlap, weak
+from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.denoise import Censoring
+from semantoks.data.encode import StoreSpec
+from semantoks.data.phenotypes import Phenotypes
+from semantoks.data.prepare import PrepareReport, Progress, prepare
+from semantoks.data.quality import QualityRules
+from semantoks.data.signal import Preprocessing
+from semantoks.data.sources.bids import BidsFile
+from semantoks.data.sources.find import find_items, transfer_of
+from semantoks.data.sources.images import is_image
+from semantoks.data.sources.items import Item, Reading
+from semantoks.datasets import DATASETS, sample_items
+from semantoks.errors import InputError, nearest
+from semantoks.report.quality import QUALITY_PAGE, write_quality_page
+
+
+def prepare_store(
+    source: str,
+    path: str | Path,
+    *,
+    preprocessing: Preprocessing | None = None,
+    reading: Reading | None = None,
+    censoring: Censoring | None = None,
+    missing_rois: Literal["refuse", "mark"] = "refuse",
+    extra_rois: Literal["refuse", "drop"] = "refuse",
+    min_coverage: float = 0.5,
+    phenotypes: Sequence[str | Path] = (),
+    phenotype_columns: Sequence[str] | None = None,
+    rules: QualityRules | None = None,
+    varying: Sequence[str] = (),
+    n_jobs: int = 1,
+    shard: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Read recordings, check and preprocess them, and write a store and its page of quality.
+
+    Parameters
+    ----------
+    source : str
+        A sample that comes with the repository, ``abide`` (downloads all of it), or the path of a
+        derivatives folder (fMRIPrep, XCP-D, HALFpipe), of a table of files, of an HDF5 file, or of
+        a single image or file of time series (`semantoks.data.sources.find.find_items`).
+    path : path
+        Folder of the new store.
+    preprocessing : Preprocessing, optional
+        The paper's by default.
+    reading : Reading, optional
+        The parcellation, and what the files do not say; the shipped samples know theirs.
+    censoring, missing_rois, extra_rois, min_coverage
+        See `semantoks.data.encode.StoreSpec`.
+    phenotypes : sequence of path
+        Tables joined by subject and session; ``participants.tsv`` of a derivatives folder is one
+        if it is there.
+    phenotype_columns : sequence of str, optional
+        Only these of their columns.
+    rules, varying, n_jobs, shard, progress
+        See `semantoks.data.prepare.prepare`.
+
+    Returns
+    -------
+    PrepareReport
+
+    Raises
+    ------
+    InputError
+        If the source is unknown, the atlas is not stated, or no recording can be used.
+    StoreError
+        If the folder exists or cannot be written.
+    """
+    items, atlas, how = _items(source, reading)
+    notes = [] if reading is None else _notes(items, reading)
+    spec = StoreSpec(
+        parcellation=atlas,
+        preprocessing=preprocessing or Preprocessing(),
+        censoring=censoring or Censoring(),
+        missing_rois=missing_rois,
+        extra_rois=extra_rois,
+        min_coverage=min_coverage,
+    )
+    tables = [Path(table) for table in phenotypes]
+    participants = Path(source) / "participants.tsv"
+    if participants.is_file() and not tables:
+        tables = [participants]
+    known = Phenotypes.read(tables, phenotype_columns) if tables else None
+    report = prepare(
+        items,
+        path,
+        spec,
+        phenotypes=known,
+        rules=rules,
+        varying=varying,
+        n_jobs=n_jobs,
+        shard=shard,
+        provenance={"source": Path(source).name, "reading": how, "notes": notes},
+        progress=progress,
+    )
+    if report.finished and not (report.store / QUALITY_PAGE).exists():
+        write_quality_page(report.store)
+    return report
+
+
+def _notes(items: Sequence[Item], reading: Reading) -> list[str]:
+    """Return what was assumed of spaces, and what moving to another atlas costs."""
+    if reading.from_atlas is not None:
+        transfer = transfer_of(reading)
+        assert transfer is not None
+        table = transfer.report()
+        low = table[(table["covered"] < 0.5) | (table["purity"] < 0.5)]
+        return [
+            f"moved from {reading.from_atlas.name} to {reading.atlas.name} by overlap, an "
+            f"approximation: ROIs are covered by {table['covered'].median():.0%}, the source ROIs "
+            f"used lie in them by {table['purity'].median():.0%} (medians); {len(low)} of "
+            f"{len(table)} ROIs have one of the two below 50 %"
+            + (f": {', '.join(low['label'][:5])}" if len(low) else "")
+        ]
+    if not reading.atlas_images or not is_image(items[0].files[0]):
+        return []
+    own = BidsFile(reading.atlas_images[0]).entities
+    atlas = own.get("space") or own.get("tpl") or reading.atlas.space
+    spaces = sorted({BidsFile(item.files[0]).entities.get("space", "unknown") for item in items})
+    note = f"images in {', '.join(spaces)}, atlas in {atlas}"
+    if spaces == [atlas]:
+        return [note]
+    return [f"{note}: read through the affines, taken for one space and not warped"]
+
+
+def _items(
+    source: str, reading: Reading | None
+) -> tuple[Sequence[Item], Parcellation, dict[str, Any]]:
+    """Return the recordings of a source, their parcellation, and how they are read."""
+    if source in DATASETS:
+        sample = DATASETS[source]
+        if reading is not None:
+            raise InputError(
+                f"{source} is in {sample.parcellation} and states its own TRs",
+                field="reading",
+                fix="Leave the atlas and the TR out",
+            )
+        return sample_items(source), Parcellation.load(sample.parcellation), {}
+    if not Path(source).exists():
+        raise InputError(
+            "is neither a file or folder nor a sample",
+            field="source",
+            value=source,
+            fix=nearest(source, DATASETS),
+        )
+    if reading is None:
+        raise InputError(
+            "the parcellation of the recordings is not stated",
+            file=source,
+            field="atlas",
+            fix=f"Give one of {', '.join(Parcellation.available())}, or a TSV of your own",
+        )
+    return find_items(source, reading), reading.atlas, reading.to_dict()
+
+
+def assign_atlas(
+    image: str | Path, out: str | Path, labels: str | Path | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Assign networks to the ROIs of a volume and write the table of the parcellation.
+
+    Parameters
+    ----------
+    image : path
+        See `semantoks.atlas.assign.assign_by_overlap`.
+    out : path
+        New .tsv that `Parcellation.load` reads.
+    labels : path, optional
+        Table (.tsv, .csv) with the columns ``index`` (value in the image) and ``label``.
+
+    Returns
+    -------
+    DataFrame, list of str
+        The table, and the weak assignments in words.
+
+    Raises
+    ------
+    InputError
+        The file exists, or labels and image do not match.
+    """
+    file = Path(out)
+    if file.exists():
+        raise InputError("exists already and is not overwritten", file=file)
+    names = None
+    if labels is not None:
+        separator = "," if Path(labels).suffix == ".csv" else "\t"
+        try:
+            frame = pd.read_csv(labels, sep=separator, dtype={"label": str})
+            names = dict(zip(frame["index"].astype(int), frame["label"], strict=True))
+        except (OSError, ValueError, KeyError) as error:
+            rule = f"has to be a table with the columns index and label ({error})"
+            raise InputError(rule, file=labels) from None
+    table = assign_by_overlap(image, names)
+    Parcellation.from_frame(table, name=file.stem, source=image)  # refuses repeated labels
+    table.to_csv(file, sep="\t", index=False, lineterminator="\n")
+    return table, weak(table)
