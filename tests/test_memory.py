@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 _STEPS = """
 import resource, sys, torch
@@ -31,3 +32,32 @@ def test_freed_memory_is_used_again():
     first, *_, last = cleared("reuse")
     assert last < 0.02 * first
     assert cleared("as ever")[-1] > 0.5 * first, "otherwise there is nothing to choose"
+
+
+_PRODUCTS = """
+import sys, torch
+from semantoks.train.memory import keep_few_kernels
+if sys.argv[1] == "few":
+    keep_few_kernels()
+def held():
+    return next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith("VmRSS"))
+x, w = torch.ones(700, 96).bfloat16(), torch.ones(80, 96).bfloat16()
+torch.nn.functional.linear(x, w)
+before = held()
+for n in range(100, 700):
+    torch.nn.functional.linear(x[:n], w)
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="oneDNN's bfloat16 products, and a process that tells its memory",
+)
+def test_few_kernels_are_kept():
+    kept = {}
+    for how in ("few", "all"):
+        command = [sys.executable, "-c", _PRODUCTS, how]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        kept[how] = int(done.stdout)
+    assert kept["few"] < 0.3 * kept["all"], kept

@@ -87,8 +87,9 @@ class TrainConfig:
     collapse_rank: float = 4.0
     """Warn when the effective rank of a batch's embeddings falls below this; 0: never."""
     checkpoint_activations: bool = False
-    """Compute the blocks' insides again for the gradient instead of keeping them: the same numbers,
-    less memory, one more forward pass of the student."""
+    """Memory before time: compute the insides of the tokenizers and blocks again for the gradient
+    instead of keeping them, and keep little code of products. The same numbers, one more forward
+    pass of the student; with `accumulate`, the least memory."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_epochs: int = 5

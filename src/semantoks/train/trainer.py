@@ -35,7 +35,7 @@ from semantoks.train.distributed import (
 from semantoks.train.gradient import Gradient
 from semantoks.train.guard import BatchGuard, CollapseGuard
 from semantoks.train.logs import Metrics, Reporter, RunLogs
-from semantoks.train.memory import reuse_freed_memory
+from semantoks.train.memory import keep_few_kernels, reuse_freed_memory
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import (
     EVENTS,
@@ -106,6 +106,8 @@ class Trainer:
         self.method.to(self._device, torch.float64 if self._wide else torch.float32)
         self.method.student.encoder.checkpoint = config.train.checkpoint_activations
         reuse_freed_memory()
+        if config.train.checkpoint_activations:
+            keep_few_kernels()
         self._loader = ViewLoader(
             store,
             encoder.network_rois,
