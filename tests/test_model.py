@@ -26,7 +26,7 @@ from semantoks.model.tokenizer import (
     branch_widths,
     build_branch,
 )
-from semantoks.model.transformer import Block, sincos_positions
+from semantoks.model.transformer import Block, attend, sincos_positions
 
 # B = 3, C = 11 in networks of 2, 4 and 5 (the fixture `parcellation`), T = 24 = 4 patches of 6.
 B, C, T, N, P, L = 3, 11, 24, 3, 4, 6
@@ -515,3 +515,27 @@ def test_branch_widths_add_up_or_are_refused(given, width):
 def test_impossible_architectures_are_refused_with_a_reason(tree, message):
     with pytest.raises(ConfigError, match=message):
         parse(EncoderConfig, tree)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.03)]
+)
+@pytest.mark.parametrize("length", [11, 300])
+def test_attention_and_its_gradient_are_those_of_pytorch(dtype, tolerance, length):
+    torch.manual_seed(0)
+    batch, n_heads, head = 3, 2, 5
+    qkv = torch.randn(batch, length, 3 * n_heads * head, dtype=torch.float64)
+    weights = torch.randn(batch, length, n_heads * head, dtype=torch.float64)
+    ours, theirs = qkv.to(dtype).requires_grad_(), qkv.clone().requires_grad_()
+    found = attend(ours, n_heads)
+    (found.double() * weights).sum().backward()
+    query, key, value = (
+        x.view(batch, length, n_heads, head).transpose(1, 2) for x in theirs.chunk(3, dim=2)
+    )
+    expected = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    (expected * weights).sum().backward()
+    assert found.dtype == dtype
+    for mine, its in ((found, expected), (ours.grad, theirs.grad)):
+        torch.testing.assert_close(mine.double(), its, rtol=tolerance, atol=tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(ours, n_heads), found, rtol=0, atol=0)

@@ -2,28 +2,85 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from semantoks.model.linear import MLP, Linear
 
 _SHORT = 256  # tokens
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention, (B, H, S, D_head) each.
+def attend(qkv: Tensor, n_heads: int) -> Tensor:
+    """Softmax attention: queries, keys and values (B, S, 3 D) to (B, S, D).
 
     On a CPU, two products around a softmax beat the fused kernel while a sequence is short: in
     bfloat16 its backward pass takes five times as long.
     """
-    if query.device.type != "cpu" or query.shape[-2] > _SHORT:
-        return F.scaled_dot_product_attention(query, key, value)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if qkv.device.type == "cpu" and qkv.shape[1] <= _SHORT:
+        if torch.is_grad_enabled() and qkv.requires_grad:
+            out: Tensor = _Attend.apply(qkv, n_heads)  # type: ignore[no-untyped-call]
+            return out
+        return _attend(*_by_head(qkv, n_heads), n_heads)[0]
+    batch, length, width = qkv.shape
+    split = qkv.view(batch, length, 3, n_heads, width // 3 // n_heads).permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+def _by_head(qkv: Tensor, n_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scaled queries, keys and values, (B H, S, D_head) each."""
+    batch, length, width = qkv.shape
+    head = width // 3 // n_heads
+    # One copy of all three: products of more than three axes would copy each of their own.
+    split = qkv.view(batch, length, 3, n_heads, head).permute(2, 0, 3, 1, 4)
+    query, key, value = split.reshape(3, batch * n_heads, length, head).unbind()
+    return query * head**-0.5, key, value
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> tuple[Tensor, Tensor]:
+    """Return what is mixed, (B, S, D), and the attention's weights, (B H, S, S)."""
+    scores = query @ key.transpose(1, 2)
     # The softmax in float32, or wider, is also the fast one: rows of bfloat16 are not vectorised.
     wide = torch.promote_types(scores.dtype, torch.float32)
-    mixed: Tensor = scores.softmax(dim=-1, dtype=wide).to(scores.dtype) @ value
-    return mixed
+    weights = scores.softmax(dim=-1, dtype=wide).to(scores.dtype)
+    return _joined(weights @ value, n_heads), weights
+
+
+def _joined(x: Tensor, n_heads: int) -> Tensor:
+    """Map (B H, S, D_head) to (B, S, D)."""
+    return x.view(-1, n_heads, *x.shape[1:]).transpose(1, 2).flatten(2)
+
+
+class _Attend(torch.autograd.Function):
+    """Attention with a gradient that copies and converts less than that of its single steps."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, n_heads: int) -> Tensor:
+        query, key, value = _by_head(qkv, n_heads)
+        mixed, weights = _attend(query, key, value, n_heads)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.n_heads = n_heads
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        query, key, value, weights = ctx.saved_tensors
+        n_heads: int = ctx.n_heads
+        by_head = gradient.reshape(*gradient.shape[:2], n_heads, -1)
+        of_mixed = by_head.transpose(1, 2).flatten(0, 1)
+        of_scores = torch._softmax_backward_data(
+            of_mixed @ value.transpose(1, 2), weights, -1, weights.dtype
+        )
+        all_three = query.new_empty(3, *query.shape)
+        torch.bmm(of_scores, key, out=all_three[0]).mul_(query.shape[-1] ** -0.5)
+        torch.bmm(of_scores.transpose(1, 2), query, out=all_three[1])
+        torch.bmm(weights.transpose(1, 2), of_mixed, out=all_three[2])
+        split = all_three.view(3, -1, n_heads, *query.shape[1:]).permute(1, 3, 0, 2, 4)
+        return split.flatten(2), None
 
 
 def pick(x: Tensor, rows: Tensor | None) -> Tensor:
@@ -42,11 +99,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Map (B, S, D) to (B, S, D), or to its rows (R, D)."""
-        batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = attend(query, key, value).transpose(1, 2).reshape(batch, length, width)
-        out: Tensor = self.projection(pick(mixed, rows))
+        out: Tensor = self.projection(pick(attend(self.qkv(x), self.n_heads), rows))
         return out
 
 
