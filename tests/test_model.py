@@ -526,7 +526,7 @@ def test_attention_and_its_gradient_are_those_of_pytorch(dtype, tolerance, lengt
     batch, n_heads, head = 3, 2, 5
     qkv = torch.randn(batch, length, 3 * n_heads * head, dtype=torch.float64)
     weights = torch.randn(batch, length, n_heads * head, dtype=torch.float64)
-    ours, theirs = qkv.to(dtype).requires_grad_(), qkv.clone().requires_grad_()
+    ours, theirs = qkv.to(dtype, copy=True).requires_grad_(), qkv.clone().requires_grad_()
     found = attend(ours, n_heads)
     (found.double() * weights).sum().backward()
     query, key, value = (
