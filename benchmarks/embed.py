@@ -82,7 +82,7 @@ def measure(
             f">= {GOAL:g}x plain",
             f"{rate:.1f} rec/s (plain {1 / seconds['plain']:.1f})",
             round(best[1], 2),
-            best[1] >= GOAL if label.startswith("paper") else None,
+            best[1] >= GOAL if encoder.config == RunConfig.preset("paper").encoder else None,
         )
     )
     return lines
@@ -103,7 +103,8 @@ def main() -> None:
         inputs = (
             recorded(encoder, RecordingStore(options.store)) if options.store else noise(encoder)
         )
-        lines += measure(encoder, inputs, "trained model", options.repeats)
+        label = f"trained model, {encoder.config.width} x {encoder.config.depth}"
+        lines += measure(encoder, inputs, label, options.repeats)
     for size in options.size or ([] if options.model else ["paper", "small"]):
         encoder = encoder_for(RunConfig.preset(size)).eval().requires_grad_(False)
         lines += measure(encoder, noise(encoder), f"{size}, random weights", options.repeats)
