@@ -91,16 +91,16 @@ def measure(size: str, batch_size: int, repeats: int, threads: int) -> list[Line
                 )
             )
     low = "bfloat16-checkpoint"
-    held = [(name, batch_size, 1, None) for name in (*CONTESTANTS, low)]
+    held = [(name, batch_size, 1, 6, None) for name in (*CONTESTANTS, low)]
     if size == "paper":
-        held += [(low, batch_size, 8, MEMORY_GOAL), (low, LARGE_BATCH, 32, LARGE_MEMORY_GOAL)]
-    for name, n, n_parts, goal in held:
+        held.append((low, batch_size, 8, 6, MEMORY_GOAL))
+        held.append((low, LARGE_BATCH, 32, 1, LARGE_MEMORY_GOAL))
+    for name, n, n_parts, n_steps, goal in held:
         peak = float(
             in_new_process(
                 __spec__.name,
                 *("--memory", name, "--size", size, "--batch-size", str(n)),
-                *("--parts", str(n_parts), "--threads", str(threads)),
-                *("--steps", "1" if n == LARGE_BATCH else "6"),
+                *("--parts", str(n_parts), "--steps", str(n_steps), "--threads", str(threads)),
             )
         )
         lines.append(

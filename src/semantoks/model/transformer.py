@@ -25,19 +25,20 @@ def attend(qkv: Tensor, n_heads: int) -> Tensor:
             out: Tensor = _Attend.apply(qkv, n_heads)  # type: ignore[no-untyped-call]
             return out
         return _attend(*_by_head(qkv, n_heads), n_heads)[0]
-    batch, length, width = qkv.shape
-    split = qkv.view(batch, length, 3, n_heads, width // 3 // n_heads).permute(2, 0, 3, 1, 4)
+    split = _split(qkv, n_heads)
     return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+def _split(qkv: Tensor, n_heads: int) -> Tensor:
+    """Map (B, S, 3 D) to (3, B, H, S, D_head), without a copy."""
+    return qkv.view(*qkv.shape[:2], 3, n_heads, -1).permute(2, 0, 3, 1, 4)
 
 
 def _by_head(qkv: Tensor, n_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return scaled queries, keys and values, (B H, S, D_head) each."""
-    batch, length, width = qkv.shape
-    head = width // 3 // n_heads
     # One copy of all three: products of more than three axes would copy each of their own.
-    split = qkv.view(batch, length, 3, n_heads, head).permute(2, 0, 3, 1, 4)
-    query, key, value = split.reshape(3, batch * n_heads, length, head).unbind()
-    return query * head**-0.5, key, value
+    query, key, value = _split(qkv, n_heads).flatten(1, 2).unbind()
+    return query * query.shape[-1] ** -0.5, key, value
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What the C library does with memory that a training step frees."""
+"""What the C library and oneDNN keep of the memory that a training step frees."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def reuse_freed_memory() -> None:
 
 
 def keep_few_kernels() -> None:
-    """Let oneDNN keep the code and the scratch memory of a few products only, in this process.
+    """Let oneDNN keep the code and the scratch memory of a few products only, from now on.
 
-    It keeps them of some thousand, 0.2 GB of a training, to save the time of making them again.
-    Reaches what was not computed yet; what the user has set stays.
+    It would keep them of about a thousand, to save the time of making them again. oneDNN reads the
+    setting once: it has to come before the first product of the process, and its children inherit
+    it. What the user has set stays.
     """
     for name, kept in (("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16"), ("LRU_CACHE_CAPACITY", "4")):
         os.environ.setdefault(name, kept)

@@ -41,14 +41,10 @@ def evaluate_store(
         Runs, checkpoints or models; none compares the baselines.
     plan : Plan
         Targets, design, baselines, tests.
-    parts : collection of Part
-        What is done beyond the comparison.
+    parts, n_jobs, say
+        As for `assess`.
     device : str
-        Device of the encoders.
-    n_jobs : int
-        Folds computed at the same time.
-    say : callable
-        Told what happens.
+        Device of the encoders; "auto" takes a GPU if there is one.
 
     Returns
     -------
