@@ -59,8 +59,9 @@ def test_int8_products_are_close_and_every_crop_is_alone(encoder, monkeypatch):
     views = torch.randn(5, 11, 24, generator=torch.Generator().manual_seed(2))
     missing = torch.zeros(5, encoder.n_networks, 4, dtype=torch.bool)
 
-    def engine(precision, n_crops=5):
-        return engines.make_engine("openvino", encoder, n_crops, precision, "cpu")
+    def engine(precision):
+        run = engines.make_engine("openvino", encoder, 5, precision, "cpu")
+        return lambda *crops: next(run([crops]))
 
     exact, bfloat16 = engine("float32")(views, missing), engine("low")(views, missing)
     monkeypatch.setattr(engines, "_INT8_FROM", 8)
@@ -73,6 +74,35 @@ def test_int8_products_are_close_and_every_crop_is_alone(encoder, monkeypatch):
     others = views.flip(0) * 100
     others[2] = views[2]
     np.testing.assert_array_equal(low(others, missing)[2], found[2])
+
+
+@ENGINES
+def test_recordings_come_out_in_their_order_and_are_read_as_they_are_needed(encoder, name):
+    views = torch.randn(9, 2, 11, 24, generator=torch.Generator().manual_seed(5))
+    missing = torch.zeros(2, encoder.n_networks, 4, dtype=torch.bool)
+    run = engines.make_engine(available(name), encoder, 2, "float32", "cpu")
+    alone = [next(run([(one, missing)])) for one in views]
+    read = []
+
+    def recordings():
+        for i, one in enumerate(views):
+            read.append(i)
+            yield one, missing
+
+    found = run(recordings())
+    np.testing.assert_array_equal(next(found), alone[0])
+    assert len(read) <= torch.get_num_threads() + 1
+    np.testing.assert_array_equal(list(found), alone[1:])
+
+    def broken():
+        yield from list(recordings())[:3]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(run(broken()))
+    with pytest.raises(Exception, match=r"."):
+        list(run([(views[0][:, :3], missing)]))
+    np.testing.assert_array_equal(list(run(recordings())), alone, "and it still works")
 
 
 def test_building_engines_leaves_the_encoder_as_it_was(encoder, signals):
@@ -102,11 +132,13 @@ def test_auto_takes_the_fastest_that_is_close_enough(encoder, monkeypatch):
     outputs = {"torch": exact, "onnx": exact + 1e-4, "openvino": exact + 1.0}
     seconds = {"torch": 3.0, "onnx": 2.0, "openvino": 1.0}
     monkeypatch.setattr(engines, "_installed", lambda _: True)
-    monkeypatch.setattr(engines, "make_engine", lambda name, *_: lambda *_: outputs[name])
+    monkeypatch.setattr(engines, "make_engine", lambda name, *_: lambda _: iter([outputs[name]]))
     monkeypatch.setattr(
         engines,
         "_timed",
-        lambda engine, *_: next((seconds[n], o) for n, o in outputs.items() if engine() is o),
+        lambda engine, _: next(
+            (seconds[n], o) for n, o in outputs.items() if next(engine([])) is o
+        ),
     )
 
     def choice(n: int) -> str:

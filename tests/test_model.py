@@ -21,6 +21,7 @@ from semantoks.model.projection import ProjectionHead
 from semantoks.model.tokenizer import (
     DenseBranch,
     NetworkTokenizer,
+    SemanticTokenizer,
     SeparableBranch,
     StructuredBranch,
     branch_widths,
@@ -203,6 +204,32 @@ def test_pooling_comes_after_the_branches_and_before_the_norm(pooling):
         else:
             expected[m] = y[m].mean(-1) if pooling == "mean" else y[m].max(-1).values
     torch.testing.assert_close(signals_last(network, x), F.layer_norm(expected, (11,)))
+
+
+@given(
+    taps=st.integers(1, 6),
+    dilation=st.integers(1, 3),
+    n_scales=st.integers(1, 3),
+    base_length=st.integers(1, 5),
+    length=st.integers(1, 9),
+    pooling=st.sampled_from(["mean", "max", "attention"]),
+)
+@settings(max_examples=30, deadline=None)
+def test_folded_branches_give_the_same_tokens(
+    taps, dilation, n_scales, base_length, length, pooling
+):
+    torch.manual_seed(taps)
+    branches = (
+        SeparableBranch(width=3, kernel_length=taps, dilation=dilation),
+        DenseBranch(kernel_length=taps, dilation=dilation),
+        StructuredBranch(n_scales=n_scales, base_length=base_length, decay_max=3.0),
+    )
+    tokenizer = double(SemanticTokenizer([[4, 0, 2], [1, 3]], 11, length, branches, pooling))
+    x = torch.randn(4, 5, 2 * length).double()
+    before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    folded = tokenizer.folded()
+    torch.testing.assert_close(folded(x), tokenizer(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(tokenizer.state_dict(), before)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])

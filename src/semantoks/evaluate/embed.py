@@ -149,14 +149,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             self._run = make_engine(
                 self.engine_, self.encoder_, self.n_crops, self.precision, self.device
             )
-        view_length = self.encoder_.config.view_length
-        rows = []
-        for source in sources(self.encoder_, X, self.tr):
-            starts = evenly_spaced_starts(len(source.signal), view_length, self.n_crops)
-            views, missing = cut(self.encoder_, source, starts)
-            crops = self._run(views, missing)
-            rows.append(crops[:, crops.shape[1] // 2 :] if self.features == "cls" else crops)
-        return rows
+        encoder = self.encoder_
+        view_length = encoder.config.view_length
+        recordings = (
+            cut(encoder, one, evenly_spaced_starts(len(one.signal), view_length, self.n_crops))
+            for one in sources(encoder, X, self.tr)
+        )
+        first = encoder.config.width if self.features == "cls" else 0
+        return [crops[:, first:] for crops in self._run(recordings)]
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
         """Return ``e0000``, ``e0001``, ..."""

@@ -83,12 +83,8 @@ def impulse_response(conv: StructuredConv) -> tuple[NDArray[np.float64], NDArray
     offsets : ndarray of int, shape (length,)
     """
     with torch.no_grad():
-        kernel = conv.kernel().double().flip(-1).transpose(0, 1).flatten(0, 1)
-        skip = conv.skip.double().T.flatten()
-    offsets = np.arange(kernel.shape[1]) - (kernel.shape[1] - 1) // 2
-    weights = kernel.numpy().copy()
-    weights[:, offsets == 0] += skip.numpy()[:, None]
-    return weights, offsets
+        weights = conv.weights().flatten(0, 1).double().numpy()
+    return weights, np.arange(weights.shape[1]) - (weights.shape[1] - 1) // 2
 
 
 def _networks(encoder: Encoder) -> list[NetworkTokenizer]:

@@ -68,6 +68,7 @@ class StructuredConv(nn.Module):
     kernel_norm: Tensor
     _scale: Tensor
     _place: Tensor
+    _here: Tensor
     _shifts: Tensor
 
     def __init__(
@@ -86,17 +87,16 @@ class StructuredConv(nn.Module):
         shape = (n_heads, n_channels, base_length)
         self.pieces = nn.ParameterList(torch.randn(shape) for _ in range(n_scales))
         self.skip = nn.Parameter(torch.randn(n_heads, n_channels))
-        # Per learned value its piece's power of the decay, per tap its learned value, and per tap
-        # the time that it meets: a convolution runs backwards. The last of these is the skip.
+        # Per learned value its piece's power of the decay, and per tap its learned value.
         value = torch.arange(n_scales * base_length).view(n_scales, base_length)
         stretched = [v.repeat_interleave(2 ** max(0, i - 1)) for i, v in enumerate(value)]
         taps = sum(map(len, stretched))
         left = (taps - 1) // 2
-        meets = shifts(taps, left, length)
         for name, constant in (
             ("_scale", (n_scales - 1 - torch.arange(n_scales)).repeat_interleave(base_length)),
             ("_place", torch.cat(stretched)),
-            ("_shifts", torch.cat([meets.flip(0), meets[left : left + 1]])),
+            ("_here", (torch.arange(taps) == left).float()),
+            ("_shifts", shifts(taps, left, length)),
         ):
             self.register_buffer(name, constant, persistent=False)
         decay = torch.linspace(decay_min, decay_max, n_channels).view(1, -1, 1)
@@ -113,6 +113,17 @@ class StructuredConv(nn.Module):
         """Return the impulse response without the skip, shape (n_heads, n_channels, length)."""
         return self._raw_kernel() / self.kernel_norm
 
+    def weights(self) -> Tensor:
+        """Return the weights of ``x[t + offset]`` in ``y[t]``, the skip included.
+
+        Returns
+        -------
+        Tensor of shape (n_channels, n_heads, length)
+            The first offset is ``-((length - 1) // 2)``: a convolution runs backwards.
+        """
+        met = self.kernel().flip(-1) + self.skip.unsqueeze(-1) * self._here
+        return met.transpose(0, 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve every ROI with each of its kernels.
 
@@ -126,5 +137,4 @@ class StructuredConv(nn.Module):
         Tensor of shape (n_channels * n_heads, L, M)
             Channels ordered (ROI, head), head fast, as in the authors' weights.
         """
-        with_skip = torch.cat([self.kernel(), self.skip.unsqueeze(-1)], dim=-1)
-        return convolve_rois(x, with_skip.transpose(0, 1), self._shifts)
+        return convolve_rois(x, self.weights(), self._shifts)

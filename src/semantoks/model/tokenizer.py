@@ -11,9 +11,10 @@ Source: Brain-Semantoks (ICLR 2026), semantic tokenizer.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,24 @@ def _mix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.addmm(bias.unsqueeze(1), weight, x.flatten(1)).view(len(bias), *x.shape[1:])
 
 
+class FoldedConv(nn.Conv2d):
+    """A branch as the one convolution over time that all of its linear steps make.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (W, C_n, taps)
+        The padding is that of "same".
+    bias : Tensor of shape (W,)
+    dilation : int
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, dilation: int = 1) -> None:
+        width, n_rois, taps = weight.shape
+        super().__init__(n_rois, width, (taps, 1), dilation=(dilation, 1), padding="same")
+        self.weight = nn.Parameter(weight.unsqueeze(-1), requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+
 class DenseConv(nn.Conv1d):
     """Convolution over all ROIs of a network as one matrix product over ROIs and taps."""
 
@@ -139,6 +158,11 @@ class DenseConv(nn.Conv1d):
         lagged = torch.cat([padded[:, s : s + x.shape[1]] for s in starts])
         return _mix(lagged, self.weight.transpose(1, 2).flatten(1), self.bias)
 
+    def folded(self) -> FoldedConv:
+        """Return the branch as one convolution."""
+        assert self.bias is not None
+        return FoldedConv(self.weight, self.bias, self.dilation[0])
+
 
 class SeparableConv(nn.Sequential):
     """A convolution per ROI, then a linear map over ROIs."""
@@ -149,17 +173,31 @@ class SeparableConv(nn.Sequential):
         taps, dilation = branch.kernel_length, branch.dilation
         own = nn.Conv1d(n_rois, n_rois, taps, dilation=dilation, groups=n_rois)
         super().__init__(own, nn.Conv1d(n_rois, width, 1))
+        self.dilation = dilation
         meets = shifts(taps, _left(own), length, dilation)
         self.register_buffer("_shifts", meets, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n_rois, L, M) to (width, L, M)."""
+        taps, own_bias, across, bias = self._weights()
+        y = convolve_rois(x, taps, self._shifts)
+        return _mix(y + own_bias[:, None, None], across, bias)
+
+    def folded(self) -> FoldedConv:
+        """Return the branch as one convolution."""
+        taps, own_bias, across, bias = self._weights()
+        return FoldedConv(
+            across.unsqueeze(-1) * taps.squeeze(1), bias + across @ own_bias, self.dilation
+        )
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return taps (C_n, 1, taps) and bias per ROI, the map over ROIs (W, C_n) and its bias."""
         own, across = self
         assert isinstance(own, nn.Conv1d)
         assert isinstance(across, nn.Conv1d)
         assert own.bias is not None
-        y = convolve_rois(x, own.weight, self._shifts)
-        return _mix(y + own.bias[:, None, None], across.weight.squeeze(-1), across.bias)
+        assert across.bias is not None
+        return own.weight, own.bias, across.weight.squeeze(-1), across.bias
 
 
 class StructuredProjection(nn.Module):
@@ -182,6 +220,12 @@ class StructuredProjection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n_rois, L, M) to (width, L, M)."""
         return _mix(self.conv(x), self.projection.weight, self.projection.bias)
+
+    def folded(self) -> FoldedConv:
+        """Return the branch as one convolution."""
+        taps = self.conv.weights()
+        mix = self.projection.weight.view(-1, *taps.shape[:2])
+        return FoldedConv(torch.einsum("wch,cht->wct", mix, taps), self.projection.bias)
 
 
 def build_branch(branch: Branch, n_rois: int, width: int, length: int) -> nn.Module:
@@ -229,15 +273,41 @@ class NetworkTokenizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokenize patches on their own, with zero padding at their borders."""
-        parts = [F.gelu(branch(x)) for branch in self.branches]
+        return self.token([F.gelu(branch(x)) for branch in self.branches])
+
+    def token(self, parts: list[Tensor]) -> Tensor:
+        """Pool what comes out of the branches, (W, L, M) each, and normalise it: (M, D)."""
         if self.attention is not None:
             pooled = self.attention(torch.cat(parts))
         elif self.pooling == "mean":
-            pooled = torch.cat([part.sum(dim=1) for part in parts]) / x.shape[1]
+            pooled = torch.cat([part.sum(dim=1) for part in parts]) / parts[0].shape[1]
         else:
             pooled = torch.cat([part.amax(dim=1) for part in parts])
         out: Tensor = self.norm(pooled.T)
         return out
+
+
+class FoldedTokenizer(nn.Module):
+    """`NetworkTokenizer` without gradient, every branch as one convolution: (C_n, L, M) -> (M, D).
+
+    A library of convolutions skips the padding and leaves channels last, which mean pooling keeps.
+    """
+
+    def __init__(self, network: NetworkTokenizer, length: int) -> None:
+        super().__init__()
+        self.network = network
+        self.mean = nn.AvgPool2d((length, 1))
+        self.convs = nn.ModuleList()
+        for branch in network.branches:
+            assert isinstance(branch, DenseConv | SeparableConv | StructuredProjection)
+            self.convs.append(branch.folded())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokenize patches on their own, with zero padding at their borders."""
+        parts = [F.gelu(conv(x.unsqueeze(0))) for conv in self.convs]
+        if self.network.pooling == "mean":  # pooled beforehand, by the same library
+            parts = [self.mean(part) for part in parts]
+        return self.network.token([part.squeeze(0) for part in parts])
 
 
 class SemanticTokenizer(nn.Module):
@@ -306,6 +376,16 @@ class SemanticTokenizer(nn.Module):
                 nothing = token.new_zeros(patches.shape[2], token.shape[1])
                 tokens.append(nothing.index_copy(0, kept[i], token))
         return torch.stack(tokens).view(len(tokens), batch, n_patches, -1).transpose(0, 1)
+
+    @torch.no_grad()
+    def folded(self) -> SemanticTokenizer:
+        """Return a copy for embedding alone, with `FoldedTokenizer` for every network."""
+        copied = copy.deepcopy(self)
+        networks = cast("list[NetworkTokenizer]", list(copied.networks))
+        copied.networks = nn.ModuleList(
+            FoldedTokenizer(network, self.patch_length) for network in networks
+        )
+        return copied
 
     @staticmethod
     def _kept(mask: Tensor | None) -> Sequence[Tensor] | None:
