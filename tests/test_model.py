@@ -215,6 +215,7 @@ def test_pooling_comes_after_the_branches_and_before_the_norm(pooling):
     pooling=st.sampled_from(["mean", "max", "attention"]),
 )
 @settings(max_examples=30, deadline=None)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 def test_folded_branches_give_the_same_tokens(
     taps, dilation, n_scales, base_length, length, pooling
 ):

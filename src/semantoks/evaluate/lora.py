@@ -41,10 +41,15 @@ class LowRank(nn.Module):
         plain: Tensor = self.base(x)
         return plain + self.scale * F.linear(F.linear(x, self.down), self.up)
 
+    @property
+    def weight(self) -> Tensor:
+        """The base's weights with the update added, shape (out_features, in_features)."""
+        return self.base.weight + self.scale * (self.up @ self.down)
+
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """Return the base with the update added to its weights."""
-        self.base.weight += self.scale * (self.up @ self.down)
+        self.base.weight.copy_(self.weight)
         return self.base
 
 

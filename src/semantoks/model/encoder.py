@@ -249,7 +249,8 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Encode views, and finish only the CLS tokens and the tokens that are wanted.
 
-        The last block's attention still sees everything; its other rows are not computed.
+        The last block's attention still sees everything; its other rows are not computed, and for
+        the CLS tokens alone neither are the keys and values of the others.
 
         Parameters
         ----------
@@ -264,14 +265,19 @@ class Encoder(nn.Module):
             The wanted ones.
         """
         sequence = self._sequence(x, mask)
-        batch, length, _ = sequence.shape
-        rows = torch.arange(batch, device=x.device) * length
-        if wanted is not None:
-            own_cls = wanted // (length - 1) + 1  # CLS tokens up to their recording's
-            rows = torch.cat([rows, wanted + own_cls])
         for block in self.blocks[:-1]:
             sequence = run(block, sequence, checkpoint=self.checkpoint)
-        finished = self.norm(run(self.blocks[-1], sequence, rows, checkpoint=self.checkpoint))
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        batch, length, _ = sequence.shape
+        if wanted is None:
+            finished = run(last.first, sequence, checkpoint=self.checkpoint)
+        else:
+            first = torch.arange(batch, device=x.device) * length
+            own_cls = wanted // (length - 1) + 1  # CLS tokens up to their recording's
+            rows = torch.cat([first, wanted + own_cls])
+            finished = run(last, sequence, rows, checkpoint=self.checkpoint)
+        finished = self.norm(finished)
         return finished[:batch], finished[batch:]
 
     def _sequence(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -103,6 +103,22 @@ class Attention(nn.Module):
         out: Tensor = self.projection(pick(attend(self.qkv(x), self.n_heads), rows))
         return out
 
+    def first(self, x: Tensor) -> Tensor:
+        """Map (B, S, D) to the first token's row, (B, D).
+
+        One query needs no keys and no values of the other tokens: the keys' map is applied to the
+        query instead, and the values' map to what the query gathers.
+        """
+        by_head = self.qkv.weight.view(3, self.n_heads, -1, x.shape[-1])
+        of_query, of_key, of_value = by_head.unbind()
+        query = torch.einsum("bw,hdw->bhd", x[:, 0], of_query) * of_query.shape[1] ** -0.5
+        scores = torch.einsum("bhd,hdw->bhw", query, of_key) @ x.transpose(1, 2).to(query.dtype)
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        weights = scores.softmax(dim=-1, dtype=wide).to(scores.dtype)
+        gathered = weights @ x.to(query.dtype)
+        out: Tensor = self.projection(torch.einsum("bhw,hdw->bhd", gathered, of_value).flatten(1))
+        return out
+
 
 class Block(nn.Module):
     """``x += ls1 * Attn(LN(x)); x += ls2 * MLP(LN(x))``, each dropped with `drop_path`."""
@@ -129,8 +145,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Map (B, S, D) to (B, S, D), or only to those rows of its flattened form (R, D)."""
-        mixed = self._drop(self.attention(self.norm1(x), rows), x, rows)
-        y = torch.addcmul(pick(x, rows), self.scale1, mixed)
+        return self._residual(x, self.attention(self.norm1(x), rows), rows)
+
+    def first(self, x: Tensor) -> Tensor:
+        """Map (B, S, D) to the first token's row, (B, D)."""
+        rows = torch.arange(len(x), device=x.device) * x.shape[1]
+        return self._residual(x, self.attention.first(self.norm1(x)), rows)
+
+    def _residual(self, x: Tensor, mixed: Tensor, rows: Tensor | None) -> Tensor:
+        """Add what attention mixed, and the MLP, to these rows of `x`."""
+        y = torch.addcmul(pick(x, rows), self.scale1, self._drop(mixed, x, rows))
         return torch.addcmul(y, self.scale2, self._drop(self.mlp(self.norm2(y)), x, rows))
 
 
