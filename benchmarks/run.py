@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     threads = ["--threads", str(options.threads)]
-    few = ["--repeats", "1" if options.quick else "3"]
+    few = ["--repeats", "1" if options.quick else "5"]
     figures = PAGE.parent
     trained = ["--model", options.model] if options.model else []
     if options.model and options.store:
