@@ -314,6 +314,28 @@ def test_layer_scale_begins_small():
     assert (Block(12, 3, 4.0, 0.1, 0.0).scale2 == 0.1).all()
 
 
+@pytest.mark.parametrize("places", [None, [0, 3, 11, 12, 13, 30]])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_reading_what_is_wanted_gives_the_same_rows_and_gradients(make, x, places, checkpoint):
+    encoder = make().train()
+    wanted = None if places is None else torch.tensor(places)
+    encoder.checkpoint = checkpoint
+
+    def gradients(cls: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor | None]:
+        rows = torch.cat([cls, tokens])
+        weights = torch.arange(rows.numel()).view(rows.shape).double().sin()
+        return list(
+            torch.autograd.grad((rows * weights).sum(), encoder.parameters(), allow_unused=True)
+        )
+
+    mask = some_mask(B, N, P)
+    out = encoder(x, mask)
+    expected = out.cls, out.tokens.flatten(0, 1)[[] if places is None else places]
+    found = encoder.read(x, mask, wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradients(*found), gradients(*expected), rtol=1e-10, atol=1e-11)
+
+
 def test_drop_path_drops_whole_recordings_in_training_only():
     torch.manual_seed(0)
     block = Block(12, 3, 2.0, 1.0, 0.75).double()
