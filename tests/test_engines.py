@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from semantoks import Embedder
 from semantoks.errors import InputError
 from semantoks.evaluate import engines
 from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.tokenizer import DenseBranch, SeparableBranch
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,36 @@ def test_recordings_come_out_in_their_order_and_are_read_as_they_are_needed(enco
     with pytest.raises(Exception, match=r"."):
         list(run([(views[0][:, :3], missing)]))
     np.testing.assert_array_equal(list(run(recordings())), alone, "and it still works")
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"granularity": "rois"},
+        {"granularity": "one", "pooling": "max"},
+        {
+            "pooling": "attention",
+            "branches": (
+                SeparableBranch(kernel_length=4),
+                DenseBranch(kernel_length=5, dilation=2),
+            ),
+        },
+    ],
+)
+def test_every_tokenizer_can_be_exported(encoder, name, changes):
+    config = replace(encoder.config, **changes)
+    other = Encoder.random(config, encoder.parcellation, encoder.preprocessing, seed=4).eval()
+    views = torch.randn(3, 11, 24, generator=torch.Generator().manual_seed(6))
+    missing = torch.zeros(3, other.n_networks, 4, dtype=torch.bool)
+    missing[1, 0, 2:] = True
+    for precision, distance in (("float32", 1e-9), ("low", 1e-3)):
+        run = engines.make_engine(available(name), other, 3, precision, "cpu")
+        expected = next(
+            engines.make_engine("torch", other, 3, "float32", "cpu")([(views, missing)])
+        )
+        for found, crop in zip(next(run([(views, missing)])), expected, strict=True):
+            assert 1 - engines.cosine(found, crop) < distance
 
 
 def test_building_engines_leaves_the_encoder_as_it_was(encoder, signals):
