@@ -45,6 +45,7 @@ _One = Callable[[Tensor, Tensor], NDArray[np.float32]]
 SMALLEST_COSINE = 0.9999
 _WORTH_BUILDING = 60.0  # seconds of work with PyTorch
 _INT8_FROM = 512  # inputs and outputs
+_GELU_MIN = -0.17  # rounded down: GELU is nowhere lower
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 
 
@@ -312,14 +313,19 @@ def _int8_products(model: Any) -> None:
         values = values if how["transpose_b"] else values.T
         if min(values.shape) < _INT8_FROM:
             continue
-        largest = np.abs(values).max(axis=1, keepdims=True)
-        scale = np.where(largest > 0, largest / 127, 1.0)
+        highest = np.abs(values).max(axis=1, keepdims=True)
+        scale = np.where(highest > 0, highest / 127, 1.0)
         small = op.convert(op.constant(np.rint(values / scale).astype(np.int8)), "f32")
-        row = op.reduce_max(op.abs(tokens), op.constant(np.array([-1])), keep_dims=True)
-        # OpenVINO leaves in float32 all that reaches the output without a product in between: the
-        # residual stream, and through the scales the MLP as well, were this not a product. Above 1,
-        # so that bfloat16 does not round the scale below the largest value.
-        row = op.matmul(op.maximum(row, constant(1e-30)), constant([[1 + 2**-7]]), False, False)
+        row_axis = op.constant(np.array([-1]))
+        if tokens.get_node().get_type_name() == "Gelu":
+            row = op.maximum(op.reduce_max(tokens, row_axis, keep_dims=True), constant(-_GELU_MIN))
+            # OpenVINO leaves in float32 all that reaches the output without a product in between:
+            # the residual stream, and through this scale the MLP as well, were it not a product.
+            # Above 1, so that bfloat16 does not round the scale below the largest value.
+            row = op.matmul(row, constant([[1 + 2**-7]]), False, False)
+        else:
+            largest = op.reduce_max(op.abs(tokens), row_axis, keep_dims=True)
+            row = op.maximum(largest, constant(1e-30))
         ends = constant(-1.0), constant(1.0)
         rounded = op.fake_quantize(op.divide(tokens, row), *ends, *ends, levels=255)
         product = op.matmul(rounded, op.multiply(small, constant(scale)), False, True)
