@@ -43,11 +43,17 @@ def _by_head(qkv: Tensor, n_heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> tuple[Tensor, Tensor]:
     """Return what is mixed, (B, S, D), and the attention's weights, (B H, S, S)."""
-    scores = query @ key.transpose(1, 2)
-    # The softmax in float32, or wider, is also the fast one: rows of bfloat16 are not vectorised.
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    weights = scores.softmax(dim=-1, dtype=wide).to(scores.dtype)
+    weights = _softmax(query @ key.transpose(1, 2))
     return _joined(weights @ value, n_heads), weights
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Return the softmax over the last axis, computed in float32 or wider.
+
+    That is also the fast one: rows of bfloat16 are not vectorised.
+    """
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return scores.softmax(dim=-1, dtype=wide).to(scores.dtype)
 
 
 def _joined(x: Tensor, n_heads: int) -> Tensor:
@@ -113,9 +119,7 @@ class Attention(nn.Module):
         of_query, of_key, of_value = by_head.unbind()
         query = torch.einsum("bw,hdw->bhd", x[:, 0], of_query) * of_query.shape[1] ** -0.5
         scores = torch.einsum("bhd,hdw->bhw", query, of_key) @ x.transpose(1, 2).to(query.dtype)
-        wide = torch.promote_types(scores.dtype, torch.float32)
-        weights = scores.softmax(dim=-1, dtype=wide).to(scores.dtype)
-        gathered = weights @ x.to(query.dtype)
+        gathered = _softmax(scores) @ x.to(query.dtype)
         out: Tensor = self.projection(torch.einsum("bhw,hdw->bhd", gathered, of_value).flatten(1))
         return out
 
