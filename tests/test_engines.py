@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +57,19 @@ def test_every_engine_gives_the_same_embeddings_alone_or_together(
     assert np.array_equal(found, expected) == ((name, precision) == ("torch", "float32"))
     for i in (2, 0, 1):
         np.testing.assert_array_equal(embedder.transform([signals[i]])[0], found[i])
+
+
+def test_signals_find_their_stack_after_engines_have_come_and_gone(encoder):
+    available("openvino")
+    asked = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    made = [engines.make_engine("openvino", encoder, 3, "float32", "cpu") for _ in range(2)]
+    while made:  # the first one first
+        made.pop(0)
+        gc.collect()
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+    assert asked == [signal.SIGTERM]
 
 
 def test_int8_products_are_close_and_every_crop_is_alone(encoder, monkeypatch):

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import starmap
 from pathlib import Path
@@ -277,7 +277,7 @@ def _openvino(encoder: Encoder, n_crops: int, precision: Precision) -> _One:
         options["INFERENCE_PRECISION_HINT"] = "f32"
     elif not torch.cpu._is_amx_tile_supported():
         _int8_products(model)
-    compiled = openvino.Core().compile_model(model, "CPU", options)
+    compiled = _openvino_core().compile_model(model, "CPU", options)
     free: SimpleQueue[Any] = SimpleQueue()
     for _ in range(n_threads):
         free.put(compiled.create_infer_request())
@@ -290,6 +290,18 @@ def _openvino(encoder: Encoder, n_crops: int, precision: Precision) -> _One:
             free.put(request)
 
     return run
+
+
+@cache
+def _openvino_core() -> Any:
+    """Return the one that this process has, and keeps.
+
+    Each sets a stack for signals and takes it away when it goes, whoever came after: with several,
+    the next Ctrl-C could kill the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _int8_products(model: Any) -> None:
