@@ -11,12 +11,14 @@ bfloat16 rate.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import statistics
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from benchmarks.common import Line, show
-from benchmarks.steps import KINDS, NETWORK_WEIGHT, OurStep, distillation, some_batch
+from benchmarks.steps import KINDS, NETWORK_WEIGHT, OurStep, distillation, some_batch, some_masks
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.tokenizer import DenseBranch, SemanticTokenizer, StructuredProjection
 from semantoks.train.run import RunConfig
@@ -25,6 +27,7 @@ from semantoks.views.batch import ViewBatch
 
 N_RECORDINGS, EPOCHS = 39139, 100
 MINUTES_GOAL, UTILISATION_GOAL = 10.0, 0.4
+WARM_UP = 8
 # Dense bfloat16, FLOP/s, by a part of the device's name.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12, "L4": 121e12}
 
@@ -53,26 +56,32 @@ def encoder_flops(encoder: Encoder) -> float:
     return tokenizer_flops(encoder) + 2 * config.depth * tokens * per_token
 
 
-def on_device(batch: ViewBatch, device: torch.device) -> ViewBatch:
-    masks = None if batch.masks is None else batch.masks.to(device)
-    return ViewBatch(batch.views.to(device), masks)
+def seconds_per_step(
+    step: OurStep, raw: Tensor, masks: Sequence[Tensor | None], weight: float
+) -> float:
+    """Return the median time of a step with its augmentation, by the device's own clock.
 
-
-def seconds_per_step(step: OurStep, batch: ViewBatch, weight: float, repeats: int) -> float:
-    """Return the median time of a step with its augmentation, by the device's own clock."""
-    generator = torch.Generator(batch.views.device)
-    raw = batch.views.flatten(0, 1).half()
+    Parameters
+    ----------
+    step : OurStep
+    raw : Tensor of shape (2, B, C, T)
+        Crops as they are read.
+    masks : sequence of Tensor or None
+        A run masks something else on every step: those of every turn, the first ones to warm up.
+    weight : float
+        Weight of L_net.
+    """
+    generator = torch.Generator(raw.device)
     times = []
-    for turn in range(repeats + 5):
+    for mask in masks:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()  # type: ignore[no-untyped-call]
-        views = augment(raw.float(), AugmentConfig(), generator).view(batch.views.shape)
-        step(replace(batch, views=views), weight, 0.99)
+        views = augment(raw.flatten(0, 1).float(), AugmentConfig(), generator).view(raw.shape)
+        step(ViewBatch(views, None if mask is None else mask.to(raw.device)), weight, 0.99)
         end.record()  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
-        if turn >= 5:
-            times.append(start.elapsed_time(end) / 1000)
-    return sorted(times)[len(times) // 2]
+        times.append(start.elapsed_time(end) / 1000)
+    return statistics.median(times[WARM_UP:])
 
 
 def main() -> None:
@@ -80,29 +89,30 @@ def main() -> None:
     parser.add_argument("--size", default="paper", choices=["paper", "small", "tiny"])
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the two encoders")
+    parser.add_argument("--compile", action="store_true", help="as train.compile=true")
     parser.add_argument("--checkpoint", action="store_true", help="checkpoint activations")
     parser.add_argument("--peak", type=float, help="dense bfloat16 FLOP/s of the device")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here")
     device, name = torch.device("cuda"), torch.cuda.get_device_name()
-    torch.backends.cuda.matmul.allow_tf32 = True
     config = RunConfig.preset(options.size)
     method = distillation(config).to(device)
     method.student.encoder.checkpoint = options.checkpoint
     flops = 2 * 4 * encoder_flops(method.student.encoder)
     if options.compile:
-        for projected in (method.student, method.teacher):
-            for block in projected.encoder.blocks:
-                block.compile(dynamic=False)
-            projected.encoder.tokenizer.compile(dynamic=None)
+        method.student.encoder.compile_blocks()
+        method.teacher.encoder.compile_blocks()
     step = OurStep(method, 1e-4, 0.05, bfloat16=True)
     mean = 0.0
+    raw = some_batch(config, options.batch_size, masked=False).views.half().to(device)
+    generator = torch.Generator().manual_seed(0)
+    turns = range(WARM_UP + options.repeats)
     for (masked, network), share in KINDS.items():
-        batch = on_device(some_batch(config, options.batch_size, masked=masked), device)
-        weight = NETWORK_WEIGHT if network else 0.0
-        seconds = seconds_per_step(step, batch, weight, options.repeats)
+        masks = [
+            some_masks(config, options.batch_size, generator) if masked else None for _ in turns
+        ]
+        seconds = seconds_per_step(step, raw, masks, NETWORK_WEIGHT if network else 0.0)
         print(f"masked {masked!s:5} L_net {network!s:5} {seconds * 1000:8.1f} ms per step")
         mean += share * seconds
     rate = options.batch_size / mean

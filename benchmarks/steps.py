@@ -32,15 +32,17 @@ def distillation(config: RunConfig) -> SelfDistillation:
 def some_batch(config: RunConfig, batch_size: int, *, masked: bool, seed: int = 0) -> ViewBatch:
     """White noise of the right shape, with the configuration's masks."""
     generator = torch.Generator().manual_seed(seed)
-    parcellation = Parcellation.load(ATLAS)
-    n_rois, n_networks = len(parcellation), len(parcellation.network_names)
-    n_patches = config.encoder.n_patches
+    n_rois = len(Parcellation.load(ATLAS))
     views = torch.randn(2, batch_size, n_rois, config.encoder.view_length, generator=generator)
-    if not masked:
-        return ViewBatch(views, None)
+    return ViewBatch(views, some_masks(config, batch_size, generator) if masked else None)
+
+
+def some_masks(config: RunConfig, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+    """Masks of a batch's views as the configuration draws them, (2, B, N, P)."""
+    n_networks, n_patches = len(Parcellation.load(ATLAS).network_names), config.encoder.n_patches
     masks = draw_masks(2 * batch_size, n_networks, n_patches, MaskConfig(frequency=1.0), generator)
     assert masks is not None
-    return ViewBatch(views, masks.view(2, batch_size, n_networks, n_patches))
+    return masks.view(2, batch_size, n_networks, n_patches)
 
 
 class OurStep:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import threading
 from itertools import pairwise
@@ -205,7 +206,45 @@ def test_bfloat16_and_tensorboard(tiny_run, tmp_path):
     assert all(p.dtype == torch.float32 for p in trainer.method.parameters())
 
 
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_arithmetic_is_what_the_processor_is_fast_at(
+    tiny_run, tmp_path, monkeypatch, fast, precision
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    runs = [
+        Trainer(tiny_run(train__precision=name, optim__epochs=2), tmp_path / name)
+        for name in ("auto", precision)
+    ]
+    for trainer in runs:
+        trainer.fit()
+        environment = json.loads((trainer.run / "environment.json").read_text())
+        assert environment["precision"] == precision
+    assert_equal_states(*map(state, runs))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles with g++")
+@pytest.mark.filterwarnings("ignore")  # those of the compiler itself
+def test_compiled_blocks_learn_the_same_and_a_checkpoint_keeps_its_names(tiny_run, tmp_path):
+    settings = {"train__precision": "float64", "optim__epochs": 2}
+    eager = Trainer(tiny_run(**settings), tmp_path / "eager")
+    compiled = Trainer(tiny_run(train__compile=True, **settings), tmp_path / "compiled")
+    for trainer in (eager, compiled):
+        trainer.fit()
+    found, expected = (trainer.method.state_dict() for trainer in (compiled, eager))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-6, atol=1e-9)
+    load_pretrained(tmp_path / "compiled")
+
+
 # -- what can go wrong -----------------------------------------------------------------------------
+
+
+def test_to_compile_without_a_compiler_is_refused(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"train.compile = True: needs a C\+\+ compiler"):
+        Trainer(tiny_run(train__compile=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_holds_a_run_is_refused(tiny_run, tmp_path):

@@ -280,6 +280,15 @@ class Encoder(nn.Module):
         finished = self.norm(finished)
         return finished[:batch], finished[batch:]
 
+    def compile_blocks(self) -> None:
+        """Compile the blocks with ``torch.compile``, in place; the weights keep their names.
+
+        The tokenizers are left out: what PyTorch 2.13 makes of their gradient for a CPU writes
+        outside of its memory.
+        """
+        for block in self.blocks:
+            block.compile()
+
     def _sequence(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the CLS token and all tokens with their positions, shape (B, 1 + N P, D)."""
         self._check(x, mask)

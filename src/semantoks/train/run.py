@@ -76,8 +76,13 @@ class TrainConfig:
 
     device: str = "auto"
     """auto (CUDA, then CPU), cpu, cuda, cuda:1, mps."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Arithmetic of the encoders; the loss is always computed in float32 or wider."""
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Arithmetic of the encoders; the loss is always computed in float32 or wider. auto is bfloat16
+    where the device is fast at it (GPUs since 2020, CPUs with AVX-512 BF16 or AMX), else
+    float32."""
+    compile: bool = False
+    """Compile the encoders' blocks (torch.compile), to the same numbers up to rounding: for long
+    runs on a GPU. The first steps take longer, by up to minutes."""
     accumulate: int = 1
     """Parts in which a process computes its share of a batch, to need less memory; loss and
     gradient stay those of the whole batch, for one more forward pass of the student."""

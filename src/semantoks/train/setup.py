@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,38 @@ def pick_device(name: str) -> torch.device:
             fix="Use auto or cpu",
         ) from None
     return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Return the arithmetic called `name`; ``auto`` is bfloat16 where `device` is fast at it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse to compile where ``torch.compile`` has nothing to compile with.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if device.type == "cuda":
+        there = find_spec("triton") is not None
+    else:
+        names = (os.environ.get("CXX", "g++"), "clang++", "cl")
+        there = any(shutil.which(name) for name in names)
+    if not there:
+        raise ConfigError(
+            f"needs {'the package triton' if device.type == 'cuda' else 'a C++ compiler'}",
+            field="train.compile",
+            value=True,
+            fix="Install one, or leave train.compile=false",
+        )
 
 
 def training_recordings(config: RunConfig) -> Recordings:
@@ -163,7 +197,7 @@ def check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
         )
 
 
-def open_run(run: Path, config: RunConfig, device: torch.device) -> None:
+def open_run(run: Path, config: RunConfig, device: torch.device, precision: str) -> None:
     """Make the folder, and write the configuration and the environment into it."""
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -174,6 +208,7 @@ def open_run(run: Path, config: RunConfig, device: torch.device) -> None:
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "seed": config.seed,
             "device": str(device),
+            "precision": precision,
             "processes": n_processes(),
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),

@@ -40,10 +40,12 @@ from semantoks.train.run import RunConfig
 from semantoks.train.setup import (
     EVENTS,
     METRICS,
+    check_compiler,
     check_run_folder,
     forget_metrics_after,
     open_run,
     pick_device,
+    pick_precision,
     pretraining_record,
     training_recordings,
 )
@@ -95,6 +97,9 @@ class Trainer:
         self.config, self.run = config, Path(run)
         self._reporter = reporter
         self._device = pick_device(local_device(config.train.device))
+        self._precision = pick_precision(config.train.precision, self._device)
+        if config.train.compile:
+            check_compiler(self._device)
         store = training_recordings(config)
         check_run_folder(self.run, config, resume)
         wait_for_all()
@@ -105,6 +110,9 @@ class Trainer:
             self.method = SelfDistillation(encoder, config.objective)
         self.method.to(self._device, torch.float64 if self._wide else torch.float32)
         self.method.student.encoder.checkpoint = config.train.checkpoint_activations
+        if config.train.compile:
+            self.method.student.encoder.compile_blocks()
+            self.method.teacher.encoder.compile_blocks()
         reuse_freed_memory()
         if config.train.checkpoint_activations:
             keep_few_kernels()
@@ -140,14 +148,14 @@ class Trainer:
         self._gradient = Gradient(self.method, config.train.accumulate)
         encoder.pretraining = pretraining_record(store, config)
         if is_main():
-            open_run(self.run, config, self._device)
+            open_run(self.run, config, self._device, self._precision)
             if resume:
                 forget_metrics_after(self.run / METRICS, self.step)
                 forget_metrics_after(self.run / EVENTS, self.step)
 
     @property
     def _wide(self) -> bool:
-        return self.config.train.precision == "float64"
+        return self._precision == "float64"
 
     def fit(self) -> Path:
         """Train to the end, or until Ctrl-C, SIGTERM or SIGUSR1, and leave a checkpoint.
@@ -231,7 +239,7 @@ class Trainer:
     @contextmanager
     def _context(self, part: int) -> Iterator[None]:
         """Arithmetic and random numbers of one part of this process's batch."""
-        use_bfloat16 = self.config.train.precision == "bfloat16"
+        use_bfloat16 = self._precision == "bfloat16"
         # Stochastic depth draws from the global generator: a function of the step, too, and
         # nobody else's numbers change.
         with (
