@@ -12,19 +12,22 @@ from torch.autograd.function import once_differentiable
 from semantoks.model.linear import MLP, Linear
 
 _SHORT = 256  # tokens
+_AT_ONCE = 2**20  # attention weights, of long sequences: they stay in a core's cache
 
 
 def attend(qkv: Tensor, n_heads: int) -> Tensor:
     """Softmax attention: queries, keys and values (B, S, 3 D) to (B, S, D).
 
-    On a CPU, two products around a softmax beat the fused kernel while a sequence is short: in
-    bfloat16 its backward pass takes five times as long.
+    On a CPU, two products around a softmax beat the fused kernel while a sequence is short, and in
+    bfloat16 its backward pass always.
     """
-    if qkv.device.type == "cpu" and qkv.shape[1] <= _SHORT:
-        if torch.is_grad_enabled() and qkv.requires_grad:
+    short, learns = qkv.shape[1] <= _SHORT, torch.is_grad_enabled() and qkv.requires_grad
+    if qkv.device.type == "cpu" and (short or (learns and qkv.dtype == torch.bfloat16)):
+        if learns:
             out: Tensor = _Attend.apply(qkv, n_heads)  # type: ignore[no-untyped-call]
             return out
-        return _attend(*_by_head(qkv, n_heads), n_heads)[0]
+        query, key, value = _by_head(qkv, n_heads)
+        return _joined(_weights(query, key) @ value, n_heads)
     split = _split(qkv, n_heads)
     return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
@@ -41,10 +44,9 @@ def _by_head(qkv: Tensor, n_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return query * query.shape[-1] ** -0.5, key, value
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> tuple[Tensor, Tensor]:
-    """Return what is mixed, (B, S, D), and the attention's weights, (B H, S, S)."""
-    weights = _softmax(query @ key.transpose(1, 2))
-    return _joined(weights @ value, n_heads), weights
+def _weights(query: Tensor, key: Tensor) -> Tensor:
+    """Return the attention's weights, (B H, S, S)."""
+    return _softmax(query @ key.transpose(1, 2))
 
 
 def _softmax(scores: Tensor) -> Tensor:
@@ -62,32 +64,49 @@ def _joined(x: Tensor, n_heads: int) -> Tensor:
 
 
 class _Attend(torch.autograd.Function):
-    """Attention with a gradient that copies and converts less than that of its single steps."""
+    """Attention with a gradient that copies and converts less than that of its single steps.
+
+    The weights are kept for the gradient while a sequence is short. Of long ones they are computed
+    again, a few heads at a time, so that memory grows with the sequence and not with its square.
+    """
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, n_heads: int) -> Tensor:
         query, key, value = _by_head(qkv, n_heads)
-        mixed, weights = _attend(query, key, value, n_heads)
-        ctx.save_for_backward(query, key, value, weights)
+        mixed, weights = torch.empty_like(value), None
+        for part in _parts(query):
+            weights = _weights(query[part], key[part])
+            torch.bmm(weights, value[part], out=mixed[part])
+        ctx.save_for_backward(query, key, value, weights if query.shape[1] <= _SHORT else None)
         ctx.n_heads = n_heads
-        return mixed
+        return _joined(mixed, n_heads)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        query, key, value, weights = ctx.saved_tensors
+        query, key, value, kept = ctx.saved_tensors
         n_heads: int = ctx.n_heads
         by_head = gradient.reshape(*gradient.shape[:2], n_heads, -1)
         of_mixed = by_head.transpose(1, 2).flatten(0, 1)
-        of_scores = torch._softmax_backward_data(
-            of_mixed @ value.transpose(1, 2), weights, -1, weights.dtype
-        )
         all_three = query.new_empty(3, *query.shape)
-        torch.bmm(of_scores, key, out=all_three[0]).mul_(query.shape[-1] ** -0.5)
-        torch.bmm(of_scores.transpose(1, 2), query, out=all_three[1])
-        torch.bmm(weights.transpose(1, 2), of_mixed, out=all_three[2])
+        for part in _parts(query):
+            weights = _weights(query[part], key[part]) if kept is None else kept
+            of_scores = torch._softmax_backward_data(
+                of_mixed[part] @ value[part].transpose(1, 2), weights, -1, weights.dtype
+            )
+            torch.bmm(of_scores, key[part], out=all_three[0, part])
+            torch.bmm(of_scores.transpose(1, 2), query[part], out=all_three[1, part])
+            torch.bmm(weights.transpose(1, 2), of_mixed[part], out=all_three[2, part])
+        all_three[0].mul_(query.shape[-1] ** -0.5)
         split = all_three.view(3, -1, n_heads, *query.shape[1:]).permute(1, 3, 0, 2, 4)
         return split.flatten(2), None
+
+
+def _parts(query: Tensor) -> list[slice]:
+    """Return the heads, (B H, S, D_head), that are computed at once."""
+    n_heads, length, _ = query.shape
+    size = n_heads if length <= _SHORT else max(1, _AT_ONCE // length**2)
+    return [slice(start, start + size) for start in range(0, n_heads, size)]
 
 
 def pick(x: Tensor, rows: Tensor | None) -> Tensor:
