@@ -225,11 +225,16 @@ def test_arithmetic_is_what_the_processor_is_fast_at(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiles with g++")
 @pytest.mark.filterwarnings("ignore")  # those of the compiler itself
 def test_compiled_blocks_learn_the_same_and_a_checkpoint_keeps_its_names(tiny_run, tmp_path):
+    from torch._dynamo.utils import counters
+
     settings = {"train__precision": "float64", "optim__epochs": 2}
     eager = Trainer(tiny_run(**settings), tmp_path / "eager")
     compiled = Trainer(tiny_run(train__compile=True, **settings), tmp_path / "compiled")
+    before = counters["stats"]["unique_graphs"]
     for trainer in (eager, compiled):
+        assert counters["stats"]["unique_graphs"] == before
         trainer.fit()
+    assert counters["stats"]["unique_graphs"] > before
     found, expected = (trainer.method.state_dict() for trainer in (compiled, eager))
     assert found.keys() == expected.keys()
     for name, values in expected.items():

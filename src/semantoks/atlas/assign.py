@@ -45,7 +45,7 @@ def networks_at(places: ArrayLike) -> NDArray[np.uint8]:
         MNI152 coordinates, millimetres.
     """
     codes, to_voxel = _reference()
-    voxels = np.rint(nib.affines.apply_affine(to_voxel, np.asarray(places))).astype(int)  # type: ignore[no-untyped-call]
+    voxels = np.rint(nib.affines.apply_affine(to_voxel, np.asarray(places))).astype(int)
     inside = ((voxels >= 0) & (voxels < codes.shape)).all(axis=-1)
     found = np.zeros(len(voxels), np.uint8)
     found[inside] = codes[tuple(voxels[inside].T)]
@@ -85,7 +85,7 @@ def assign_by_overlap(image: str | Path, labels: Mapping[int, str] | None = None
     rows = []
     for value in present:
         voxels = np.argwhere(whole == value)
-        places = nib.affines.apply_affine(affine, voxels)  # type: ignore[no-untyped-call]
+        places = nib.affines.apply_affine(affine, voxels)
         row = {"label": names[value], **_row(places, networks_at(places), "overlap")}
         rows.append(row | {"index": value})
     return _table(rows)
@@ -163,7 +163,7 @@ def _nearest(place: NDArray[np.float64]) -> str:
     """Return the network of the nearest voxel that has one."""
     codes, to_voxel = _reference()
     voxels = np.argwhere(codes > 0)
-    centres = nib.affines.apply_affine(np.linalg.inv(to_voxel), voxels)  # type: ignore[no-untyped-call]
+    centres = nib.affines.apply_affine(np.linalg.inv(to_voxel), voxels)
     best = int(np.argmin(np.linalg.norm(centres - place, axis=1)))
     return _CODES[codes[tuple(voxels[best])]]
 

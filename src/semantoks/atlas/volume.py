@@ -170,7 +170,7 @@ def _moved(volume: AtlasVolume, affine: bytes, shape: tuple[int, ...]) -> NDArra
 
     target = np.frombuffer(affine).reshape(4, 4)
     labels = (volume.places + 1).astype(np.int32)
-    source = nib.Nifti1Image(labels, volume.affine)  # type: ignore[no-untyped-call]
+    source = nib.Nifti1Image(labels, volume.affine)
     try:
         moved = resample_img(
             source,
@@ -219,7 +219,7 @@ def _check_places(
     voxels = np.argwhere(places >= 0)
     roi = places[tuple(voxels.T)]
     counts = np.bincount(roi, minlength=len(atlas))[:, None]
-    world = nib.affines.apply_affine(affine, voxels)  # type: ignore[no-untyped-call]
+    world = nib.affines.apply_affine(affine, voxels)
     sums = np.stack([np.bincount(roi, axis, minlength=len(atlas)) for axis in world.T], axis=1)
     away = np.linalg.norm(sums / counts - atlas.coordinates, axis=1)[known]
     if np.median(away) > MAX_SHIFT:

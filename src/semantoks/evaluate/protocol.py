@@ -109,7 +109,7 @@ def _fit(X: Tensor, y: Tensor, n_outputs: int, loss: Loss, rate: float, seed: in
         for _ in range(EPOCHS):
             for batch in torch.randperm(len(X)).tensor_split(n_batches):
                 optimizer.zero_grad()
-                loss(probe(X[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+                loss(probe(X[batch]), y[batch]).backward()
                 optimizer.step()
     return probe.eval()
 

@@ -331,7 +331,7 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
             loss = _weighted(self._losses(out, part.target[rows]), part.weight[rows])
             self._check_finite(loss, part, rows)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)
             optimizer.step()
             total += float(loss.detach()) * len(rows)

@@ -283,8 +283,8 @@ class Encoder(nn.Module):
     def compile_blocks(self) -> None:
         """Compile the blocks with ``torch.compile``, in place; the weights keep their names.
 
-        The tokenizers are left out: what PyTorch 2.13 makes of their gradient for a CPU writes
-        outside of its memory.
+        The tokenizers are left out: what PyTorch 2.13 makes of their gradient for a CPU ends in a
+        corrupted heap.
         """
         for block in self.blocks:
             block.compile()

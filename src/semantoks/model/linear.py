@@ -61,7 +61,7 @@ def _has_products() -> bool:
     """Tell whether this build of PyTorch, on this processor, has oneDNN's bfloat16 products."""
     ops = torch.ops.mkldnn
     return (
-        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        torch.backends.mkldnn.is_available()
         and hasattr(ops, "_linear_pointwise")
         and hasattr(ops, "_is_mkldnn_bf16_supported")
         and bool(ops._is_mkldnn_bf16_supported())

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from semantoks.model.linear import MLP, Linear
 
 _SHORT = 256  # tokens
-_AT_ONCE = 2**20  # attention weights, of long sequences: they stay in a core's cache
+_AT_ONCE = 2**20  # attention weights, of long sequences: they stay in the caches
 
 
 def attend(qkv: Tensor, n_heads: int) -> Tensor:
@@ -66,18 +66,19 @@ def _joined(x: Tensor, n_heads: int) -> Tensor:
 class _Attend(torch.autograd.Function):
     """Attention with a gradient that copies and converts less than that of its single steps.
 
-    The weights are kept for the gradient while a sequence is short. Of long ones they are computed
-    again, a few heads at a time, so that memory grows with the sequence and not with its square.
+    The weights are kept for the gradient where all heads are computed at once. Of long sequences
+    they are computed again, a few heads at a time, so that those of all heads are never held.
     """
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, n_heads: int) -> Tensor:
         query, key, value = _by_head(qkv, n_heads)
         mixed, weights = torch.empty_like(value), None
-        for part in _parts(query):
+        parts = _parts(query)
+        for part in parts:
             weights = _weights(query[part], key[part])
             torch.bmm(weights, value[part], out=mixed[part])
-        ctx.save_for_backward(query, key, value, weights if query.shape[1] <= _SHORT else None)
+        ctx.save_for_backward(query, key, value, weights if len(parts) == 1 else None)
         ctx.n_heads = n_heads
         return _joined(mixed, n_heads)
 

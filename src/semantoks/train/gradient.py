@@ -84,7 +84,7 @@ class Gradient:
         losses = self._method.loss(_joined(leaves), _joined(teachers), network_weight)
 
         def backward() -> None:
-            losses.total.backward()  # type: ignore[no-untyped-call]
+            losses.total.backward()
             for i, part in enumerate(parts):
                 with self._sync(last=i == len(parts) - 1):
                     with context(i):

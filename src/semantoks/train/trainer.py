@@ -98,8 +98,6 @@ class Trainer:
         self._reporter = reporter
         self._device = pick_device(local_device(config.train.device))
         self._precision = pick_precision(config.train.precision, self._device)
-        if config.train.compile:
-            check_compiler(self._device)
         store = training_recordings(config)
         check_run_folder(self.run, config, resume)
         wait_for_all()
@@ -111,6 +109,7 @@ class Trainer:
         self.method.to(self._device, torch.float64 if self._wide else torch.float32)
         self.method.student.encoder.checkpoint = config.train.checkpoint_activations
         if config.train.compile:
+            check_compiler(self._device)
             self.method.student.encoder.compile_blocks()
             self.method.teacher.encoder.compile_blocks()
         reuse_freed_memory()

@@ -221,7 +221,7 @@ def _grayordinates(axis: Any) -> list[tuple[Any, ...]]:
             size = part.nvertices[name]
             keys += [(name, size, int(v)) for v in part.vertex]
         else:
-            world = nib.affines.apply_affine(part.affine, part.voxel)  # type: ignore[no-untyped-call]
+            world = nib.affines.apply_affine(part.affine, part.voxel)
             keys += [(name, *place) for place in np.rint(world * 10).astype(int).tolist()]
     return keys
 
