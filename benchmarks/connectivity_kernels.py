@@ -23,9 +23,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from semantoks.evaluate.baselines import ConnectivityBaseline
-from semantoks.evaluate.probe import STRENGTHS, LinearProbe
-from semantoks.evaluate.tangent import TangentBaseline, standardised
+from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.tangent import TangentBaseline, standardised
+from semantoks.evaluate.predictors.probe import STRENGTHS, LinearProbe
 
 N_SITES = 20
 

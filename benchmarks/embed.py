@@ -19,8 +19,8 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.common import Line, encoder_for, show, side_by_side, use_threads
 from semantoks.data.store import RecordingStore
-from semantoks.evaluate import engines
-from semantoks.evaluate.crops import cut, sources
+from semantoks.evaluate.features.crops import cut, sources
+from semantoks.model import engines
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.run import RunConfig

@@ -9,12 +9,12 @@ from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
-from semantoks.evaluate.adjusted import Harmonised, Residualised
-from semantoks.evaluate.baselines import ConnectivityBaseline
-from semantoks.evaluate.combat import ComBat
-from semantoks.evaluate.confounds import ConfoundRegressor
-from semantoks.evaluate.evaluation import evaluate_probes
-from semantoks.evaluate.tangent import TangentBaseline
+from semantoks.evaluate.checks.adjusted import Harmonised, Residualised
+from semantoks.evaluate.checks.combat import ComBat
+from semantoks.evaluate.checks.confounds import ConfoundRegressor
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.tangent import TangentBaseline
 
 
 @pytest.fixture(scope="module")

@@ -31,17 +31,17 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.datasets import DATASETS
 from semantoks.errors import InputError
-from semantoks.evaluate.baselines import BASELINES
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import evaluate_probes
-from semantoks.evaluate.finetune import make_tuner
-from semantoks.evaluate.targets import Target
-from semantoks.evaluate.tuning import FineTuned, Tuning
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.features.baselines import BASELINES
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.predictors.finetune import make_tuner
+from semantoks.evaluate.predictors.tuning import FineTuned, Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.weights import weights_hash
 from semantoks.report.evaluation import evaluation_section
 from semantoks.report.methods import methods_paragraph
-from semantoks.report.report import write_report
+from semantoks.report.page import write_report
 
 CHEAP = ("subgroups", "confounds", "reliability", "alarms", "maps")
 

@@ -18,8 +18,8 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import GroupedKFold
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import evaluate_probes
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.authors import authors_name, read_authors, to_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import convert, load_pretrained, save_model

@@ -13,10 +13,10 @@ from sklearn.utils.estimator_checks import check_estimator
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
-from semantoks.evaluate.baselines import BASELINES, ConnectivityBaseline, make_baselines
-from semantoks.evaluate.covariates import ConfoundsBaseline
-from semantoks.evaluate.spectral import AmplitudeBaseline, SpectralBaseline
-from semantoks.evaluate.tangent import AugmentedCovarianceBaseline, TangentBaseline
+from semantoks.evaluate.features.baselines import BASELINES, ConnectivityBaseline, make_baselines
+from semantoks.evaluate.features.covariates import ConfoundsBaseline
+from semantoks.evaluate.features.spectral import AmplitudeBaseline, SpectralBaseline
+from semantoks.evaluate.features.tangent import AugmentedCovarianceBaseline, TangentBaseline
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +223,6 @@ def test_what_cannot_be_described(signals, estimator, X, message):
 
 
 def test_the_geometric_mean_says_when_it_fails(signals, monkeypatch):
-    monkeypatch.setattr("semantoks.evaluate.tangent._MAX_STEPS", 1)
+    monkeypatch.setattr("semantoks.evaluate.features.tangent._MAX_STEPS", 1)
     with pytest.raises(InputError, match="has not converged after 1 steps"):
         TangentBaseline("geometric").fit(signals)

@@ -16,7 +16,7 @@ from semantoks import cli
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.reader import RecordingStore
 from semantoks.data.sources import table as table_module
-from semantoks.evaluate.tuning import Train
+from semantoks.evaluate.predictors.tuning import Train
 
 
 @pytest.fixture

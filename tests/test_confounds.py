@@ -10,9 +10,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
 from semantoks.errors import InputError
-from semantoks.evaluate.combat import ComBat, shrunken_effects
-from semantoks.evaluate.confounds import ConfoundRegressor, confound_table
-from semantoks.evaluate.probe import LinearProbe
+from semantoks.evaluate.checks.combat import ComBat, shrunken_effects
+from semantoks.evaluate.checks.confounds import ConfoundRegressor, confound_table
+from semantoks.evaluate.predictors.probe import LinearProbe
 
 GOLDEN = Path(__file__).parent / "golden" / "neurocombat.npz"
 

@@ -16,8 +16,7 @@ from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing, resample, zscore
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
-from semantoks.evaluate.baselines import ConnectivityBaseline, fisher_z_connectivity
-from semantoks.evaluate.corruption import (
+from semantoks.evaluate.checks.corruption import (
     CORRUPTIONS,
     Corruption,
     Scan,
@@ -31,10 +30,11 @@ from semantoks.evaluate.corruption import (
     slow_drift,
     slower_sampling,
 )
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import evaluate_probes
-from semantoks.evaluate.sensitivity import corruption_curves
-from semantoks.evaluate.tangent import TangentBaseline
+from semantoks.evaluate.checks.sensitivity import corruption_curves
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.features.baselines import ConnectivityBaseline, fisher_z_connectivity
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 OPEN = Preprocessing(tr=0.5, low_hz=None, high_hz=None, detrend=False)

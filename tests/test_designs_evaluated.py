@@ -20,11 +20,11 @@ from semantoks.data.designs import (
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
-from semantoks.evaluate.baselines import ConnectivityBaseline
-from semantoks.evaluate.evaluation import Probe, evaluate_probes
-from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
-from semantoks.evaluate.result import ProbeResult
-from semantoks.evaluate.tangent import TangentBaseline
+from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
+from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.tangent import TangentBaseline
+from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 QUICK = {"n_bootstrap": 40, "n_permutations": 99}
@@ -271,7 +271,7 @@ def test_the_probe_is_a_choice(people):
 
 
 def test_a_fine_tuned_model_is_a_model_too(people, parcellation, preprocessing):
-    from semantoks.evaluate.finetune import FineTuner
+    from semantoks.evaluate.predictors.finetune import FineTuner
 
     config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
     encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
@@ -287,8 +287,8 @@ def test_a_fine_tuned_model_is_a_model_too(people, parcellation, preprocessing):
 def test_one_fine_tuned_model_per_kind_of_target_on_the_folds_of_the_others(
     people, parcellation, preprocessing, monkeypatch
 ):
-    from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
-    from semantoks.evaluate.tuning import FineTuned
+    from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
+    from semantoks.evaluate.predictors.tuning import FineTuned
 
     config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
     encoder = Encoder.random(config, parcellation, preprocessing, seed=0)

@@ -14,7 +14,7 @@ import torch
 
 from semantoks import Embedder
 from semantoks.errors import InputError
-from semantoks.evaluate import engines
+from semantoks.model import engines
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.tokenizer import DenseBranch, SeparableBranch
 

@@ -9,11 +9,11 @@ import pytest
 from semantoks.data.designs import GroupedKFold, LeaveOneSiteOut, design_for
 from semantoks.data.recording import subject_key
 from semantoks.errors import InputError
-from semantoks.evaluate.baselines import ConnectivityBaseline
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import evaluate_probes
-from semantoks.evaluate.result import ProbeResult
-from semantoks.evaluate.targets import Target
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 FEW = {"n_bootstrap": 200, "n_permutations": 200}

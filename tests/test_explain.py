@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from semantoks.errors import InputError
-from semantoks.evaluate.embed import Embedder
-from semantoks.explain import plots
-from semantoks.explain.explain import explain
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.explain.filters import impulse_response, network_filters
 from semantoks.explain.geometry import geometry
 from semantoks.explain.networks import network_embeddings, occlusion
+from semantoks.figures import brain as plots
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.longconv import StructuredConv
 from semantoks.train.trainer import Trainer
+from semantoks.workflow.explain import explain
 
 
 @pytest.fixture

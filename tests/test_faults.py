@@ -14,10 +14,10 @@ import torch
 
 from semantoks.data.store import RecordingStore
 from semantoks.errors import CheckpointError, InputError
-from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.pretrained import newest_checkpoint
 from semantoks.objectives.distillation import Losses
-from semantoks.report.report import write_report
+from semantoks.report.page import write_report
 from semantoks.train import checkpoint as checkpoints
 from semantoks.train.checkpoint import best_checkpoint, check_checkpoints
 from semantoks.train.guard import MAX_SKIPPED, CollapseGuard, TrainingWarning

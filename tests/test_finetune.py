@@ -16,13 +16,13 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 
 from semantoks.data.splits import hold_out, three_parts
 from semantoks.errors import CheckpointError, ConfigError, InputError
-from semantoks.evaluate import progress
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
-from semantoks.evaluate.leaks import seen_in_pretraining
-from semantoks.evaluate.lora import LowRank, add_low_rank, merge_low_rank
-from semantoks.evaluate.protocol import paper_probe
-from semantoks.evaluate.tuning import FineTuned, Tuning, layer_groups
+from semantoks.evaluate.checks.leaks import seen_in_pretraining
+from semantoks.evaluate.compare.paper import paper_probe
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.predictors import progress
+from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
+from semantoks.evaluate.predictors.lora import LowRank, add_low_rank, merge_low_rank
+from semantoks.evaluate.predictors.tuning import FineTuned, Tuning, layer_groups
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 

@@ -13,11 +13,11 @@ from semantoks.data.designs import GroupedKFold, LeaveOneSiteOut
 from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
-from semantoks.evaluate.baselines import ConnectivityBaseline
-from semantoks.evaluate.evaluation import evaluate_probes
-from semantoks.evaluate.probe import LinearProbe
-from semantoks.evaluate.scoring import Outcomes, Sampling, adjusted, score_models
-from semantoks.evaluate.spectral import AmplitudeBaseline
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.scoring import Outcomes, Sampling, adjusted, score_models
+from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.spectral import AmplitudeBaseline
+from semantoks.evaluate.predictors.probe import LinearProbe
 
 NETWORKS = ("a", "a", "a", "b", "b", "c", "c", "c", "c")
 ROIS = tuple(f"{network}{i}" for i, network in enumerate(NETWORKS))

@@ -15,12 +15,9 @@ from semantoks.data.splits import Fold, grouped_folds, leave_one_site_out
 from semantoks.data.store import write_store
 from semantoks.datasets import _ABIDE_TR, load_abide_sample
 from semantoks.errors import InputError
-from semantoks.evaluate.associations import associations
-from semantoks.evaluate.baselines import ConnectivityBaseline
-from semantoks.evaluate.duplicates import find_duplicates
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import evaluate_probes
-from semantoks.evaluate.leaks import (
+from semantoks.evaluate.checks.associations import associations
+from semantoks.evaluate.checks.duplicates import find_duplicates
+from semantoks.evaluate.checks.leaks import (
     CEILINGS,
     Alarm,
     duplicate_recordings,
@@ -30,7 +27,10 @@ from semantoks.evaluate.leaks import (
     shared_members,
     targets_that_follow,
 )
-from semantoks.evaluate.targets import Target
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 BAND = Preprocessing(tr=2.0, low_hz=0.01, high_hz=0.1)

@@ -13,8 +13,8 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.class_weight import compute_sample_weight
 
 from semantoks.errors import InputError
-from semantoks.evaluate.linear import RidgePath, RowSpace
-from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.predictors.linear import RidgePath, RowSpace
+from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 
 SIZES = pytest.mark.parametrize(("n", "p"), [(47, 7), (29, 61)])
 CLASSES = pytest.mark.parametrize("n_classes", [2, 3])

@@ -13,10 +13,10 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
-from semantoks.evaluate import statistics
-from semantoks.evaluate.baselines import ConnectivityBaseline
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.stats import metrics as statistics
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 

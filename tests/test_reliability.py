@@ -12,7 +12,18 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.datasets import load_stages
 from semantoks.errors import InputError
-from semantoks.evaluate.agreement import (
+from semantoks.evaluate.checks.reliability import (
+    halves,
+    measure_reliability,
+    reliability,
+    reliability_differences,
+    reliability_scores,
+    session_pairs,
+)
+from semantoks.evaluate.features.baselines import ConnectivityBaseline, fisher_z_connectivity
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.features.tangent import TangentBaseline
+from semantoks.evaluate.stats.agreement import (
     ICC_FORMS,
     differential_identifiability,
     discriminated,
@@ -21,17 +32,6 @@ from semantoks.evaluate.agreement import (
     identified,
     similarity_matrix,
 )
-from semantoks.evaluate.baselines import ConnectivityBaseline, fisher_z_connectivity
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.reliability import (
-    halves,
-    measure_reliability,
-    reliability,
-    reliability_differences,
-    reliability_scores,
-    session_pairs,
-)
-from semantoks.evaluate.tangent import TangentBaseline
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 # Shrout and Fleiss 1979, table 2: 6 targets rated by 4 judges.

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from semantoks import figures
 from semantoks.assess.plan import Plan
 from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.errors import InputError
-from semantoks.evaluate.corruption import CORRUPTIONS
-from semantoks.evaluate.targets import Target
+from semantoks.evaluate.checks.corruption import CORRUPTIONS
+from semantoks.evaluate.compare.targets import Target
+from semantoks.figures import runs as plots
+from semantoks.figures import style as figures
 from semantoks.model.pretrained import load_pretrained
-from semantoks.report import plots
-from semantoks.report.report import write_report
+from semantoks.report.page import write_report
 from semantoks.report.sections import _embedding_maps, store_section
 from semantoks.report.verdicts import Verdict, seen_facts, verdicts
 from semantoks.train.trainer import Trainer

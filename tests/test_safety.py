@@ -32,7 +32,7 @@ from semantoks.data.sources.items import Reading
 from semantoks.data.store import write_store
 from semantoks.errors import CheckpointError, InputError, SemantoksError
 from semantoks.model.pretrained import load_pretrained
-from semantoks.report.report import write_report
+from semantoks.report.page import write_report
 from semantoks.train.run import RunConfig
 from semantoks.train.trainer import Trainer
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from semantoks.cli import app
 from semantoks.errors import InputError, StoreError
-from semantoks.evaluate import shards
-from semantoks.evaluate.embed import Embedder
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.train.trainer import Trainer
+from semantoks.workflow import embed_shards as shards
 from semantoks.workflow.embed import embed_store
 
 

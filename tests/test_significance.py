@@ -9,9 +9,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
 from semantoks.errors import InputError
-from semantoks.evaluate import significance as tests
-from semantoks.evaluate import statistics
-from semantoks.evaluate.scoring import Outcomes
+from semantoks.evaluate.compare.scoring import Outcomes
+from semantoks.evaluate.stats import metrics as statistics
+from semantoks.evaluate.stats import significance as tests
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from semantoks.cli import app
 from semantoks.errors import InputError
-from semantoks.slurm import SlurmError, SlurmJob, batch_script, submit
+from semantoks.workflow.slurm import SlurmError, SlurmJob, batch_script, submit
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 
 from semantoks.config import to_yaml
 from semantoks.errors import ConfigError, InputError
-from semantoks.evaluate.result import ProbeResult
-from semantoks.studies import Probing, ablate, ablation_table, fit_power_laws, scale
+from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.train.run import RunConfig
+from semantoks.workflow.study import Probing, ablate, ablation_table, fit_power_laws, scale
 
 TINY = [
     *("encoder.width=16", "encoder.depth=1", "encoder.head_width=8"),

@@ -7,8 +7,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from semantoks.data.designs import GroupedKFold
 from semantoks.errors import InputError
-from semantoks.evaluate.evaluation import evaluate_probes
-from semantoks.evaluate.subgroups import subgroup_scores
+from semantoks.evaluate.checks.subgroups import subgroup_scores
+from semantoks.evaluate.compare.evaluation import evaluate_probes
 
 
 class Frame:

@@ -19,14 +19,14 @@ _PUBLIC = {
     "Trainer": "semantoks.train.trainer",
     "RunConfig": "semantoks.train.run",
     "load_pretrained": "semantoks.model.pretrained",
-    "Embedder": "semantoks.evaluate.embed",
-    "LinearProbe": "semantoks.evaluate.probe",
-    "LinearProbeRegressor": "semantoks.evaluate.probe",
-    "FineTuner": "semantoks.evaluate.finetune",
-    "FineTunerRegressor": "semantoks.evaluate.finetune",
-    "ConnectivityBaseline": "semantoks.evaluate.baselines",
-    "evaluate_probes": "semantoks.evaluate.evaluation",
-    "write_report": "semantoks.report.report",
+    "Embedder": "semantoks.evaluate.features.embed",
+    "LinearProbe": "semantoks.evaluate.predictors.probe",
+    "LinearProbeRegressor": "semantoks.evaluate.predictors.probe",
+    "FineTuner": "semantoks.evaluate.predictors.finetune",
+    "FineTunerRegressor": "semantoks.evaluate.predictors.finetune",
+    "ConnectivityBaseline": "semantoks.evaluate.features.baselines",
+    "evaluate_probes": "semantoks.evaluate.compare.evaluation",
+    "write_report": "semantoks.report.page",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

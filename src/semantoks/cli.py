@@ -220,8 +220,8 @@ def prepare(
     from semantoks.data.quality import QualityRules
     from semantoks.data.signal import Preprocessing
     from semantoks.data.sources.items import Reading, read_names
+    from semantoks.report.tables import listing
     from semantoks.report.terminal import PrepareScreen, prepare_summary
-    from semantoks.tables import listing
     from semantoks.workflow.describe import describe_path
     from semantoks.workflow.prepare import prepare_store
 
@@ -475,9 +475,9 @@ def evaluate(
     from semantoks.config import override, parse
     from semantoks.data.designs import SmallSamples, design_for
     from semantoks.data.store import RecordingStore
-    from semantoks.evaluate.evaluation import Probe
-    from semantoks.evaluate.targets import Target
-    from semantoks.evaluate.tuning import Tuning
+    from semantoks.evaluate.compare.evaluation import Probe
+    from semantoks.evaluate.compare.targets import Target
+    from semantoks.evaluate.predictors.tuning import Tuning
     from semantoks.report.terminal import assessment_summary
     from semantoks.workflow.evaluate import REPORT, evaluate_store
 
@@ -540,9 +540,9 @@ def paper_probe(
     It mixes sites over the parts and has no controls: for claims use `semantoks evaluate`.
     """
     from semantoks.data.store import RecordingStore
-    from semantoks.evaluate.embed import Embedder
-    from semantoks.evaluate.protocol import paper_probe
-    from semantoks.evaluate.targets import Target
+    from semantoks.evaluate.compare.paper import paper_probe
+    from semantoks.evaluate.compare.targets import Target
+    from semantoks.evaluate.features.embed import Embedder
 
     recordings = RecordingStore(store)
     for name in target:
@@ -581,7 +581,7 @@ def ablate(
     seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
 ) -> None:
     """Pretrain a list of configurations and compare their probes with the first one's."""
-    from semantoks.studies import Probing, ablate, ablation_table
+    from semantoks.workflow.study import Probing, ablate, ablation_table
 
     console = _console()
     changes = [*(set_ or ()), *_stores(store)]
@@ -618,8 +618,8 @@ def scale(
     seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
 ) -> None:
     """Pretrain on more and more people; fit a power law to the probes' scores."""
-    from semantoks.studies import Probing, scale
     from semantoks.train.run import RunConfig
+    from semantoks.workflow.study import Probing, scale
 
     console = _console()
     changes = [*(set_ or ()), *_stores(store)]
@@ -643,7 +643,7 @@ def explain(
     crops: Annotated[int, typer.Option(help="Evenly spaced crops per recording.")] = 8,
 ) -> None:
     """Look inside a model: network occlusion, filters, geometry of the networks."""
-    from semantoks.explain.explain import explain
+    from semantoks.workflow.explain import explain
 
     for path in explain(model, store, out, n_crops=crops):
         typer.echo(path)
@@ -668,7 +668,7 @@ def report(
     store: Annotated[list[Path] | None, typer.Option(help="Recording store.")] = None,
 ) -> None:
     """Write one self-contained HTML page about runs, results and stores."""
-    from semantoks.report.report import write_report
+    from semantoks.report.page import write_report
 
     if not (run or result or store):
         raise InputError("there is nothing to report", fix="Give --run, --result or --store")
@@ -689,7 +689,7 @@ def config_(
     if yaml:
         typer.echo(config.to_yaml(), nl=False)
         return
-    from semantoks.tables import key_lines
+    from semantoks.report.tables import key_lines
 
     typer.echo(key_lines(describe(config)))
 
@@ -699,7 +699,7 @@ def info(
     path: Annotated[str, typer.Argument(help="A store, a run, a model, or a parcellation.")],
 ) -> None:
     """Say what a store, a run, a model or a parcellation holds."""
-    from semantoks.tables import listing
+    from semantoks.report.tables import listing
     from semantoks.workflow.describe import describe_path
 
     _console().print(listing(describe_path(path)))
@@ -769,7 +769,7 @@ def slurm(
 
     The command stands last: semantoks slurm --gpus 4 --time 8:00:00 pretrain runs/a ...
     """
-    from semantoks.slurm import SlurmJob, batch_script, submit
+    from semantoks.workflow.slurm import SlurmJob, batch_script, submit
 
     job = SlurmJob(
         time=time,
@@ -798,7 +798,7 @@ def demo(
     ] = DemoSize.default,
 ) -> None:
     """Run the whole way on the real recordings that come with the repository."""
-    from semantoks.demo import run_demo
+    from semantoks.workflow.demo import run_demo
 
     run_demo(out, size.value, _console())
 

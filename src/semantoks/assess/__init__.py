@@ -1,1 +1,1 @@
-"""Everything that is asked of models on one store: scores, controls, other explanations."""
+"""Which questions are put to a set of models on one store. Imports figures and all before it."""

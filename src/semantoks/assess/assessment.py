@@ -23,12 +23,13 @@ from semantoks.assess.parts import COMPUTE, Found, Work
 from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest, readable
-from semantoks.evaluate.baselines import ConnectivityBaseline, make_baselines
-from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM, evaluate_probes
-from semantoks.evaluate.finetune import make_tuner
-from semantoks.evaluate.result import ProbeResult
-from semantoks.evaluate.targets import Kind
-from semantoks.evaluate.tuning import tuned_name
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
+from semantoks.evaluate.features.baselines import ConnectivityBaseline, make_baselines
+from semantoks.evaluate.predictors.finetune import make_tuner
+from semantoks.evaluate.predictors.tuning import tuned_name
+from semantoks.evaluate.stats.kinds import Kind
 from semantoks.model.encoder import Encoder
 from semantoks.model.weights import weights_hash
 

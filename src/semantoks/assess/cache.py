@@ -14,11 +14,11 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from semantoks.data.store import RecordingStore
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.engines import EngineName, Precision
-from semantoks.evaluate.finetune import FineTuner, FineTunerRegressor
-from semantoks.evaluate.inputs import Signals
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
 from semantoks.model.encoder import Encoder
+from semantoks.model.engines import EngineName, Precision
 from semantoks.model.weights import weights_hash
 
 

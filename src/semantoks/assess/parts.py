@@ -18,25 +18,26 @@ from semantoks.data.designs import AcrossStores
 from semantoks.data.splits import Fold
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.adjusted import Harmonised, Residualised
-from semantoks.evaluate.associations import associations
-from semantoks.evaluate.confounds import ACQUISITION, confound_table
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, evaluate_probes
-from semantoks.evaluate.leaks import leak_alarms
-from semantoks.evaluate.reliability import (
+from semantoks.evaluate.checks.adjusted import Harmonised, Residualised
+from semantoks.evaluate.checks.associations import associations
+from semantoks.evaluate.checks.confounds import ACQUISITION, confound_table
+from semantoks.evaluate.checks.leaks import leak_alarms
+from semantoks.evaluate.checks.reliability import (
     measure_reliability,
     reliability_differences,
     reliability_scores,
     session_pairs,
 )
-from semantoks.evaluate.result import ProbeResult
-from semantoks.evaluate.scoring import adjusted
-from semantoks.evaluate.sensitivity import corruption_curves
-from semantoks.evaluate.subgroups import subgroup_scores
-from semantoks.evaluate.targets import target_values
+from semantoks.evaluate.checks.sensitivity import corruption_curves
+from semantoks.evaluate.checks.subgroups import subgroup_scores
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY
+from semantoks.evaluate.compare.scoring import adjusted
+from semantoks.evaluate.compare.targets import target_values
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.explain.networks import occlusion
-from semantoks.explain.plots import roi_values
+from semantoks.figures.brain import roi_values
 
 #: Recordings in which networks are masked: it takes two passes per network each.
 IMPORTANCE_RECORDINGS = 50
@@ -255,7 +256,7 @@ def reliability(work: Work) -> Found:
 
 
 def alarms(work: Work) -> Found:
-    """Look for what makes scores too good; see `semantoks.evaluate.leaks`."""
+    """Look for what makes scores too good; see `semantoks.evaluate.checks.leaks`."""
     plan, store = work.plan, work.store
     across = isinstance(plan.design, AcrossStores)
     found = leak_alarms(

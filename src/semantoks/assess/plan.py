@@ -12,11 +12,12 @@ from semantoks.data.designs import AcrossStores, Design, GroupedKFold, SmallSamp
 from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
-from semantoks.evaluate.baselines import BASELINES
-from semantoks.evaluate.covariates import CONFOUNDS
-from semantoks.evaluate.evaluation import CONNECTIVITY, Probe
-from semantoks.evaluate.targets import Target
-from semantoks.evaluate.tuning import Train, Tuning
+from semantoks.evaluate.compare.evaluation import Probe
+from semantoks.evaluate.compare.roles import CONNECTIVITY
+from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.features.baselines import BASELINES
+from semantoks.evaluate.features.covariates import CONFOUNDS
+from semantoks.evaluate.predictors.tuning import Train, Tuning
 
 Part = Literal[
     "subgroups",
@@ -42,7 +43,7 @@ class Plan:
     design : Design
         How people are divided.
     baselines : tuple of str
-        Names of `semantoks.evaluate.baselines.BASELINES` next to connectivity, which always comes.
+        Names of `semantoks.evaluate.features.baselines.BASELINES`, next to connectivity.
     curve : SmallSamples, optional
         Fit on few people too.
     probe : Probe

@@ -1,1 +1,1 @@
-"""Which ROI is which: names, order, coordinates and functional network of every ROI."""
+"""Which ROI is which: names, order, coordinates, functional networks. Imports errors and config."""

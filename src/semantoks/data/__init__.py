@@ -1,1 +1,1 @@
-"""From files to one memory-mapped store of recordings."""
+"""How files become one memory-mapped store of recordings. Imports atlas."""

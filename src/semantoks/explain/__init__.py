@@ -1,1 +1,1 @@
-"""Looking inside an encoder: networks, filters, geometry."""
+"""What an encoder has learned: networks, filters, geometry. Imports evaluate and all before it."""

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semantoks.evaluate.crops import cut, sources
-from semantoks.evaluate.inputs import Signals
-from semantoks.evaluate.statistics import cluster_resamples
+from semantoks.evaluate.features.crops import cut, sources
+from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.stats.metrics import cluster_resamples
 from semantoks.model.encoder import Encoder
 from semantoks.views.crops import evenly_spaced_starts
 

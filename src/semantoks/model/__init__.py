@@ -1,1 +1,1 @@
-"""The encoder: semantic tokenizer, transformer, projection."""
+"""How views become embeddings: tokenizers, encoder, weights. Imports data and atlas."""

@@ -1,1 +1,1 @@
-"""What is learned: loss terms and self-supervised methods."""
+"""What the encoder learns from: objectives and their loss terms. Imports model and views."""

@@ -1,1 +1,1 @@
-"""Plots and the self-contained HTML report."""
+"""What a reader sees: page, terminal, verdicts. Imports assess and all before it."""

@@ -9,13 +9,14 @@ import pandas as pd
 
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts import Found
-from semantoks.evaluate.evaluation import CHANCE
-from semantoks.evaluate.result import ProbeResult
-from semantoks.explain.plots import glass_brain_figure, occlusion_figure
-from semantoks.report import charts, plots
+from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.roles import CHANCE, role
+from semantoks.figures import runs as plots
+from semantoks.figures import scores as charts
+from semantoks.figures.brain import glass_brain_figure, occlusion_figure
+from semantoks.figures.picture import Picture
 from semantoks.report.methods import methods_paragraph
-from semantoks.report.picture import Picture
-from semantoks.report.verdicts import design_sentences, reference, role, seen_facts, verdicts
+from semantoks.report.verdicts import design_sentences, reference, seen_facts, verdicts
 
 Section = dict[str, Any]
 

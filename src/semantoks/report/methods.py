@@ -8,7 +8,7 @@ from typing import Any
 
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts import GAP, REGRESSED
-from semantoks.report.verdicts import role
+from semantoks.evaluate.compare.roles import role
 
 _BASELINES = {
     "connectivity": "functional connectivity (Fisher-z transformed Pearson correlations of all "

@@ -16,9 +16,9 @@ from semantoks.data.prepare import CARPETS, QUALITY, worst_first
 from semantoks.data.quality import METRICS
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.figures import INK, PALETTE, SOFT, panel_axes
-from semantoks.report.picture import Picture
-from semantoks.report.report import template, write_page
+from semantoks.figures.picture import Picture
+from semantoks.figures.style import INK, PALETTE, SOFT, panel_axes
+from semantoks.report.page import template, write_page
 
 QUALITY_PAGE = "quality.html"
 _LISTED = 200  # rows of the long table; the rest is in quality.parquet

@@ -15,12 +15,12 @@ from semantoks import config as trees
 from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.embed import Embedder
-from semantoks.figures import short
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.figures import runs as plots
+from semantoks.figures.picture import Picture
+from semantoks.figures.style import short
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
-from semantoks.report import plots
-from semantoks.report.picture import Picture
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, ENVIRONMENT, METRICS
 

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from semantoks.assess.assessment import Assessment
 from semantoks.data.prepare import PrepareReport
+from semantoks.report.tables import score_tables
 from semantoks.report.verdicts import verdicts
-from semantoks.tables import score_tables
 
 
 class PrepareScreen:

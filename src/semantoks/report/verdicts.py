@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semantoks.evaluate.baselines import BASELINES
-from semantoks.evaluate.evaluation import CHANCE, CONNECTIVITY, RANDOM
-from semantoks.evaluate.scoring import ALPHA
-from semantoks.evaluate.tuning import untuned_name
+from semantoks.evaluate.compare.roles import CHANCE, RANDOM, role
+from semantoks.evaluate.compare.scoring import ALPHA
+from semantoks.evaluate.predictors.tuning import untuned_name
 
 
 @dataclass(frozen=True)
@@ -29,17 +28,6 @@ class Verdict:
 
     claim: str
     rest: str
-
-
-def role(model: str) -> str:
-    """Return what a model of a result is: model, random, connectivity, baseline or chance."""
-    if model == CHANCE:
-        return "chance"
-    if model == CONNECTIVITY:
-        return "connectivity"
-    if model in BASELINES:
-        return "baseline"
-    return "random" if model == RANDOM or model.startswith(f"{RANDOM} (") else "model"
 
 
 def reference(metric: str, classes: Sequence[str] | None) -> tuple[float, str] | None:

@@ -1,1 +1,1 @@
-"""Pretraining: schedules, optimiser, checkpoints, the loop."""
+"""How a model is trained: configuration, loop, checkpoints, processes. Imports objectives."""

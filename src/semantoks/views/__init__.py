@@ -1,1 +1,1 @@
-"""From recordings to a batch of two augmented, masked views."""
+"""How recordings become batches of cropped, augmented, masked views. Imports data."""

@@ -1,1 +1,1 @@
-"""Whole steps from files to files, as the command line offers them."""
+"""How files become files, one module per command. Imports report and all before it."""

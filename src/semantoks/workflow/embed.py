@@ -14,11 +14,11 @@ import torch
 from semantoks.data.shards import of_shard, write_whole
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.embed import Embedder
-from semantoks.evaluate.engines import EngineName, Precision
-from semantoks.evaluate.shards import embed_shard, merge_shards
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.model.engines import EngineName, Precision
 from semantoks.model.weights import weights_hash
 from semantoks.train.setup import pick_device
+from semantoks.workflow.embed_shards import embed_shard, merge_shards
 
 _SUFFIXES = (".parquet", ".csv", ".tsv")
 

@@ -11,7 +11,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
-from semantoks.report.report import write_report
+from semantoks.report.page import write_report
 from semantoks.train.setup import pick_device
 
 #: Name of the page in the folder of an evaluation.

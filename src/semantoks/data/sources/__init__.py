@@ -1,1 +1,1 @@
-"""From what a lab has to recordings: one module per kind of source, all found by `find_items`."""
+"""How recordings are found in folders, tables and files, and read. Imports the records of data."""

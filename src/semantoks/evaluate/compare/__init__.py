@@ -1,0 +1,1 @@
+"""Which model predicts better: folds, scores, tests. Imports predictors and before."""

@@ -1,0 +1,208 @@
+"""Honest prediction: every model on the same folds, next to its controls.
+
+1. People are divided by a design (`semantoks.data.designs`); a person is in one part only.
+2. Features that learn nothing are computed once per recording; those that do are fitted in the
+   training part of every fold (`semantoks.evaluate.compare.cohort`).
+3. In every training part a linear probe is standardised, tuned and fitted; the test part is
+   predicted once. Several recordings of a person count once: their predictions are averaged.
+4. Scores are computed on the predictions of all test people together, with intervals and tests
+   (`semantoks.evaluate.compare.scoring`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from semantoks.data.designs import Design, GroupedKFold, SmallSamples
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.evaluate.compare.cohort import Cohort
+from semantoks.evaluate.compare.prediction import Task, make_task, predict
+from semantoks.evaluate.compare.provenance import provenance
+from semantoks.evaluate.compare.result import CURVE_COLUMNS, ProbeResult
+from semantoks.evaluate.compare.roles import CHANCE, CONTROLS
+from semantoks.evaluate.compare.scoring import Outcomes, Sampling, adjusted, score_models
+from semantoks.evaluate.compare.targets import Target, target_values
+from semantoks.evaluate.features.baselines import make_baselines
+from semantoks.evaluate.predictors.probe import (
+    ClassWeight,
+    LinearModel,
+    LinearProbe,
+    LinearProbeRegressor,
+)
+from semantoks.evaluate.stats.kinds import Kind
+
+_SUBJECTS = GroupedKFold()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The linear model that is put behind every model's features.
+
+    Parameters
+    ----------
+    model : {"logistic", "ridge", "svm"}
+        For classes; numbers are always predicted by ridge regression.
+    class_weight : {"balanced"}, mapping of class to float, or None
+        See `LinearProbe`.
+    """
+
+    model: LinearModel = "logistic"
+    class_weight: ClassWeight = "balanced"
+
+    def make(self, kind: Kind, seed: int) -> LinearProbe | LinearProbeRegressor:
+        """Return an estimator for a kind of target."""
+        if kind == "regression":
+            return LinearProbeRegressor(seed=seed)
+        return LinearProbe(self.model, class_weight=self.class_weight, seed=seed)
+
+
+_PROBE = Probe()
+
+
+def evaluate_probes(
+    store: RecordingStore,
+    models: Mapping[str, Any],
+    targets: Sequence[Target | str],
+    *,
+    design: Design = _SUBJECTS,
+    baselines: Sequence[str] = (),
+    curve: SmallSamples | None = None,
+    probe: Probe = _PROBE,
+    unit: Literal["subject", "recording"] = "subject",
+    missing: Literal["refuse", "drop"] = "refuse",
+    against: Sequence[str] = CONTROLS,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+    n_permutations: int = 5000,
+    n_jobs: int = 1,
+) -> ProbeResult:
+    """Predict every target from every model, on the same folds.
+
+    Parameters
+    ----------
+    store : RecordingStore
+        Who is tested, and, unless the design says otherwise, trained on.
+    models : mapping of str to array, transformer, predictor or mapping of kind to predictor
+        See `semantoks.evaluate.compare.cohort`.
+    targets : sequence of Target or str
+    design : Design
+        Five folds over subjects by default; see `semantoks.data.designs`.
+    baselines : sequence of str
+        Names of `semantoks.evaluate.features.baselines.BASELINES`, added to the models.
+    curve : SmallSamples, optional
+        Fit on few people too, drawn inside the training parts of the first repetition.
+    probe : Probe
+        The linear model behind features.
+    unit : {"subject", "recording"}
+        What is predicted and counted: a subject, the predictions of whose recordings are averaged,
+        or a recording, as for trials (`RecordingStore.trials`), sessions or states. Subjects stay
+        whole in the folds either way, and intervals are over subjects.
+    missing : {"refuse", "drop"}
+        What to do where a recording has no value of the target.
+    against : sequence of str
+        Models with which all others are compared; names not in `models` are passed over.
+    seed : int
+        Seed of folds, bootstrap and permutations.
+    n_bootstrap, n_permutations : int
+    n_jobs : int
+        Folds computed at the same time, in threads; results do not depend on it.
+
+    Returns
+    -------
+    ProbeResult
+
+    Raises
+    ------
+    InputError
+        If a target or site is unknown, labels are missing, contradict each other, have one class
+        only or too few members for the folds, or a model does not fit.
+    """
+    if unit not in ("subject", "recording"):
+        raise InputError("must be subject or recording", field="unit", value=unit)
+    if not (models or baselines) or not targets:
+        raise InputError("there is nothing to evaluate", field="models, targets")
+    chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
+    columns = [target.column for target in chosen]
+    if len(set(columns)) < len(columns):
+        raise InputError("name a column twice", field="targets", value=columns)
+    if CHANCE in models:
+        raise InputError("is taken by the model that knows nothing", field="models", value=CHANCE)
+    twice = sorted(set(models) & set(baselines))
+    if twice:
+        raise InputError("is the name of a baseline", field="models", value=twice[0])
+    models = {**models, **make_baselines(baselines)}
+    cohort = Cohort.of(store, design)
+    labels = [target_values(cohort, target, missing, unit) for target in chosen]
+    tasks = [
+        make_task(cohort, target, label, design, curve, unit, seed)
+        for target, label in zip(chosen, labels, strict=True)
+    ]
+    no_information = np.zeros((len(cohort), 1), np.float32)
+    parts = [
+        part
+        for name, model in {**models, CHANCE: no_information}.items()
+        for part in predict(cohort, name, model, tasks, lambda kind: probe.make(kind, seed), n_jobs)
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    sampling = Sampling(n_bootstrap=n_bootstrap, n_permutations=n_permutations, seed=seed)
+    predictions = table[table["size"] == 0].drop(columns="size").reset_index(drop=True)
+    scores, differences = _scores(predictions, tasks, against, sampling)
+    meta = provenance(cohort, tasks, models, predictions)
+    meta["design"] = {
+        "sentence": design.sentence(),
+        "group": design.group,
+        "unit": unit,
+        "probe": {"model": probe.model, "class_weight": _plain(probe.class_weight)},
+    }
+    meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "n_permutations": n_permutations}
+    meta["missing"] = missing
+    curves = _curve(table[table["size"] > 0], tasks, sampling)
+    return ProbeResult(scores, differences, predictions, meta, curves)
+
+
+def _plain(weight: ClassWeight) -> Any:
+    return {str(k): float(v) for k, v in weight.items()} if isinstance(weight, Mapping) else weight
+
+
+# -- scores ----------------------------------------------------------------------------------------
+
+
+def _scores(
+    predictions: pd.DataFrame, tasks: Sequence[Task], against: Sequence[str], sampling: Sampling
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    scores: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    for task in tasks:
+        tested = _tested(predictions, task)
+        base = {"target": task.target.column, "kind": task.kind}
+        found, gaps = score_models(tested, against, CHANCE, sampling)
+        scores += [base | row for row in found]
+        differences += [base | row for row in gaps]
+    columns = ["target", "kind", "model", "against", "metric", "value", "ci_low", "ci_high"]
+    columns += ["site_low", "site_high", "test", "p_value", "effect_size"]
+    return adjusted(pd.DataFrame(scores), pd.DataFrame(differences, columns=columns))
+
+
+def _tested(predictions: pd.DataFrame, task: Task) -> Outcomes:
+    classes = np.unique(task.y).tolist() if task.kind == "classification" else None
+    return Outcomes.of(predictions[predictions["target"] == task.target.column], task.kind, classes)
+
+
+def _curve(table: pd.DataFrame, tasks: Sequence[Task], sampling: Sampling) -> pd.DataFrame:
+    """Score every number of training subjects; a score is the mean over the draws."""
+    rows = []
+    untested = Sampling(n_bootstrap=sampling.n_bootstrap, n_permutations=0, seed=sampling.seed)
+    for task in tasks:
+        for size in sorted(set(table["size"])):
+            found, _ = score_models(
+                _tested(table[table["size"] == size], task), (), CHANCE, untested
+            )
+            base = {"target": task.target.column, "kind": task.kind, "n_train": size}
+            rows += [base | row for row in found]
+    return pd.DataFrame(rows, columns=CURVE_COLUMNS)

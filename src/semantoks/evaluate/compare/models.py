@@ -1,0 +1,100 @@
+"""What a model of an evaluation gives a probe in a fold.
+
+Features are computed once where nothing is learned, else in the fold. A model is one of these.
+
+1. An array of features, one row per recording.
+2. A transformer that declares ``stateless = True``: what it gives for a recording depends on that
+   recording alone (`Embedder`, `ConnectivityBaseline`). It transforms once, before any split.
+3. A transformer with `prepare`, `fit_prepared` and `transform_prepared` (`TangentBaseline`): what
+   depends on a recording alone is prepared once, the rest is fitted on the training part.
+4. Any other transformer: fitted on the recordings of the training part, in every fold.
+5. A predictor (`FineTuner`, a pipeline that ends in a probe): it replaces the probe. Its `fit` is
+   given the groups that stay together inside, and the stated validation part, if it takes them.
+6. A mapping of "classification" and "regression" to predictors: one for each kind of target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from semantoks.errors import InputError
+from semantoks.evaluate.compare.cohort import Cohort, Rows
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of one model for any fold.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    name : str
+        Of the model, for messages.
+    model : array, transformer
+    ready : array or None
+        Features of all recordings where nothing is learned; what was prepared where there is
+        `fit_prepared`; None where the transformer reads recordings in every fold.
+    fitted : bool
+        Whether something is fitted in the fold.
+    """
+
+    cohort: Cohort
+    name: str
+    model: Any
+    ready: NDArray[Any] | None
+    fitted: bool
+
+    @classmethod
+    def of(cls, cohort: Cohort, name: str, model: Any) -> Features:
+        """Compute what can be computed before any split.
+
+        Raises
+        ------
+        InputError
+            If features have not one row per recording, or are not finite.
+        """
+        if isinstance(model, np.ndarray):
+            return cls(cohort, name, model, _checked(name, model, len(cohort)), False)
+        if hasattr(model, "fit_prepared"):
+            prepared = np.concatenate([model.prepare(store) for store in cohort.stores])
+            return cls(cohort, name, model, prepared, True)
+        if getattr(model, "stateless", False):
+            parts = [model.fit(store).transform(store) for store in cohort.stores]
+            values = _checked(name, np.concatenate(parts), len(cohort))
+            return cls(cohort, name, model, values, False)
+        return cls(cohort, name, model, None, True)
+
+    def of_fold(self, train: Rows, test: Rows) -> tuple[Values, Values]:
+        """Return the features of the training and of the test rows."""
+        if not self.fitted and self.ready is not None:
+            return self.ready[train], self.ready[test]
+        model = clone(self.model)
+        if self.ready is not None:
+            model.fit_prepared(self.ready[train])
+            parts = [model.transform_prepared(self.ready[rows]) for rows in (train, test)]
+        else:
+            model.fit(self.cohort.select(train))
+            parts = [model.transform(self.cohort.select(rows)) for rows in (train, test)]
+        X_train, X_test = (
+            _checked(self.name, x, len(rows)) for x, rows in zip(parts, (train, test), strict=True)
+        )
+        return X_train, X_test
+
+
+def _checked(name: str, values: NDArray[Any], n_rows: int) -> Values:
+    if values.ndim != 2 or len(values) != n_rows:
+        raise InputError(
+            f"features must have one row per recording ({n_rows})",
+            field=f"models[{name!r}]",
+            value=values.shape,
+        )
+    if not np.isfinite(values).all():
+        raise InputError("features hold NaN or infinite values", field=f"models[{name!r}]")
+    return np.asarray(values, np.float32)

@@ -1,0 +1,272 @@
+"""From tasks to predictions: what is fitted and tested in every fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import has_fit_parameter
+
+from semantoks.data.designs import Design, LeaveOneSiteOut, SmallSamples
+from semantoks.data.splits import Fold, column_values
+from semantoks.errors import InputError
+from semantoks.evaluate.compare.cohort import Cohort
+from semantoks.evaluate.compare.models import Features
+from semantoks.evaluate.compare.targets import Labels, Target
+from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.stats.kinds import Kind
+
+MakeProbe = Callable[[Kind], LinearProbe | LinearProbeRegressor]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One target: what is known of it, and how people are divided for it.
+
+    Parameters
+    ----------
+    target : Target
+    rows : int array of shape (n,)
+        Recordings that have a value of it.
+    y : array of shape (n,)
+        Their values.
+    kind : {"classification", "regression"}
+    folds : list of Fold
+        Rows are positions in `rows`.
+    small : list of (int, Fold)
+        The same with few training subjects, and their number.
+    inner : array of str, shape (n,)
+        What stays together in the inner folds.
+    units : array of str, shape (n,)
+        What is predicted and counted: subjects, or recordings.
+    clusters : array of str, shape (n,)
+        What is drawn and swapped as a whole: families where the design keeps them whole, else
+        subjects.
+    """
+
+    target: Target
+    rows: NDArray[np.intp]
+    y: NDArray[Any]
+    kind: Kind
+    folds: list[Fold]
+    small: list[tuple[int, Fold]]
+    inner: NDArray[np.str_]
+    units: NDArray[np.str_]
+    clusters: NDArray[np.str_]
+
+
+def make_task(
+    cohort: Cohort,
+    target: Target,
+    label: Labels,
+    design: Design,
+    curve: SmallSamples | None,
+    unit: str,
+    seed: int,
+) -> Task:
+    """Divide people for a target.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    target : Target
+    label : tuple
+        Rows, values and kind; see `target_values`.
+    design : Design
+    curve : SmallSamples or None
+    unit : {"subject", "recording"}
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If people cannot be divided so, or a class is not left in a training part.
+    """
+    rows, y, kind = label
+    table = cohort.table.iloc[rows]
+    classes = y if kind == "classification" else None
+    folds = design.folds(table, classes, seed)
+    for fold in folds if kind == "classification" else ():
+        absent = sorted(set(y) - set(y[fold.train]))
+        if absent:
+            of_site = isinstance(design, LeaveOneSiteOut)
+            where = f"without site {fold.name!r}" if of_site else f"in fold {fold.name}"
+            raise InputError(
+                f"{where} nobody of the class {str(absent[0])!r} is left to train on",
+                field="design",
+                value=design.sentence(),
+                fix="Group by subject, or leave the class out",
+            )
+    subjects = table["subject"].to_numpy(str)
+    first = [fold for fold in folds if fold.repeat == 0]
+    small = [] if curve is None else list(curve.draws(first, subjects, classes, seed))
+    inner = column_values(table, design.group)
+    units = table["subject" if unit == "subject" else "id"].to_numpy(str)
+    clusters = subjects if design.group == "site" else inner
+    return Task(target, rows, y, kind, folds, small, inner, units, clusters)
+
+
+# -- predictions -----------------------------------------------------------------------------------
+
+
+Job = list[tuple[Task, int, Fold]]
+
+
+def predict(
+    cohort: Cohort,
+    name: str,
+    model: Any,
+    tasks: Sequence[Task],
+    make_probe: MakeProbe,
+    n_jobs: int,
+) -> list[pd.DataFrame]:
+    """Fit one model in every fold of every target.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    name : str
+    model : array, transformer, predictor or mapping of kind to predictor
+        See `semantoks.evaluate.compare.cohort`.
+    tasks : sequence of Task
+    make_probe : callable
+        Kind of target to the linear model behind features.
+    n_jobs : int
+        Threads.
+
+    Returns
+    -------
+    list of DataFrame
+        One row per tested unit, as in `ProbeResult`, and ``size``: the number of training subjects
+        where few were drawn, else 0.
+    """
+    parts: list[pd.DataFrame] = []
+    for jobs, of_target in _by_features(name, model, tasks):
+        predictor = not isinstance(of_target, np.ndarray) and hasattr(of_target, "predict")
+        features = None if predictor else Features.of(cohort, name, of_target)
+
+        def run(
+            job: list[tuple[Task, int, Fold]],
+            features: Features | None = features,
+            predictor: Any = of_target,
+        ) -> list[pd.DataFrame]:
+            first, _, fold = job[0]
+            if features is None:
+                return [
+                    _frame(cohort, name, t, s, f, *_from_predictor(cohort, predictor, name, t, f))
+                    for t, s, f in job
+                ]
+            X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+            return [
+                _frame(cohort, name, t, s, f, *_from_features(X, t, f, make_probe(t.kind)))
+                for t, s, f in job
+            ]
+
+        for found in Parallel(n_jobs=n_jobs, prefer="threads")(delayed(run)(job) for job in jobs):
+            parts += found
+    return parts
+
+
+def _by_features(name: str, model: Any, tasks: Sequence[Task]) -> Iterator[tuple[list[Job], Any]]:
+    """Yield the folds to fit, those together that train and test on the same recordings.
+
+    A model whose features depend on the target (`ConfoundsBaseline` leaves the target out), or that
+    is another one for every kind of target, comes with one set of jobs per target.
+    """
+    per_target = hasattr(model, "for_target") or isinstance(model, Mapping)
+    for together in [[task] for task in tasks] if per_target else [list(tasks)]:
+        jobs: dict[tuple[bytes, bytes], Job] = {}
+        for task in together:
+            for size, fold in [*((0, fold) for fold in task.folds), *task.small]:
+                key = task.rows[fold.train].tobytes(), task.rows[fold.test].tobytes()
+                jobs.setdefault(key, []).append((task, size, fold))
+        yield list(jobs.values()), _of_target(name, model, together[0])
+
+
+def _of_target(name: str, model: Any, task: Task) -> Any:
+    """Return the model for a target."""
+    if isinstance(model, Mapping):
+        if task.kind not in model:
+            raise InputError(
+                f"has no predictor for a {task.kind}, as the target {task.target.column} is",
+                field=f"models[{name!r}]",
+            )
+        return model[task.kind]
+    return model.for_target(task.target.column) if hasattr(model, "for_target") else model
+
+
+def _inside(task: Task, fold: Fold) -> dict[str, Any]:
+    """Return how the training part of a fold is divided inside: by groups, or as is stated."""
+    stated = fold.validation
+    held_out = None if stated is None else [np.flatnonzero(np.isin(fold.train, stated))]
+    return {"groups": task.inner[fold.train], "held_out": held_out}
+
+
+def _from_features(
+    X: tuple[NDArray[np.float32], NDArray[np.float32]],
+    task: Task,
+    fold: Fold,
+    probe: LinearProbe | LinearProbeRegressor,
+) -> tuple[NDArray[Any], Any]:
+    probe.fit(X[0], task.y[fold.train], **_inside(task, fold))
+    if isinstance(probe, LinearProbe):
+        return probe.predict_proba(X[1]), probe.classes_
+    return probe.predict(X[1]), None
+
+
+def _from_predictor(
+    cohort: Cohort, model: Any, name: str, task: Task, fold: Fold
+) -> tuple[NDArray[Any], Any]:
+    classify = task.kind == "classification"
+    if is_classifier(model) != classify:
+        raise InputError(
+            f"predicts {'numbers' if classify else 'classes'}; the target {task.target.column} is "
+            f"a {task.kind}",
+            field=f"models[{name!r}]",
+            fix="Evaluate targets of the two kinds apart",
+        )
+    model = clone(model)
+    inside = {k: v for k, v in _inside(task, fold).items() if has_fit_parameter(model, k)}
+    model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **inside)
+    test = cohort.select(task.rows[fold.test])
+    return (model.predict_proba(test), model.classes_) if classify else (model.predict(test), None)
+
+
+def _frame(
+    cohort: Cohort,
+    model: str,
+    task: Task,
+    size: int,
+    fold: Fold,
+    scores: NDArray[Any],
+    classes: NDArray[Any] | None,
+) -> pd.DataFrame:
+    """Return one row per tested subject or recording, the scores of its rows averaged."""
+    units = task.units[fold.test]
+    part = pd.DataFrame(np.reshape(scores, (len(units), -1)))
+    mean = part.groupby(units, sort=True).mean().to_numpy()
+    truth = pd.Series(task.y[fold.test]).groupby(units, sort=True)
+    who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]]
+    who = who.assign(cluster=task.clusters[fold.test]).groupby(units).first()
+    return pd.DataFrame(
+        {
+            "target": task.target.column,
+            "model": model,
+            "unit": who.index,
+            "subject": who["subject"].astype(str).to_numpy(),
+            "cluster": who["cluster"].to_numpy(),
+            "site": who["site"].to_numpy(),
+            "size": size,
+            "repeat": fold.repeat,
+            "fold": fold.name,
+            "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
+            "predicted": (mean[:, 0] if classes is None else classes[mean.argmax(1)]).astype(str),
+            "scores": list(mean),
+        }
+    )

@@ -1,0 +1,112 @@
+"""What a result says about how it came to be: versions, data, folds, what models had seen."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from semantoks.data.recording import subject_key
+from semantoks.evaluate.compare.cohort import Cohort
+from semantoks.evaluate.compare.prediction import Task
+from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.predictors.tuning import FineTuned
+from semantoks.model.pretrained import load_pretrained
+
+
+def provenance(
+    cohort: Cohort, tasks: Sequence[Task], models: Mapping[str, Any], table: pd.DataFrame
+) -> dict[str, Any]:
+    """Return the record of an evaluation, as plain values.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    tasks : sequence of Task
+    models : mapping of str to model
+    table : DataFrame
+        The predictions.
+    """
+    store = cohort.stores[-1]
+    packages = ("semantoks", "scikit-learn", "torch", "numpy", "nilearn")
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "store": {
+            "name": store.path.name,
+            "fingerprint": store.fingerprint,
+            "parcellation": store.parcellation.name,
+            "tr": store.tr,
+            "n_recordings": len(store),
+            "n_subjects": int(store.table["subject"].nunique()),
+        },
+        "targets": {
+            task.target.column: {
+                "kind": task.kind,
+                "classes": np.unique(task.y).tolist() if task.kind == "classification" else None,
+                "n_recordings": len(task.rows),
+                "n_left_out": len(cohort) - len(task.rows),
+                "folds": [
+                    {
+                        "name": f.name,
+                        "repeat": f.repeat,
+                        "n_train": len(f.train),
+                        "n_test": len(f.test),
+                    }
+                    for f in task.folds
+                ],
+            }
+            for task in tasks
+        },
+        "models": {name: _seen(model, table) for name, model in models.items()},
+    }
+
+
+def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
+    """Return what a model saw of the test subjects in pretraining, and how it was fine-tuned."""
+    reader = _reader(model)
+    encoder = getattr(reader, "model", None)
+    if isinstance(encoder, (str, Path)):
+        encoder = load_pretrained(encoder)
+    seen = getattr(encoder, "pretraining", None)
+    subjects, sites = set(table["subject"]), set(table["site"].dropna().astype(str))
+    facts: dict[str, Any] = {"n_test_subjects": len(subjects), "pretrained": seen is not None}
+    if isinstance(reader, FineTuned):
+        facts["fine_tuned"] = _settings(reader)
+    if seen is not None:
+        # None: the weights do not say (the authors' checkpoints), which is not "nobody".
+        facts["n_test_subjects_seen"] = facts["test_sites_seen"] = None
+        if seen["subjects"] is not None:
+            keys = set(seen["subjects"])
+            facts["n_test_subjects_seen"] = sum(subject_key(s) in keys for s in subjects)
+        if seen["sites"] is not None:
+            facts["test_sites_seen"] = sorted(sites & set(seen["sites"]))
+        facts["pretraining"] = {k: v for k, v in seen.items() if k != "subjects"}
+    return facts
+
+
+def _reader(model: Any) -> Embedder | FineTuned | None:
+    """Return what holds the encoder: a model, a step of a pipeline, or what a model wraps."""
+    found = [*model.values()] if isinstance(model, Mapping) else [model]
+    for one in found:
+        steps = [one, *(step for _, step in getattr(one, "steps", [])), getattr(one, "tuner", None)]
+        for step in steps:
+            if isinstance(step, (Embedder, FineTuned)):
+                return step
+    return None
+
+
+def _settings(tuner: FineTuned) -> dict[str, Any]:
+    """Return the parameters of a fine-tuner, but for the model, as plain values."""
+    settings = {k: v for k, v in tuner.get_params(deep=False).items() if k != "model"}
+    weight = settings.get("class_weight")
+    if isinstance(weight, Mapping):
+        settings["class_weight"] = {str(k): float(v) for k, v in weight.items()}
+    return settings | {"checkpoint": None if tuner.checkpoint is None else str(tuner.checkpoint)}

@@ -1,0 +1,127 @@
+"""`ProbeResult`: scores, predictions, and what was run; saved as Parquet and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semantoks.errors import InputError
+from semantoks.evaluate.compare.scoring import Outcomes
+
+_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _META = (
+    "scores.parquet",
+    "differences.parquet",
+    "predictions.parquet",
+    "curve.parquet",
+    "result.json",
+)
+
+CURVE_COLUMNS = ["target", "kind", "model", "n_train", "metric", "value", "ci_low", "ci_high"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """Scores, predictions, and what was run.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns target, kind, model, metric, value, ci_low, ci_high (95 %, over people), site_low,
+        site_high (over sites and their people; NaN with fewer than 5 sites), n_subjects, p_value
+        (against knowing nothing, of the first metric), p_holm (adjusted over targets and models).
+    differences : DataFrame
+        Columns target, kind, model, against, metric, value, the intervals as above: scores minus
+        those of the model `against`, on the same bootstrap samples; of the first metric also test,
+        p_value, effect_size (Cohen's d_z of the gain per person), p_holm and verdict: better,
+        worse or not told apart.
+    predictions : DataFrame
+        One row per target, model, repetition and tested unit: target, model, unit (a subject or a
+        recording's id), subject, cluster (what is drawn and swapped as a whole: the family where
+        the design keeps families whole, else the subject), site, repeat, fold, truth, predicted,
+        scores (list: a probability per class, or the value).
+    meta : dict
+        Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
+        subjects and sites in pretraining.
+    curve : DataFrame
+        Columns target, kind, model, n_train (subjects), metric, value, ci_low, ci_high: scores
+        against the number of training subjects. Empty where none was asked for.
+    """
+
+    scores: pd.DataFrame
+    differences: pd.DataFrame
+    predictions: pd.DataFrame
+    meta: dict[str, Any]
+    curve: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVE_COLUMNS))
+
+    def arrays(
+        self, target: str, models: Sequence[str]
+    ) -> tuple[NDArray[Any], list[NDArray[np.float64]]]:
+        """Return truth and predictions of one target, people in the same order for all models.
+
+        Parameters
+        ----------
+        target : str
+        models : sequence of str
+
+        Returns
+        -------
+        y : array of shape (n_subjects,)
+            Codes of the classes, or values.
+        predicted : list of arrays of shape (n_subjects, n_classes) or (n_subjects,)
+            One per model; means over the repetitions.
+        """
+        facts = self.meta["targets"][target]
+        rows = self.predictions["target"].eq(target) & self.predictions["model"].isin(list(models))
+        tested = Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])
+        return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result into a new folder.
+
+        Raises
+        ------
+        InputError
+            If the folder exists and is not empty, or cannot be written.
+        """
+        path = Path(folder)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(
+                "exists already and is not overwritten", file=path, fix="Choose another folder"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.scores.to_parquet(path / _SCORES, index=False)
+            self.differences.to_parquet(path / _DIFFERENCES, index=False)
+            self.predictions.to_parquet(path / _PREDICTIONS, index=False)
+            self.curve.to_parquet(path / _CURVE, index=False)
+            text = json.dumps(self.meta, indent=1)
+            (path / _META).write_text(text, encoding="utf-8")  # last: it makes the result whole
+        except OSError as error:
+            raise InputError(f"cannot be written ({error.strerror})", file=path) from error
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ProbeResult:
+        """Read a result that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no whole result.
+        """
+        path = Path(folder)
+        try:
+            meta = json.loads((path / _META).read_text(encoding="utf-8"))
+            scores = pd.read_parquet(path / _SCORES)
+            differences = pd.read_parquet(path / _DIFFERENCES)
+            predictions = pd.read_parquet(path / _PREDICTIONS)
+            curve = pd.read_parquet(path / _CURVE)
+        except (OSError, ValueError) as error:
+            raise InputError(f"holds no whole result ({error})", file=path) from None
+        return cls(scores, differences, predictions, meta, curve)

@@ -1,0 +1,124 @@
+"""What is predicted: a column of the store's index, checked before anything is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semantoks.data.splits import check_column
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.evaluate.compare.cohort import Cohort
+from semantoks.evaluate.stats.kinds import Kind
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is predicted.
+
+    Parameters
+    ----------
+    column : str
+        Column of the store's index.
+    kind : {"classification", "regression"}, optional
+        Text and truth values are classes; numbers are regressed on, but a column of few whole
+        numbers could be either and has to be told.
+    """
+
+    column: str
+    kind: Kind | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Return the target that ``column`` or ``column:kind`` names.
+
+        Raises
+        ------
+        InputError
+            If the kind is another.
+        """
+        column, _, kind = text.partition(":")
+        if kind not in ("", "classification", "regression"):
+            raise InputError(
+                "a target is column, column:classification or column:regression",
+                field="target",
+                value=text,
+            )
+        return cls(column, kind=kind or None)  # type: ignore[arg-type]
+
+
+Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
+
+
+def target_values(
+    store: RecordingStore | Cohort, target: Target, missing: str, unit: str = "subject"
+) -> Labels:
+    """Return the rows that have a value of the target, the values, and the kind.
+
+    Parameters
+    ----------
+    store : RecordingStore or Cohort
+    target : Target
+    missing : {"refuse", "drop"}
+    unit : {"subject", "recording"}
+        Whether the recordings of a subject must have one label.
+
+    Raises
+    ------
+    InputError
+        If the column is unknown, values are missing, contradict each other, or are of one class.
+    """
+    table = store.table
+    where: dict[str, Any] = {"file": store.path, "field": target.column}
+    check_column(table, target.column, store.path)
+    column = table[target.column]
+    unknown = column.isna().to_numpy(bool)
+    if unknown.any() and missing != "drop":
+        who = sorted(table.loc[unknown, "subject"].astype(str).unique())
+        shown = ", ".join(who[:5]) + (", ..." if len(who) > 5 else "")
+        raise InputError(
+            f"{unknown.sum()} of {len(table)} recordings have no value (subjects {shown})",
+            **where,
+            fix="Leave them out with missing='drop' (--drop-missing)",
+        )
+    rows = np.flatnonzero(~unknown)
+    if not len(rows):
+        raise InputError("no recording has a value", **where)
+    values = column.iloc[rows]
+    kind = target.kind or _guess_kind(values, where)
+    if kind == "regression":
+        if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
+            raise InputError("regression needs numbers", **where, value=str(values.iloc[0]))
+        return rows, values.to_numpy(np.float64), kind
+    y = values.astype(str).to_numpy(str)
+    per_subject = pd.DataFrame({"s": table["subject"].iloc[rows].to_numpy(str), "y": y})
+    several = per_subject.groupby("s")["y"].nunique()
+    if (several > 1).any() and unit == "subject":
+        who = several.index[several > 1][0]
+        raise InputError(
+            f"subject {who!r} has different labels",
+            **where,
+            value=sorted(per_subject.loc[per_subject["s"] == who, "y"].unique()),
+            fix="Correct them, leave the subject out, or predict recordings (unit='recording')",
+        )
+    if len(set(y)) < 2:
+        raise InputError("has one class only: there is nothing to tell apart", **where, value=y[0])
+    return rows, y, kind
+
+
+def _guess_kind(values: pd.Series, where: dict[str, Any]) -> Kind:
+    if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
+        return "classification"
+    whole = bool((values == values.round()).all())
+    if whole and values.nunique() <= 10:
+        raise InputError(
+            f"could be classes or a scale: {values.nunique()} different whole numbers",
+            **where,
+            fix=f"Say which: Target({where['field']!r}, 'classification') or 'regression' "
+            f"({where['field']}:classification on the command line)",
+        )
+    return "regression"

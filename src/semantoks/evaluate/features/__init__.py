@@ -1,0 +1,1 @@
+"""What a probe reads of a recording: embeddings, baselines. Imports model and stats."""

@@ -1,0 +1,149 @@
+"""Crops of recordings as an encoder reads them: shared by embedding, fine-tuning and occlusion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semantoks.data.mixture import places
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.evaluate.features.inputs import Signals, signal_list
+from semantoks.model.encoder import Encoder
+from semantoks.views.crops import IntArray
+from semantoks.views.loader import missing_networks
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One recording, preprocessed, ROIs in the encoder's order.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    signal : ndarray of float32, shape (n_times, n_rois)
+        At least one patch long.
+    absent : ndarray of bool, shape (N,)
+        Networks without data.
+    """
+
+    name: str
+    signal: NDArray[np.float32]
+    absent: NDArray[np.bool_]
+
+
+def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
+    """Yield the recordings of `X`, checked against what the encoder expects.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+        A store is put into order by the names of its ROIs and must have been preprocessed like the
+        encoder's training data; whole networks may be missing. Arrays are preprocessed here.
+    tr : float or None
+        TR of arrays, seconds.
+
+    Raises
+    ------
+    InputError
+        If the ROIs, the TR or the preprocessing do not fit, a signal holds NaN, or a recording is
+        shorter than one patch.
+    """
+    for source in _unchecked(encoder, X, tr):
+        if not np.isfinite(source.signal).all():
+            raise InputError(
+                "holds values that are not finite",
+                file=source.name,
+                field="signal",
+                fix="Leave the recording out; if it comes from a store, `semantoks check` it",
+            )
+        if len(source.signal) < encoder.config.patch_length:
+            raise InputError(
+                f"is shorter than one patch of {encoder.config.patch_length} time points at a TR "
+                f"of {encoder.preprocessing.tr:g} s",
+                file=source.name,
+                field="length",
+                value=len(source.signal),
+                fix="Leave the recording out",
+            )
+        yield source
+
+
+def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
+    n_rois = len(encoder.parcellation)
+    if isinstance(X, RecordingStore):
+        place, columns = _fit(encoder, X)
+        absent = missing_networks(X, columns, X.parcellation.labels)
+        for i in range(len(X)):
+            signal = np.zeros((int(X.table["length"].iloc[i]), n_rois), np.float32)
+            signal[:, place] = X.signal(i)
+            yield Source(str(X.table["id"].iloc[i]), signal, absent[i])
+        return
+    if tr is None:
+        raise InputError(
+            "the TR of signals given as arrays is not stated",
+            field="tr",
+            value=None,
+            fix="Give tr=seconds to the estimator",
+        )
+    none = np.zeros(encoder.n_networks, dtype=bool)
+    for i, x in enumerate(signal_list(X, n_rois)):
+        yield Source(f"X[{i}]", encoder.preprocessing.apply(x, tr, f"X[{i}]"), none)
+
+
+def _fit(encoder: Encoder, store: RecordingStore) -> tuple[list[int], list[IntArray]]:
+    """Return the encoder's ROI of every column of the store, and the columns of every network.
+
+    A store without the ROIs of some networks (no cerebellum, say) fits: a network without columns
+    counts as one without data.
+    """
+    if store.preprocessing != encoder.preprocessing:
+        raise InputError(
+            f"was preprocessed in another way than the encoder's training data, "
+            f"{encoder.preprocessing}",
+            file=store.path,
+            field="preprocessing",
+            value=store.preprocessing,
+            fix="Prepare the recordings again with the encoder's settings",
+        )
+    atlas, names = encoder.parcellation, store.parcellation.labels
+    place = places(atlas, store, encoder.network_rois, encoder.network_names)
+    column = np.full(len(atlas), -1, np.int64)
+    column[place] = np.arange(len(names))
+    columns = [column[rois] for rois in encoder.network_rois]
+    return place, [found[found >= 0] for found in columns]
+
+
+def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Tensor]:
+    """Cut crops of the length of a view; a short recording is padded with zeros at its end.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    source : Source
+    starts : int array of shape (K,)
+
+    Returns
+    -------
+    views : Tensor of float32, shape (K, C, T)
+    missing : Tensor of bool, shape (K, N, P)
+        Patches past the end, and networks without data.
+    """
+    config = encoder.config
+    short = max(config.view_length - len(source.signal), 0)
+    padded = np.pad(source.signal, ((0, short), (0, 0)))
+    views = np.stack([padded[s : s + config.view_length].T for s in starts])
+    empty = np.arange(config.n_patches) * config.patch_length >= len(source.signal)
+    shape = (len(starts), len(source.absent), config.n_patches)
+    missing = np.broadcast_to(source.absent[:, None] | empty, shape)
+    return (
+        torch.from_numpy(np.ascontiguousarray(views, np.float32)),
+        torch.from_numpy(missing.copy()),
+    )

@@ -1,0 +1,172 @@
+"""`Embedder`: recordings to embeddings, as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from semantoks.errors import InputError
+from semantoks.evaluate.features.crops import cut, sources
+from semantoks.evaluate.features.inputs import Signals
+from semantoks.model.encoder import Encoder
+from semantoks.model.engines import EngineName, Precision, fastest_engine, make_engine
+from semantoks.model.pretrained import load_pretrained
+from semantoks.views.crops import evenly_spaced_starts
+
+
+class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Embed recordings with a frozen encoder.
+
+    A recording becomes evenly spaced crops, each of the length of a view; their embeddings are
+    averaged. Every recording is encoded on its own, so that no batch-mate can change its result.
+
+    Parameters
+    ----------
+    model : path or Encoder
+        Run, checkpoint or model folder (its teacher), or an encoder.
+    tr : float, optional
+        TR of signals given as arrays, seconds; a store states its own.
+    n_crops : int
+        Evenly spaced crops per recording (paper, evaluation protocol: 8).
+    features : {"cls_avg", "cls"}
+        [mean over tokens, CLS] of 2 D values, or the CLS token alone of D values.
+    device : str
+        Device of the encoder.
+    engine : {"torch", "onnx", "openvino", "auto"}
+        What runs the encoder, see `semantoks.model.engines`. "auto" measures the installed ones
+        once, if there is enough to do, and takes the fastest; which one that is may differ from
+        machine to machine, and with it the last digits.
+    precision : {"float32", "low"}
+        Arithmetic. Low is bfloat16, or int8 products in ONNX Runtime and OpenVINO: several times
+        faster, with a cosine of about 0.9999 to float32.
+
+    Attributes
+    ----------
+    encoder_ : Encoder
+    engine_ : str
+        The engine in use.
+    """
+
+    stateless: ClassVar[bool] = True  # every recording is encoded on its own
+
+    def __init__(
+        self,
+        model: str | Path | Encoder,
+        *,
+        tr: float | None = None,
+        n_crops: int = 8,
+        features: Literal["cls_avg", "cls"] = "cls_avg",
+        device: str = "cpu",
+        engine: EngineName | Literal["auto"] = "torch",
+        precision: Precision = "float32",
+    ) -> None:
+        self.model = model
+        self.tr = tr
+        self.n_crops = n_crops
+        self.features = features
+        self.device = device
+        self.engine = engine
+        self.precision = precision
+
+    def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
+        """Load the encoder and build its engine; nothing is learned from `X`.
+
+        Raises
+        ------
+        InputError
+            If a parameter is illegal, or the engine's packages are not installed.
+        CheckpointError
+            If the model cannot be loaded.
+        """
+        if self.n_crops < 1:
+            raise InputError("must be at least 1", field="n_crops", value=self.n_crops)
+        if self.features not in ("cls_avg", "cls"):
+            raise InputError("must be cls_avg or cls", field="features", value=self.features)
+        for name, known in (
+            ("engine", (*get_args(EngineName), "auto")),
+            ("precision", get_args(Precision)),
+        ):
+            if getattr(self, name) not in known:
+                rule = f"must be one of {', '.join(known)}"
+                raise InputError(rule, field=name, value=getattr(self, name))
+        encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
+        self.encoder_ = encoder.eval().to(self.device)
+        settings = (self.encoder_, self.n_crops, self.precision, self.device)
+        self.engine_: EngineName
+        if self.engine == "auto":
+            self.engine_, self._run = fastest_engine(*settings, n_recordings=len(X))
+        else:
+            self.engine_ = self.engine
+            self._run = make_engine(self.engine, *settings)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the built engine, which no pickle can hold; it is built again on first use."""
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_run"}
+
+    def transform(self, X: Signals) -> NDArray[np.float32]:
+        """Embed.
+
+        Parameters
+        ----------
+        X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+            ROIs of arrays in the order of the encoder's parcellation; arrays are detrended,
+            filtered, resampled and z-scored as the encoder's training data were. A store is
+            reordered by name, and must have been preprocessed in that way.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_recordings, 2 D) or (n_recordings, D)
+
+        Raises
+        ------
+        InputError
+            If the ROIs, the TR or the preprocessing do not fit, a signal holds NaN, or a
+            recording is shorter than one patch.
+        """
+        return np.stack([crops.mean(axis=0) for crops in self.crop_features(X)])
+
+    def crop_features(self, X: Signals) -> list[NDArray[np.float32]]:
+        """Embed every crop on its own.
+
+        Parameters
+        ----------
+        X : as in `transform`
+
+        Returns
+        -------
+        list of ndarray of float32, shape (n_crops, 2 D) or (n_crops, D)
+            One per recording; a recording with no room for `n_crops` has fewer.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "_run"):
+            self._run = make_engine(
+                self.engine_, self.encoder_, self.n_crops, self.precision, self.device
+            )
+        encoder = self.encoder_
+        view_length = encoder.config.view_length
+        recordings = (
+            cut(encoder, one, evenly_spaced_starts(len(one.signal), view_length, self.n_crops))
+            for one in sources(encoder, X, self.tr)
+        )
+        first = encoder.config.width if self.features == "cls" else 0
+        return [crops[:, first:] for crops in self._run(recordings)]
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
+        """Return ``e0000``, ``e0001``, ..."""
+        check_is_fitted(self)
+        width = self.encoder_.config.width * (2 if self.features == "cls_avg" else 1)
+        return np.asarray([f"e{i:04d}" for i in range(width)], dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.requires_fit = True
+        return tags

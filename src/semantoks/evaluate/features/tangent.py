@@ -1,0 +1,236 @@
+"""Tangent space of covariance matrices: connectivity on the geometry that it has.
+
+A covariance C becomes ``log(W C W)`` with ``W = M^(-1/2)``, M a mean of the training part's
+covariances (Varoquaux et al. 2010; Barachant et al. 2013). Covariances, and their logarithms, are
+those of single recordings and computed once; M and what follows are fitted in every fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.covariance import ledoit_wolf
+from sklearn.utils.validation import check_is_fitted
+
+from semantoks.errors import InputError
+from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
+
+Matrices = NDArray[np.float64]  # (..., n, n), symmetric
+
+_BATCH = 64  # matrices decomposed at a time: in float64 all of them would need gigabytes
+_MAX_STEPS, _TOLERANCE = 50, 1e-7  # of the geometric mean
+# The curvature of the squared distances is above 1 between far matrices (the space is curved
+# negatively): whole steps overshoot, and on real covariances need three times as many.
+_STEP = 0.75
+
+
+def standardised(signal: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the signal with every ROI's mean 0 and variance 1; one without variance stays 0."""
+    x = np.asarray(signal, np.float64)
+    x = x - x.mean(axis=0)
+    spread = x.std(axis=0)
+    return np.asarray(x / np.where(spread > 0, spread, 1.0))
+
+
+def of_eigenvalues(
+    function: Callable[[NDArray[np.float64]], NDArray[np.float64]], matrices: Matrices
+) -> Matrices:
+    """Apply a function to symmetric matrices by way of their eigenvalues (log, exp, roots)."""
+    values, vectors = np.linalg.eigh(matrices)
+    return np.asarray((vectors * function(values)[..., None, :]) @ vectors.swapaxes(-1, -2))
+
+
+def geometric_mean(covariances: NDArray[np.floating]) -> Matrices:
+    """Return the mean under the affine-invariant metric, by fixed-point steps.
+
+    Parameters
+    ----------
+    covariances : array of shape (n, C, C)
+        Positive definite.
+
+    Raises
+    ------
+    InputError
+        If it does not converge.
+    """
+    mean: Matrices = covariances.mean(axis=0, dtype=np.float64)
+    for _ in range(_MAX_STEPS):
+        root, inverse = of_eigenvalues(np.sqrt, mean), of_eigenvalues(_inverse_root, mean)
+        step = np.zeros_like(mean)
+        for batch in _batches(covariances):
+            step += of_eigenvalues(np.log, inverse @ batch @ inverse).sum(axis=0)
+        step /= len(covariances)
+        mean = root @ of_eigenvalues(np.exp, _STEP * step) @ root
+        if np.linalg.norm(step) < _TOLERANCE * len(mean):
+            return mean
+    raise InputError(
+        f"the geometric mean has not converged after {_MAX_STEPS} steps",
+        field="reference",
+        fix="Use the log-Euclidean mean",
+    )
+
+
+def _inverse_root(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1.0 / np.sqrt(values)
+
+
+def _batches(matrices: NDArray[np.floating]) -> Any:
+    for start in range(0, len(matrices), _BATCH):
+        yield matrices[start : start + _BATCH].astype(np.float64)
+
+
+class TangentBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Connectivity in the tangent space at the mean of the training part.
+
+    Covariances are those of standardised ROIs, with Ledoit-Wolf shrinkage.
+
+    Parameters
+    ----------
+    reference : {"log-euclidean", "geometric"}
+        Mean at which the tangent space touches. The geometric one is nilearn's; the log-Euclidean
+        one needs no iterations and serves as well.
+
+    Attributes
+    ----------
+    n_rois_ : int
+    whitening_ : ndarray of shape (C, C)
+        Inverse square root of the reference.
+    """
+
+    def __init__(self, reference: Literal["log-euclidean", "geometric"] = "log-euclidean") -> None:
+        self.reference = reference
+
+    def prepare(self, X: Signals) -> NDArray[np.float32]:
+        """Return what depends on each recording alone: its covariance, and the logarithm of it.
+
+        Parameters
+        ----------
+        X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_recordings, 2, C, C), or (n_recordings, 1, C, C)
+            The geometric mean needs no logarithms.
+
+        Raises
+        ------
+        InputError
+            If a parameter is illegal, a signal is no signal, or there are fewer than 2 ROIs.
+        """
+        if self.reference not in ("log-euclidean", "geometric"):
+            rule = "must be log-euclidean or geometric"
+            raise InputError(rule, field="reference", value=self.reference)
+        n_rois = roi_count(X)
+        if n_rois < 2:
+            raise InputError("connectivity needs at least 2 ROIs", field="X", value=n_rois)
+        self.n_rois_ = n_rois
+        rows = []
+        for signal in each_signal(X, n_rois):
+            covariance, _ = ledoit_wolf(self._embed(standardised(signal)), assume_centered=True)
+            parts = [covariance]
+            if self.reference == "log-euclidean":
+                parts.append(of_eigenvalues(np.log, covariance))
+            rows.append(np.stack(parts).astype(np.float32))
+        return np.stack(rows)
+
+    def _embed(self, signal: NDArray[np.float64]) -> NDArray[np.float64]:
+        return signal
+
+    def fit_prepared(self, prepared: NDArray[np.float32]) -> Self:
+        """Find the reference of the recordings of a training part, as `prepare` returned them."""
+        if self.reference == "geometric":
+            mean = geometric_mean(prepared[:, 0])
+        else:
+            mean = of_eigenvalues(np.exp, prepared[:, 1].mean(axis=0, dtype=np.float64))
+        self.whitening_ = of_eigenvalues(_inverse_root, mean)
+        return self
+
+    def transform_prepared(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the tangent vectors of recordings, as `prepare` returned them."""
+        check_is_fitted(self, "whitening_")
+        size = prepared.shape[-1]
+        rows, columns = np.tril_indices(size)
+        # Off-diagonal values stand for two entries each: lengths are those of the matrices.
+        scale = np.where(rows == columns, 1.0, np.sqrt(2.0))
+        out = np.empty((len(prepared), len(rows)), np.float32)
+        for i, batch in enumerate(_batches(prepared[:, 0])):
+            logs = of_eigenvalues(np.log, self.whitening_ @ batch @ self.whitening_)
+            out[i * _BATCH : i * _BATCH + len(batch)] = logs[:, rows, columns] * scale
+        return out
+
+    def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
+        """Find the reference of recordings.
+
+        Parameters
+        ----------
+        X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+        """
+        return self.fit_prepared(self.prepare(X))
+
+    def transform(self, X: Signals) -> NDArray[np.float32]:
+        """Return the tangent vectors of recordings.
+
+        Parameters
+        ----------
+        X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_recordings, C (C + 1) / 2)
+            The lower triangle, row by row, off-diagonal values times the root of 2.
+        """
+        check_is_fitted(self, "whitening_")
+        return self.transform_prepared(self.prepare(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+class AugmentedCovarianceBaseline(TangentBaseline):
+    """Covariance of signals and their delayed copies, in tangent space (Carrara 2024).
+
+    The off-diagonal blocks are lagged covariances: who leads whom. Its size is `order` times that
+    of the plain covariance, its cost the cube of that.
+
+    Parameters
+    ----------
+    order : int
+        Copies, the undelayed one included.
+    lag : int
+        Time points between a copy and the next.
+    reference : {"log-euclidean", "geometric"}
+
+    Attributes
+    ----------
+    n_rois_ : int
+    whitening_ : ndarray of shape (order * n_rois, order * n_rois)
+    """
+
+    def __init__(
+        self,
+        order: int = 2,
+        lag: int = 1,
+        reference: Literal["log-euclidean", "geometric"] = "log-euclidean",
+    ) -> None:
+        super().__init__(reference)
+        self.order = order
+        self.lag = lag
+
+    def _embed(self, signal: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.order < 1 or self.lag < 1:
+            raise InputError("must be at least 1", field="order, lag", value=(self.order, self.lag))
+        length = len(signal) - (self.order - 1) * self.lag
+        if length < 2:
+            raise InputError(
+                f"is too short for {self.order} copies {self.lag} time points apart",
+                field="length",
+                value=len(signal),
+            )
+        return np.hstack([signal[k * self.lag :][:length] for k in range(self.order)])

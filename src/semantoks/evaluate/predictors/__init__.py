@@ -1,0 +1,1 @@
+"""What learns a target: probes, fine-tuning. Imports features and stats."""

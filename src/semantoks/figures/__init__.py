@@ -1,0 +1,1 @@
+"""What runs, scores and brains look like, as figures. Imports explain and all before it."""

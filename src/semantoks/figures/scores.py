@@ -1,0 +1,177 @@
+"""Figures of an evaluation: predictions, corruption, fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from semantoks.evaluate.compare.roles import role
+from semantoks.evaluate.stats.metrics import reliability_curve
+from semantoks.figures.style import FAINT, INK, PALETTE, SOFT, panel_axes, short
+
+_PANEL = (3.4, 2.7)
+#: People in one fingerprint matrix; more would be smaller than a dot.
+FINGERPRINTS = 150
+
+
+def model_colors(models: Sequence[str]) -> dict[str, str]:
+    """Return a colour per model; connectivity is black, random weights are grey."""
+    free = iter(PALETTE * (len(models) // len(PALETTE) + 1))
+    fixed = {"connectivity": INK, "random": SOFT, "chance": FAINT}
+    return {m: fixed[role(m)] if role(m) in fixed else next(free) for m in models}
+
+
+def confusion(
+    y: NDArray[np.intp], predicted: NDArray[np.intp], classes: Sequence[str], title: str
+) -> Figure:
+    """Draw how often every class was taken for every class: shares of the true class, and people.
+
+    Parameters
+    ----------
+    y, predicted : int arrays of shape (n,)
+        Codes of the classes.
+    classes : sequence of str
+    title : str
+    """
+    k = len(classes)
+    counts = np.bincount(y * k + predicted, minlength=k * k).reshape(k, k)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(2.4, 0.9 + 0.5 * k)
+    figure = Figure(figsize=(side + 0.7, side + 0.3), layout="constrained")
+    axes = panel_axes(figure, short(title))
+    axes.grid(visible=False)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    names = [short(name, 12) for name in classes]
+    axes.set_xticks(range(k), names, parse_math=False, rotation=0 if k < 4 else 60, fontsize=8)
+    axes.set_yticks(range(k), names, parse_math=False, fontsize=8)
+    for i, j in np.ndindex(k, k):
+        color = "white" if share[i, j] > 0.6 else INK
+        text = f"{share[i, j]:.0%}\n{counts[i, j]}" if k < 6 else f"{share[i, j]:.0%}"
+        axes.text(j, i, text, ha="center", va="center", fontsize=9 if k < 6 else 6, color=color)
+    axes.set_xlabel("predicted", fontsize=9, color=INK)
+    axes.set_ylabel("true", fontsize=9, color=INK)
+    return figure
+
+
+def calibration(
+    y: NDArray[np.intp], scores: Mapping[str, NDArray[np.float64]], label: str
+) -> Figure:
+    """Draw how often what models say with some probability is so.
+
+    Parameters
+    ----------
+    y : int array of shape (n,)
+    scores : mapping of model to array of shape (n, n_classes)
+    label : str
+        Of what the probability is.
+    """
+    rows_of_legend = -(-len(scores) // 2)
+    figure = Figure(figsize=(3.4, 3.0 + 0.18 * rows_of_legend), layout="constrained")
+    axes = panel_axes(figure, "calibration")
+    axes.plot([0, 1], [0, 1], color=FAINT, ls=(0, (4, 3)), lw=1.2)
+    for model, color in model_colors([*scores]).items():
+        n_bins = int(np.clip(len(y) // 20, 3, 10))
+        curve = reliability_curve(y, scores[model], n_bins)
+        axes.plot(
+            curve["predicted"], curve["observed"], ".-", color=color, label=short(model), lw=1.4
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_xlabel(
+        f"said probability of {short(label, 18)}", fontsize=9, color=INK, parse_math=False
+    )
+    axes.set_ylabel("observed share", fontsize=9, color=INK)
+    _legend(figure)
+    return figure
+
+
+def predictions(
+    y: NDArray[np.float64], predicted: NDArray[np.float64], title: str, name: str
+) -> Figure:
+    """Draw predicted against true values, one dot per person."""
+    figure = Figure(figsize=(3.0, 2.9), layout="constrained")
+    axes = panel_axes(figure, short(title))
+    low, high = float(np.min(y)), float(np.max(y))
+    axes.plot([low, high], [low, high], color=FAINT, ls=(0, (4, 3)), lw=1.2)
+    axes.scatter(y, predicted, s=9, color=PALETTE[0], alpha=0.6, lw=0, rasterized=len(y) > 2000)
+    axes.set_xlabel(f"true {short(name, 18)}", fontsize=9, color=INK, parse_math=False)
+    axes.set_ylabel("predicted", fontsize=9, color=INK)
+    return figure
+
+
+def corruption_panel(curves: pd.DataFrame, clean: pd.DataFrame) -> Figure:
+    """Draw one metric of all models against the severity of one corruption.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Rows of one corruption and metric of `corruption_curves`.
+    clean : DataFrame
+        The same on clean recordings, severity 0.
+    """
+    figure = Figure(figsize=_PANEL, layout="constrained")
+    axes = panel_axes(figure, str(curves["corruption"].iloc[0]))
+    for model, color in model_colors(curves["model"].unique().tolist()).items():
+        rows = pd.concat([clean, curves])
+        rows = rows[rows["model"] == model].sort_values("severity")
+        axes.fill_between(
+            rows["severity"], rows["ci_low"], rows["ci_high"], color=color, alpha=0.13, lw=0
+        )
+        axes.plot(rows["severity"], rows["value"], ".-", color=color, label=short(model), lw=1.4)
+    axes.set_xlabel(str(curves["unit"].iloc[0]), fontsize=9, color=INK)
+    axes.set_ylabel(str(curves["metric"].iloc[0]), fontsize=9, color=INK)
+    _legend(figure)
+    return figure
+
+
+def sample_sizes(curve: pd.DataFrame) -> Figure:
+    """Draw one metric of all models against the number of people trained on."""
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    axes = panel_axes(figure)
+    for model, color in model_colors(curve["model"].unique().tolist()).items():
+        rows = curve[curve["model"] == model].sort_values("n_train")
+        axes.plot(rows["n_train"], rows["value"], ".-", color=color, label=short(model), lw=1.4)
+    sizes = sorted(curve["n_train"].unique())
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [str(n) for n in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("people trained on", fontsize=9, color=INK)
+    axes.set_ylabel(str(curve["metric"].iloc[0]), fontsize=9, color=INK)
+    _legend(figure)
+    return figure
+
+
+def fingerprint(similarity: NDArray[np.float32], title: str, of: str) -> Figure:
+    """Draw the correlations of first (rows) and second (columns) measurements of people.
+
+    Parameters
+    ----------
+    similarity : array of shape (n, n)
+    title : str
+    of : str
+        What was measured twice: sessions, or halves.
+    """
+    figure = Figure(figsize=(3.2, 3.0), layout="constrained")
+    axes = panel_axes(figure, short(title))
+    axes.grid(visible=False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    image = axes.imshow(similarity, cmap="viridis", interpolation="nearest")
+    one = of.removesuffix("s").replace("halve", "half")
+    axes.set_xlabel(f"second {one}", fontsize=9, color=INK)
+    axes.set_ylabel(f"first {one}", fontsize=9, color=INK)
+    bar = figure.colorbar(image, ax=axes, shrink=0.85)
+    bar.ax.tick_params(labelsize=8, colors=SOFT)
+    bar.locator = MaxNLocator(4)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _legend(figure: Figure) -> None:
+    legend = figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -1,0 +1,128 @@
+"""`write_report`: one self-contained HTML page about runs, results and stores."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import platform
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from semantoks import __version__
+from semantoks.assess.assessment import Assessment
+from semantoks.data.store import RecordingStore
+from semantoks.errors import InputError
+from semantoks.figures.picture import Picture
+from semantoks.report.evaluation import evaluation_section
+from semantoks.report.sections import run_section, store_section
+
+Paths = Sequence[str | Path]
+
+
+def write_report(
+    path: str | Path, *, runs: Paths = (), results: Paths = (), stores: Paths = ()
+) -> None:
+    """Write one HTML page that needs nothing else: no network, no scripts.
+
+    Parameters
+    ----------
+    path : path
+        New file.
+    runs : sequence of path
+        Folders of pretraining runs: curves, collapse monitors, configuration, environment.
+    results : sequence of path
+        Folders of evaluations (`semantoks.workflow.evaluate.evaluate_store`), or of results alone.
+    stores : sequence of path
+        Recording stores: what they hold, and the embeddings of the runs that fit them.
+
+    Raises
+    ------
+    InputError
+        If the file exists, cannot be written, or a folder is not what it should be.
+    """
+    file = Path(path)
+    if file.exists():
+        raise InputError(
+            "exists already and is not overwritten", file=file, fix="Choose another name"
+        )
+    opened = [RecordingStore(store) for store in stores]
+    shown = [(Path(result), Assessment.load(result)) for result in results]
+    targets = list(
+        dict.fromkeys(t for _, result in shown for t in result.comparison.meta["targets"])
+    )
+    page = template("template.html").render(
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        python=platform.python_version(),
+        results=[evaluation_section(folder.name, result) for folder, result in shown],
+        runs=[run_section(Path(run), opened, targets) for run in runs],
+        stores=[store_section(store, targets) for store in opened],
+    )
+    write_page(file, page)
+
+
+def write_page(file: Path, page: str) -> None:
+    """Write the whole page or nothing."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(page, encoding="utf-8")
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", file=file) from error
+
+
+def template(name: str) -> Any:
+    """Return one of the templates of this folder, everything from data escaped."""
+    environment = Environment(
+        loader=PackageLoader("semantoks.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"image": _image, "number": _number, "p": _p_value}
+    return environment.get_template(name)
+
+
+def _image(picture: Picture) -> Markup:
+    """Return an ``<img>`` with the picture inside, sharp at every size and on paper."""
+    stream = io.BytesIO()
+    style: Any = {"svg.fonttype": "path", "svg.hashsalt": "semantoks"}  # the same bytes every time
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # A name in a script that the figure's font lacks is drawn as boxes; the tables show it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        picture.figure.savefig(stream, format="svg", dpi=160, metadata={"Date": None})
+    data = base64.b64encode(stream.getvalue()).decode()
+    width, height = (round(inches * 96) for inches in picture.figure.get_size_inches())
+    return Markup(
+        '<img alt="{}" width="{}" height="{}" src="data:image/svg+xml;base64,{}">'
+    ).format(picture.alt, width, height, data)
+
+
+def _number(value: float, form: str = ".3f") -> str:
+    """Return a number as people write it: a real minus sign, a dash where there is none."""
+    if math.isnan(value):
+        return "–"
+    text = format(value, form)
+    if not any(digit in text for digit in "123456789"):
+        text = text.replace("-", "")  # no "-0.000"
+    return text.replace("-", "−")
+
+
+def _p_value(value: float) -> str:
+    """Return a p-value with two digits that say something; a dash where there was no test."""
+    if math.isnan(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
