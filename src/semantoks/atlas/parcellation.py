@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.errors import InputError, nearest, readable
+from semantoks.files import staged_file
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -225,8 +226,9 @@ class Parcellation:
         return frame.assign(index=self.index) if self.index else frame
 
     def save(self, path: str | Path) -> None:
-        """Write the table to a TSV file that `load` reads back."""
-        self.to_frame().to_csv(path, sep="\t", index=False, lineterminator="\n")
+        """Write the table to a new TSV file that `load` reads back."""
+        with staged_file(path) as file:
+            self.to_frame().to_csv(file, sep="\t", index=False, lineterminator="\n")
 
     # -- what is in it -----------------------------------------------------------------------------
 
