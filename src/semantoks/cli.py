@@ -761,6 +761,7 @@ def slurm(
     partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that pays.")] = None,
     shards: Annotated[int, typer.Option(help="Jobs that divide prepare, embed.")] = 1,
+    warning: Annotated[int, typer.Option(help="Seconds before the limit to save.")] = 300,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the batch script; submit nothing.")
     ] = False,
@@ -780,6 +781,7 @@ def slurm(
         partition=partition,
         account=account,
         shards=shards,
+        warning=warning,
     )
     script = batch_script(context.args, job)
     if print_:
