@@ -13,6 +13,7 @@ import typer
 
 from semantoks import __version__
 from semantoks.errors import ConfigError, InputError, SemantoksError, StoreError
+from semantoks.evaluate.features.baselines import BASELINES, baseline_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,17 +59,10 @@ class Groups(StrEnum):
     site = "site"
 
 
-class Baseline(StrEnum):
-    """What models are compared with."""
-
-    fc = "fc"
-    shrunk_fc = "shrunk-fc"
-    partial = "partial"
-    tangent = "tangent"
-    lags = "lags"
-    amplitude = "amplitude"
-    spectrum = "spectrum"
-    confounds = "confounds"
+#: What models are compared with.
+Baseline = StrEnum(  # type: ignore[misc] # its members are those of the table
+    "Baseline", [(b.option.replace("-", "_"), b.option) for b in BASELINES.values()]
+)
 
 
 class ProbeModel(StrEnum):
@@ -471,7 +465,7 @@ def evaluate(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Folds at the same time.")] = 1,
 ) -> None:
     """Compare models with honest controls, look for other explanations, write the report."""
-    from semantoks.assess.plan import PARTS, Plan, baseline_names
+    from semantoks.assess.plan import PARTS, Plan
     from semantoks.config import override, parse
     from semantoks.data.designs import SmallSamples, design_for
     from semantoks.data.store import RecordingStore
@@ -762,6 +756,7 @@ def slurm(
     partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that pays.")] = None,
     shards: Annotated[int, typer.Option(help="Jobs that divide prepare, embed.")] = 1,
+    warning: Annotated[int, typer.Option(help="Seconds before the limit to save.")] = 300,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the batch script; submit nothing.")
     ] = False,
@@ -781,6 +776,7 @@ def slurm(
         partition=partition,
         account=account,
         shards=shards,
+        warning=warning,
     )
     script = batch_script(context.args, job)
     if print_:

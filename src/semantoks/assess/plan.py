@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -11,11 +10,9 @@ import pandas as pd
 from semantoks.data.designs import AcrossStores, Design, GroupedKFold, SmallSamples
 from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe
-from semantoks.evaluate.compare.roles import CONNECTIVITY
 from semantoks.evaluate.compare.targets import Target
-from semantoks.evaluate.features.baselines import BASELINES
 from semantoks.evaluate.features.covariates import CONFOUNDS
 from semantoks.evaluate.predictors.tuning import Train, Tuning
 
@@ -130,34 +127,6 @@ def _plain(thing: Any) -> dict[str, Any]:
         return {"kind": "AcrossStores", "train": thing.train.fingerprint, "group": thing.group}
     fields = {k: [*v] if isinstance(v, tuple) else v for k, v in vars(thing).items()}
     return {"kind": type(thing).__name__} | fields
-
-
-#: Baselines as they are named where one types: no spaces.
-SHORT_NAMES = {
-    "fc": CONNECTIVITY,
-    "shrunk-fc": "shrunk connectivity",
-    "partial": "partial correlation",
-    "tangent": "tangent space",
-    "lags": "augmented covariance",
-    "amplitude": "network amplitude",
-    "spectrum": "spectrum",
-    "confounds": "confounds",
-}
-
-
-def baseline_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return baselines, given by their names or by `SHORT_NAMES`, each once and in order.
-
-    Raises
-    ------
-    InputError
-        There is no such baseline.
-    """
-    for name in names:
-        if name not in SHORT_NAMES and name not in BASELINES:
-            fix = nearest(name, SHORT_NAMES)
-            raise InputError("is no baseline", field="baselines", value=name, fix=fix)
-    return tuple(dict.fromkeys(SHORT_NAMES.get(name, name) for name in names))
 
 
 #: Share of recordings that need a value for a column to be regressed out unasked.

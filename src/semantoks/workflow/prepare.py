@@ -161,7 +161,7 @@ def _items(
             "the parcellation of the recordings is not stated",
             file=source,
             field="atlas",
-            fix=f"Give one of {', '.join(Parcellation.available())}, or a TSV of your own",
+            fix="Give a built-in one (e.g. schaefer400, cc200 or aal116), or a TSV of your own",
         )
     return find_items(source, reading), reading.atlas, reading.to_dict()
 
