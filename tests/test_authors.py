@@ -23,7 +23,7 @@ from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.authors import authors_name, read_authors, to_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import convert, load_pretrained, save_model
-from semantoks.model.tokenizer import DenseBranch, SeparableBranch, StructuredBranch
+from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch, StructuredBranch
 from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -103,7 +103,7 @@ SMALL = EncoderConfig(
 def test_a_checkpoint_knows_what_its_weights_expect(role):
     encoder = load_pretrained(TINY, role)
     assert (encoder.config.width, encoder.config.depth, encoder.config.view_length) == (64, 2, 100)
-    assert encoder.parcellation == Parcellation.load("semantoks457")
+    assert encoder.channels == Parcellation.load("semantoks457")
     assert encoder.preprocessing == Preprocessing(tr=2.0, low_hz=0.01, high_hz=0.1, zscore=True)
     assert not encoder.training
     assert not any(p.requires_grad for p in encoder.parameters())
@@ -176,7 +176,7 @@ def test_a_published_map_beside_the_file_changes_nothing(changed, tmp_path):
         (GOLDEN / "reference_network_mapping.npz").read_bytes()
     )
     encoder = load_pretrained(changed(lambda _: None))
-    assert encoder.parcellation == Parcellation.load("semantoks457")
+    assert encoder.channels == Parcellation.load("semantoks457")
 
 
 def test_17_networks_are_known_by_the_config(tmp_path):
@@ -184,7 +184,7 @@ def test_17_networks_are_known_by_the_config(tmp_path):
     file = convert(source, tmp_path / "theirs.pth")
     assert content(file)["config"]["data"]["schaefer_networks"] == 17
     encoder = load_pretrained(file)
-    assert encoder.parcellation == Parcellation.load("semantoks457-17n")
+    assert encoder.channels == Parcellation.load("semantoks457-17n")
     assert encoder.n_networks == 19
     assert sorted(tmp_path.iterdir()) == [source, file], "a published map is not written again"
 

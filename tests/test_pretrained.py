@@ -46,8 +46,8 @@ def rewrite(folder: Path, **changes: object) -> None:
 def test_a_model_comes_back_as_it_was(folder, method, role):
     encoder, original = load_pretrained(folder, role), getattr(method, role).encoder
     assert encoder.config == CONFIG
-    assert encoder.parcellation == original.parcellation
-    assert encoder.parcellation.name == original.parcellation.name
+    assert encoder.channels == original.channels
+    assert encoder.channels.name == original.channels.name
     assert encoder.preprocessing == original.preprocessing
     state = original.state_dict()
     assert encoder.state_dict().keys() == state.keys()

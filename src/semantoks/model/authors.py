@@ -35,7 +35,7 @@ from semantoks.model.authors_config import (
 )
 from semantoks.model.authors_map import ATLASES, network_map, token_order, write_map
 from semantoks.model.encoder import Encoder
-from semantoks.model.transformer import sincos_positions
+from semantoks.model.positions import sincos_positions
 from semantoks.model.weights import check_weights
 
 ROLES = ("student", "teacher")
@@ -308,7 +308,7 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
     config = to_authors_config(
         encoder.config, hidden=hidden, out_width=out_width, separate=separate
     )
-    config["data"] |= write_map(encoder.parcellation, file)
+    config["data"] |= write_map(encoder.channels, file)
     unknown = float("nan")
     content: dict[str, Any] = {
         "epoch": (encoder.pretraining or {}).get("epochs") or 0,

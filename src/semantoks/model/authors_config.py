@@ -12,7 +12,7 @@ from semantoks.config import parse, read_yaml
 from semantoks.errors import CheckpointError, ConfigError
 from semantoks.model.encoder import EncoderConfig
 from semantoks.model.projection import head_shapes
-from semantoks.model.tokenizer import Branch, DenseBranch, StructuredBranch
+from semantoks.model.tokenizers.branches import Branch, DenseBranch, StructuredBranch
 
 # What this package expresses; a file that says otherwise is another architecture.
 _FIXED = {

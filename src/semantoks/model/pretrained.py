@@ -53,12 +53,12 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], encoder: Encoder) ->
         "format": FORMAT_VERSION,
         "encoder": to_tree(encoder.config),
         "preprocessing": to_tree(encoder.preprocessing),
-        "parcellation": {"name": encoder.parcellation.name, "hash": encoder.parcellation.hash},
+        "parcellation": {"name": encoder.channels.name, "hash": encoder.channels.hash},
         "pretraining": encoder.pretraining,
         "versions": {name: metadata.version(name) for name in ("semantoks", "torch")},
     }
     (folder / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
-    encoder.parcellation.save(folder / ROIS)
+    encoder.channels.save(folder / ROIS)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -100,7 +100,7 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
     Returns
     -------
     Encoder
-        In evaluation mode, on the CPU. Its `parcellation` and `preprocessing` are those that the
+        In evaluation mode, on the CPU. Its `channels` and `preprocessing` are those that the
         weights expect, its `pretraining` says what they have seen.
 
     Raises
