@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semantoks.model.encoder import Encoder, EncoderOutput
-from semantoks.model.tokenizers.longconv import StructuredConv
 from semantoks.model.positions import LearnedPositions, sincos_positions
 from semantoks.model.projection import ProjectionHead
 from semantoks.model.tokenizers.branches import StructuredProjection
+from semantoks.model.tokenizers.longconv import StructuredConv
 from semantoks.model.tokenizers.networks import NetworkTokenizer, SemanticTokenizer
 from semantoks.model.transformer import Block
 from semantoks.objectives.distillation import Losses, ProjectedEncoder, SelfDistillation

@@ -100,8 +100,8 @@ def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, t
     copy = tmp_path / "out"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "alarms")
-    (copy / ".alarms.partial").mkdir()
-    (copy / ".alarms.partial" / "half").touch()
+    (copy / ".partial-1234abcd-alarms").mkdir()
+    (copy / ".partial-1234abcd-alarms" / "half").touch()
     before = {p: p.stat().st_mtime_ns for p in copy.rglob("*.parquet")}
 
     def never(*_, **__):
@@ -113,7 +113,7 @@ def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, t
     assert "comparison: there already" in said
     assert "alarms ..." in said
     assert "alarms" in found.parts
-    assert not (copy / ".alarms.partial").exists()
+    assert not (copy / ".partial-1234abcd-alarms").exists()
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 

@@ -399,7 +399,7 @@ def test_parcellations_that_contradict_are_refused(tmp_path, recordings, parcell
         StoreMixture([store, renamed(recordings, tmp_path / "swapped", other)])
     part = parcellation.select(labels[1:])
     cut = [replace(r, signal=r.signal[:, 1:]) for r in recordings]
-    with pytest.raises(InputError, match=r"has \d of the \d ROIs of the network .* or not at all"):
+    with pytest.raises(InputError, match=r"has \d of the \d ROIs of the network .*, or absent"):
         StoreMixture([store, renamed(cut, tmp_path / "part", part)])
     here, there = np.full((2, 11, 3), 4.0)
     there[3] += 9

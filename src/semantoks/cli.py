@@ -575,6 +575,7 @@ def ablate(
     seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
 ) -> None:
     """Pretrain a list of configurations and compare their probes with the first one's."""
+    from semantoks.files import write_file
     from semantoks.workflow.study import Probing, ablate, ablation_table
 
     console = _console()
@@ -587,7 +588,7 @@ def ablate(
     )
     result = ablate(configs, out, probing, overrides=changes, say=console.print)
     table = ablation_table(result)
-    (out / "ablations.md").write_text(table, encoding="utf-8")
+    write_file(out / "ablations.md", table)
     typer.echo(table)
 
 

@@ -17,6 +17,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
+from semantoks.files import staged_file
 from semantoks.model.encoder import Encoder
 from semantoks.model.engines import EngineName, Precision
 from semantoks.model.weights import weights_hash
@@ -150,9 +151,6 @@ class StoredTuner(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _save(file: Path, **arrays: NDArray[Any]) -> None:
-    """Write an ``.npz`` that appears whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-    partial.replace(file)
+    """Write an ``.npz``, in place of one of other settings."""
+    with staged_file(file, overwrite=True) as partial:
+        np.savez(partial, allow_pickle=False, **arrays)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from semantoks.atlas.networks import canonical_network, in_canonical_order
 from semantoks.errors import InputError
+from semantoks.files import staged_file
 
 
 class Channels(ABC):
@@ -113,8 +114,9 @@ class Channels(ABC):
         return pd.DataFrame({**columns, "space": self.space})
 
     def save(self, path: str | Path) -> None:
-        """Write the table to a TSV file that `Parcellation.load` reads back."""
-        self.to_frame().to_csv(path, sep="\t", index=False, lineterminator="\n")
+        """Write the table to a new TSV file that `Parcellation.load` reads back."""
+        with staged_file(path) as file:
+            self.to_frame().to_csv(file, sep="\t", index=False, lineterminator="\n")
 
 
 @dataclass(frozen=True, eq=False)
