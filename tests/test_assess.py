@@ -192,8 +192,10 @@ def test_a_folder_of_something_else_stays_as_it_is(store, plan, tmp_path):
 def test_stored_embeddings_are_those_of_this_store_and_these_weights(store, tmp_path):
     file = tmp_path / "a" / "e.npz"
     encoder = small_encoder(store)
-    one = StoredEmbedder(encoder, n_crops=2, file=file, fingerprint=store.fingerprint).fit(store)
-    plain = Embedder(encoder, n_crops=2).fit(store)
+    plain = Embedder(encoder, n_crops=2)
+    one = StoredEmbedder(plain, file, store.fingerprint).fit(store)
+    assert not hasattr(plain, "encoder_"), "a parameter is not fitted"
+    plain.fit(store)
     np.testing.assert_array_equal(one.transform(store), plain.transform(store))
     assert file.exists()
     np.testing.assert_array_equal(one.transform(store), plain.transform(store))
@@ -201,7 +203,7 @@ def test_stored_embeddings_are_those_of_this_store_and_these_weights(store, tmp_
     np.testing.assert_array_equal(one.transform(part), plain.transform(part))
     other = small_encoder(store, seed=2)
     assert weights_hash(other) != weights_hash(encoder) == weights_hash(small_encoder(store))
-    two = StoredEmbedder(other, n_crops=2, file=file, fingerprint=store.fingerprint).fit(store)
+    two = StoredEmbedder(Embedder(other, n_crops=2), file, store.fingerprint).fit(store)
     np.testing.assert_array_equal(
         two.transform(store), Embedder(other, n_crops=2).fit_transform(store)
     )

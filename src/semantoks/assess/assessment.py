@@ -26,6 +26,7 @@ from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
 from semantoks.evaluate.features.baselines import make_baselines
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import make_tuner
 from semantoks.evaluate.predictors.tuning import tuned_name
 from semantoks.evaluate.stats.kinds import Kind
@@ -164,14 +165,8 @@ def _transformers(
     taken = {CONNECTIVITY, RANDOM, CHANCE, *plan.baselines}
 
     def embedder(encoder: Encoder, name: str) -> StoredEmbedder:
-        file = folder / "embeddings" / f"{name}.npz"
-        return StoredEmbedder(
-            encoder,
-            n_crops=plan.n_crops,
-            device=device,
-            file=file,
-            fingerprint=store.fingerprint,
-        )
+        plain = Embedder(encoder, n_crops=plan.n_crops, device=device)
+        return StoredEmbedder(plain, folder / "embeddings" / f"{name}.npz", store.fingerprint)
 
     for i, (name, encoder) in enumerate(models.items()):
         if name in taken:
