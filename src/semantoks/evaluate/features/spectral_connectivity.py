@@ -20,11 +20,11 @@ from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.tangent import standardised
 from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 
-Kind = Literal["power", "log"]
+Compression = Literal["power", "log"]
 
 
 def spectral_connectivity(
-    signal: NDArray[np.floating], kind: Kind = "power", strength: float = 0.5
+    signal: NDArray[np.floating], kind: Compression = "power", strength: float = 0.5
 ) -> NDArray[np.float64]:
     """Return R^a or log(I + b R) of the correlation matrix R.
 
@@ -95,7 +95,7 @@ class SpectralConnectivityBaseline(SignalTransformer):
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
 
-    def __init__(self, kind: Kind = "power", strength: float = 0.5) -> None:
+    def __init__(self, kind: Compression = "power", strength: float = 0.5) -> None:
         self.kind = kind
         self.strength = strength
 
