@@ -177,7 +177,7 @@ def _transformers(
                 fix="Rename its folder",
             )
         control = Encoder.random(
-            encoder.config, encoder.parcellation, encoder.preprocessing, seed=plan.seed
+            encoder.config, encoder.channels, encoder.preprocessing, seed=plan.seed
         )
         random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
         embedders[name] = embedder(encoder, f"model{i}")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from semantoks.errors import InputError
 from semantoks.model.encoder import Encoder
-from semantoks.model.longconv import StructuredConv
-from semantoks.model.tokenizer import NetworkTokenizer
+from semantoks.model.tokenizers.longconv import StructuredConv
+from semantoks.model.tokenizers.networks import NetworkTokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def network_filters(encoder: Encoder, n_frequencies: int = 129) -> list[NetworkF
     """
     tr = encoder.preprocessing.tr
     found = []
-    for name, network in zip(encoder.network_names, _networks(encoder), strict=True):
+    for name, network in zip(encoder.rows.names, _networks(encoder), strict=True):
         convs = [m for m in network.modules() if isinstance(m, StructuredConv)]
         for conv in convs:
             impulse, offsets = impulse_response(conv)
