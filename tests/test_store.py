@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.denoise import Censoring
+from semantoks.data.integrity import check_store, strip_subjects
 from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import RecordingStore, StoreSpec, StoreWriter, write_store
 from semantoks.errors import InputError, StoreError
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 
 RAW = Preprocessing(detrend=False, low_hz=None, high_hz=None, zscore=False)
 LENGTHS = (29, 24, 37, 31, 26)
@@ -68,7 +71,7 @@ def test_anyone_reads_it_in_one_line(store, five):
     assert (shard[29:] == five[1].signal.astype(np.float16)).all()
     assert list(pd.read_parquet(store.path / "recordings.parquet")["length"]) == list(LENGTHS)
     header = json.loads((store.path / "store.json").read_text())
-    assert header["format_version"] == 1
+    assert header["format_version"] == 2
     assert [shard["rows"] for shard in header["shards"]] == [53, 37, 57]
     for shard in header["shards"]:
         content = (store.path / shard["file"]).read_bytes()
@@ -466,8 +469,8 @@ def change_header(store, **changes):
 
 
 def test_a_newer_version_is_refused(store):
-    change_header(store, format_version=2)
-    message = r"format_version = 2: is newer than this version of the package reads \(1\).*Update"
+    change_header(store, format_version=3)
+    message = r"format_version = 3: is newer than this version of the package reads \(2\).*Update"
     with pytest.raises(StoreError, match=message):
         RecordingStore(store.path)
 
@@ -517,3 +520,91 @@ def test_verify_finds_a_changed_value(store):
     shard.write_bytes(content)
     with pytest.raises(StoreError, match=r"signals-00002\.npy: is not what was written"):
         RecordingStore(store.path).verify()
+
+
+# -- censored volumes ------------------------------------------------------------------------------
+
+
+def censored(parcellation, n_times=60, share=0.4, seed=3, tr=2.0) -> Recording:
+    """Return white noise of known correlation with nonsense in the censored volumes."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal((n_times, 1))
+    signal = common + rng.standard_normal((n_times, len(parcellation)))
+    kept = rng.permutation(n_times) >= share * n_times
+    kept[[0, -1]] = True
+    signal[~kept] = 50 * rng.standard_normal((int((~kept).sum()), 1))
+    one = make(parcellation, n_times, f"s{seed}", signal=signal, tr=tr)
+    return replace(one, kept=kept)
+
+
+def test_a_store_remembers_which_time_points_are_data(parcellation, tmp_path):
+    whole, half = make(parcellation, 29, "a"), censored(parcellation, 60)
+    store = write_store(tmp_path / "s", [whole, half], parcellation, RAW, shard_rows=60)
+    assert store.kept(0).all()
+    assert (store.kept(1) == half.kept).all()
+    assert (pickle.loads(pickle.dumps(store)).select([1]).kept(0) == half.kept).all()
+    events = pd.DataFrame({"id": store.table["id"][[1, 1]], "onset": [0, 24.0], "duration": 12.0})
+    assert (store.trials(events).kept(1) == half.kept[12:18]).all()
+
+
+def test_a_resampled_time_point_is_data_if_both_its_neighbours_are(parcellation, tmp_path):
+    kept = np.ones(31, bool)
+    kept[[4, 11]] = False
+    one = make(parcellation, 31, tr=3.0, kept=kept)
+    (found,) = (write_store(tmp_path / "s", [one], parcellation, RAW).kept(0),)
+    times = np.arange(len(found)) * 2.0  # 9 < t < 15 and 30 < t < 36 touch volumes 4 and 11
+    assert (found == ~(((times > 9) & (times < 15)) | ((times > 30) & (times < 36)))).all()
+
+
+def test_kept_time_points_are_checked_and_stripped_like_signals(parcellation, tmp_path):
+    half = censored(parcellation)
+    store = write_store(tmp_path / "s", [half], parcellation, RAW)
+    assert (strip_subjects(store.path, tmp_path / "stripped").kept(0) == half.kept).all()
+    assert check_store(store.path) == []
+    (store.path / "kept.npy").write_bytes(b"nothing")
+    assert any("kept.npy: is not what was written" in line for line in check_store(store.path))
+    with pytest.raises(StoreError, match=r"kept\.npy: is not what was written"):
+        RecordingStore(store.path)
+
+
+def test_a_store_of_the_first_format_is_read(store):
+    header = json.loads((store.path / "store.json").read_text())
+    del header["kept_sha256"]
+    (store.path / "store.json").write_text(json.dumps(header | {"format_version": 1}))
+    (store.path / "kept.npy").unlink()
+    old = RecordingStore(store.path)
+    assert all(old.kept(i).all() and len(old.kept(i)) == LENGTHS[i] for i in range(5))
+    assert check_store(store.path) == []
+    assert strip_subjects(store.path, store.path.with_name("stripped")).kept(2).all()
+
+
+def test_connectivity_of_kept_time_points_is_nearer_to_the_truth(parcellation, tmp_path):
+    """All correlations are 0.5; interpolated volumes add variance that no brain made."""
+    many = [censored(parcellation, 150, seed=seed) for seed in range(12)]
+    spec = StoreSpec(
+        parcellation=parcellation,
+        preprocessing=Preprocessing(),
+        censoring=Censoring(max_gap=60, min_kept=0.3),
+    )
+    with StoreWriter(tmp_path / "s", spec) as writer:
+        for one in many:
+            writer.add(one)
+    store = RecordingStore(tmp_path / "s")
+    truth = np.arctanh(0.5)
+    whole = [store.signal(i) for i in range(len(store))]
+    kept, filled = (np.abs(ConnectivityBaseline().fit_transform(x) - truth) for x in (store, whole))
+    by_hand = np.corrcoef(store.signal(4)[many[4].kept].T)[np.tril_indices(11, -1)]
+    found = np.tanh(ConnectivityBaseline().fit_transform(store)[4])
+    np.testing.assert_allclose(found, by_hand, atol=1e-3)
+    assert kept.mean() < filled.mean()
+
+
+def test_trials_have_fingerprints_of_their_own(store):
+    """The same ids at other times are other signals: a cache must not take one for the other."""
+    ids = [*store.table["id"][:2]]
+    first, later, longer = (
+        store.trials(pd.DataFrame({"id": ids, "onset": onset, "duration": duration}))
+        for onset, duration in ((0.0, 20.0), (8.0, 20.0), (0.0, 22.0))
+    )
+    assert [*first.table["id"]] == [*later.table["id"]]
+    assert len({first.fingerprint, later.fingerprint, longer.fingerprint}) == 3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.denoise import Censoring, check_confounds
 from semantoks.data.recording import Recording
-from semantoks.data.signal import Preprocessing, check_tr, detrend, resampled_length
+from semantoks.data.signal import Preprocessing, check_tr, detrend, resampled_kept, resampled_length
 from semantoks.errors import InputError
 
 MIN_TIMES = 20  # time points at the target TR; one patch of the method (METHOD "Notation": L)
@@ -102,6 +102,8 @@ class Encoded:
         Preprocessed, in the order of the parcellation.
     source : str
         Where it came from, for messages.
+    kept : bool array of shape (n_times,), optional
+        False where the signal is interpolated across censored volumes; all are kept by default.
     raw : ndarray of shape (n_kept, n_rois), optional
         The signals as they came, without censored volumes, in the order of the parcellation;
         missing ROIs are zero.
@@ -110,6 +112,7 @@ class Encoded:
     row: dict[str, Any]
     signal: NDArray[np.float16]
     source: str
+    kept: NDArray[np.bool_] | None = None
     raw: NDArray[np.floating] | None = None
 
     @property
@@ -152,7 +155,8 @@ def encode(recording: Recording, spec: StoreSpec) -> Encoded:
     if taken:
         rule = "is a column of the index; a phenotype needs another name"
         raise InputError(rule, file=where, field="phenotype", value=taken[0])
-    return Encoded(row | dict(recording.phenotypes), half, where, raw[kept])
+    own = resampled_kept(kept[used], tr, spec.preprocessing.tr)
+    return Encoded(row | dict(recording.phenotypes), half, where, own, raw[kept])
 
 
 def _censored(recording: Recording, kept: NDArray[np.bool_]) -> float | None:

@@ -15,6 +15,7 @@ import pandas as pd
 from semantoks.data.reader import (
     HEADER,
     INDEX,
+    KEPT,
     ROIS,
     RecordingStore,
     file_sha256,
@@ -48,6 +49,8 @@ def check_store(path: str | Path) -> list[str]:
     with readable(folder / HEADER, StoreError):
         extras = dict(header.get("extras", {}))
     expected = {ROIS: header["rois_sha256"], INDEX: header["index_sha256"]}
+    if header["format_version"] >= 2:
+        expected[KEPT] = header["kept_sha256"]
     expected |= {str(shard["file"]): shard["sha256"] for shard in header["shards"]}
     expected |= {Path(name).name: digest for name, digest in extras.items()}
     broken = {name: _fault(folder / name, digest) for name, digest in expected.items()}
@@ -130,7 +133,8 @@ def strip_subjects(
     repeats = [n for n in store.phenotypes if _repeats_subject(store.table[n], subjects)]
     table = table.drop(columns=[*dict.fromkeys((*drop, *repeats))])
     with staged_folder(target, kind=StoreError) as made:
-        for file in (ROIS, *(shard["file"] for shard in store.header["shards"])):
+        kept = (KEPT,) if store.header["format_version"] >= 2 else ()
+        for file in (ROIS, *kept, *(shard["file"] for shard in store.header["shards"])):
             shutil.copyfile(store.path / file, made / file)
         table.to_parquet(made / INDEX, index=False)
         # What else was written beside the signals may name people, too: it stays behind.

@@ -276,6 +276,7 @@ def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
     note = {"row": encoded.row, "source": encoded.source, "quality": quality}
     arrays: dict[str, NDArray[Any]] = {
         "signal": encoded.signal,
+        "kept": np.asarray(encoded.kept),
         "profile": profile.astype(np.float32),
     }
     parts.save(item, note, arrays)
@@ -337,7 +338,7 @@ def _write(
             row = note["row"]
             if phenotypes is not None:
                 row = phenotypes.fill(row, note["source"])
-            writer.append(Encoded(row, arrays["signal"], note["source"]))
+            writer.append(Encoded(row, arrays["signal"], note["source"], arrays["kept"]))
         stream = io.BytesIO()
         quality.to_parquet(stream, index=False)
         writer.attach(QUALITY, stream.getvalue())

@@ -18,8 +18,8 @@ from semantoks.data.signal import Preprocessing
 from semantoks.errors import InputError, StoreError, entry, readable
 
 FORMAT = "semantoks-store"
-FORMAT_VERSION = 1
-HEADER, ROIS, INDEX = "store.json", "rois.tsv", "recordings.parquet"
+FORMAT_VERSION = 2  # 2 has kept.npy
+HEADER, ROIS, INDEX, KEPT = "store.json", "rois.tsv", "recordings.parquet", "kept.npy"
 
 
 class RecordingStore:
@@ -52,6 +52,8 @@ class RecordingStore:
         self.table = read_index(_checked(self.path, INDEX, self.header["index_sha256"]))
         self._shards = self._map_shards()
         rows = np.array([len(shard) for shard in self._shards])
+        self._first = np.cumsum([0, *rows])
+        self._kept = self._map_kept()
         shard, start, length = (self.table[n].to_numpy() for n in ("shard", "start", "length"))
         there = (shard >= 0) & (shard < len(rows)) & (start >= 0) & (length > 0)
         there[there] = (start + length)[there] <= rows[shard[there]]
@@ -82,13 +84,26 @@ class RecordingStore:
             shards.append(signals)
         return shards
 
+    def _map_kept(self) -> NDArray[np.bool_] | None:
+        """Return which time points of all shards are kept, None of a store that does not tell."""
+        if self.header["format_version"] < 2:
+            return None
+        file = _checked(self.path, KEPT, self.header["kept_sha256"])
+        with readable(file, StoreError, fix=_RESTORE):
+            kept = np.load(file, mmap_mode="r", allow_pickle=False)
+        if kept.shape != (self._first[-1],) or kept.dtype != bool:
+            rule = f"must hold a truth value for each of {self._first[-1]} time points"
+            value = f"{kept.dtype} {kept.shape}"
+            raise StoreError(rule, file=file, field="kept", value=value, fix=_RESTORE)
+        return np.asarray(kept)
+
     def __getstate__(self) -> dict[str, Any]:
         # A pickled memory map would carry the data itself; worker processes map the files again.
-        return {key: value for key, value in self.__dict__.items() if key != "_shards"}
+        return {k: value for k, value in self.__dict__.items() if k not in ("_shards", "_kept")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._shards = self._map_shards()
+        self._shards, self._kept = self._map_shards(), self._map_kept()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -118,15 +133,29 @@ class RecordingStore:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the header, which holds the hashes of all files, and the recordings chosen."""
+        """SHA-256 of the header, which holds all checksums, and of the stretches chosen."""
         header = json.dumps(self.header, sort_keys=True)
-        return sha256("\n".join([header, *self.table["id"]]).encode()).hexdigest()
+        chosen = self.table[["id", "shard", "start", "length"]].astype(str)
+        lines = ["\t".join(row) for row in chosen.itertuples(index=False)]
+        return sha256("\n".join([header, *lines]).encode()).hexdigest()
 
     def raw(self, i: int) -> NDArray[np.float16]:
         """Return recording `i` as a view of the memory map, float16 (n_times, n_rois)."""
         row = self.table.iloc[i]
         shard, start = self._shards[int(row["shard"])], int(row["start"])
         return shard[start : start + int(row["length"])]
+
+    def kept(self, i: int) -> NDArray[np.bool_]:
+        """Return which time points of recording `i` are data, bool (n_times,).
+
+        The others are interpolated across volumes censored for motion. A store written before
+        format version 2 does not tell: all of them count as kept.
+        """
+        row = self.table.iloc[i]
+        if self._kept is None:
+            return np.ones(int(row["length"]), bool)
+        start = int(self._first[int(row["shard"])]) + int(row["start"])
+        return self._kept[start : start + int(row["length"])]
 
     def signal(self, i: int) -> NDArray[np.float32]:
         """Return recording `i`, float32 (n_times, n_rois)."""
@@ -270,7 +299,9 @@ class RecordingStore:
         return view
 
     def verify(self) -> None:
-        """Read everything once and compare the checksums; refuse a shard that has changed."""
+        """Read everything once and compare the checksums; refuse a file that has changed."""
+        if self.header["format_version"] >= 2:
+            _checked(self.path, KEPT, self.header["kept_sha256"])
         for shard in self.header["shards"]:
             _checked(self.path, shard["file"], shard["sha256"])
         for name, expected in self.header.get("extras", {}).items():
@@ -393,6 +424,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     with readable(path, StoreError):
         for name in ("package_version", "steps", "rois_sha256", "index_sha256"):
             entry(header, name)
+        if version >= 2:
+            entry(header, "kept_sha256")
         shards = entry(header, "shards")
         if not isinstance(shards, list):
             raise ValueError("shards must be a list")

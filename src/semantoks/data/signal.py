@@ -129,6 +129,13 @@ def resampled_length(n_times: int, tr: float, new_tr: float) -> int:
     return int((n_times - 1) * tr / new_tr + 1e-6) + 1
 
 
+def resampled_kept(kept: NDArray[np.bool_], tr: float, new_tr: float) -> NDArray[np.bool_]:
+    """Return which samples of `resample` lie at or between kept volumes."""
+    place = np.arange(resampled_length(len(kept), tr, new_tr)) * (new_tr / tr)
+    before, after = (np.floor(place + 1e-6), np.ceil(place - 1e-6))
+    return np.asarray(kept[before.astype(np.intp)] & kept[after.astype(np.intp)])
+
+
 def resample(x: Signal, tr: float, new_tr: float) -> NDArray[np.float64]:
     """Resample signals from one repetition time to another, without aliasing.
 

@@ -20,6 +20,7 @@ from semantoks.data.reader import (
     FORMAT_VERSION,
     HEADER,
     INDEX,
+    KEPT,
     ROIS,
     RecordingStore,
     file_sha256,
@@ -38,7 +39,8 @@ class StoreWriter:
     """Write a `RecordingStore`, recording by recording; use it in a ``with`` statement.
 
     The folder holds ``signals-NNNNN.npy`` (float16, time-major: the recordings of a shard one after
-    the other), ``rois.tsv`` (the parcellation), ``recordings.parquet`` (one row per recording) and
+    the other), ``kept.npy`` (one truth value per time point of all shards, false where a signal is
+    interpolated across censored volumes), ``rois.tsv`` (the parcellation), ``recordings.parquet`` (one row per recording) and
     ``store.json`` (format version, parcellation with the hash of its ROI names, TR, preprocessing,
     checksums). The header is written last, by rename: without it there is no store. If anything
     fails, the files written here, and only they, are removed.
@@ -82,6 +84,7 @@ class StoreWriter:
         self._sources: dict[str, str] = {}
         self._labels: dict[tuple[str, str], tuple[Phenotype, str]] = {}
         self._pending: list[NDArray[np.float16]] = []
+        self._kept: list[NDArray[np.bool_]] = []
         self._shards: list[dict[str, Any]] = []
         self._written: list[Path] = []
         self._made_folder = False
@@ -126,6 +129,11 @@ class StoreWriter:
         place = {"shard": len(self._shards), "start": self._pending_rows()}
         self._rows.append(encoded.row | place)
         self._pending.append(encoded.signal)
+        kept = np.ones(len(encoded.signal), bool) if encoded.kept is None else encoded.kept
+        if kept.shape != (len(encoded.signal),):
+            rule = f"must have one value for each of the {len(encoded.signal)} time points"
+            raise InputError(rule, file=encoded.source, field="kept", value=kept.shape)
+        self._kept.append(kept)
 
     def attach(self, name: str, content: bytes) -> None:
         """Put a further file into the folder, whose checksum the header records."""
@@ -171,12 +179,13 @@ class StoreWriter:
         if not self._rows:
             raise InputError("a store needs one recording at least", file=self.path)
         self._flush()
-        rois, index = self.path / ROIS, self.path / INDEX
+        rois, index, kept = self.path / ROIS, self.path / INDEX, self.path / KEPT
+        self._write(kept, lambda stream: _save(stream, self._kept))
         table = self.spec.parcellation.to_frame().to_csv(sep="\t", index=False, lineterminator="\n")
         self._write(rois, lambda stream: stream.write(table.encode()))
         frame = self._index()
         self._write(index, lambda stream: frame.to_parquet(stream, index=False))
-        header = json.dumps(self._header(rois, index), indent=1) + "\n"
+        header = json.dumps(self._header(rois, index, kept), indent=1) + "\n"
         self._write(self.path / HEADER, lambda stream: stream.write(header.encode()))
 
     def _index(self) -> pd.DataFrame:
@@ -190,7 +199,7 @@ class StoreWriter:
                 raise InputError(rule, file=self.path, field=name, fix="Give values of one kind")
         return frame
 
-    def _header(self, rois: Path, index: Path) -> dict[str, Any]:
+    def _header(self, rois: Path, index: Path, kept: Path) -> dict[str, Any]:
         trs = sorted({row["source_tr"] for row in self._rows})
         parcellation, preprocessing = self.spec.parcellation, self.spec.preprocessing
         return {
@@ -210,6 +219,7 @@ class StoreWriter:
             "shards": self._shards,
             "rois_sha256": file_sha256(rois),
             "index_sha256": file_sha256(index),
+            "kept_sha256": file_sha256(kept),
             "extras": {path.name: file_sha256(path) for path in self._extras},
             "provenance": self._provenance,
         }
@@ -254,12 +264,12 @@ def write_store(
     return RecordingStore(path)
 
 
-def _save(stream: BinaryIO, signals: Sequence[NDArray[np.float16]]) -> None:
+def _save(stream: BinaryIO, signals: Sequence[NDArray[Any]]) -> None:
     """Write recordings one after the other as a single array, without a copy of them all."""
     # As numpy.save, which on a full device can lose the last kilobytes without an error: it writes
     # through a buffer of the C library whose last flush is not checked.
     header = np.lib.format.header_data_from_array_1_0(signals[0])
-    header |= {"shape": (sum(map(len, signals)), signals[0].shape[1]), "fortran_order": False}
+    header |= {"shape": (sum(map(len, signals)), *signals[0].shape[1:]), "fortran_order": False}
     np.lib.format.write_array_header_1_0(stream, header)
     for signal in signals:
         # Time-major whatever its layout, so that a crop is one contiguous read.

@@ -293,6 +293,9 @@ class CorruptedStore(RecordingStore):
             length=lengths,
         )
         self.table["missing_rois"] = [tuple(labels[scan.missing].tolist()) for scan in scans]
+        same = [len(clean.raw(i)) == n for i, n in enumerate(lengths)]
+        kept = [clean.kept(i) if same[i] else np.ones(n, bool) for i, n in enumerate(lengths)]
+        self._kept, self._first = np.concatenate(kept), np.zeros(1, np.int64)
         self._shards = [np.concatenate([scan.signal.astype(np.float16) for scan in scans])]
 
     @property

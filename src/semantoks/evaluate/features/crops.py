@@ -31,11 +31,14 @@ class Source:
         At least one patch long.
     absent : ndarray of bool, shape (N,)
         Networks without data.
+    kept : ndarray of bool, shape (n_times,)
+        False where the signal is interpolated across censored volumes.
     """
 
     name: str
     signal: NDArray[np.float32]
     absent: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
 
 
 def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
@@ -84,7 +87,7 @@ def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Sourc
         for i in range(len(X)):
             signal = np.zeros((int(X.table["length"].iloc[i]), n_rois), np.float32)
             signal[:, place] = X.signal(i)
-            yield Source(str(X.table["id"].iloc[i]), signal, absent[i])
+            yield Source(str(X.table["id"].iloc[i]), signal, absent[i], X.kept(i))
         return
     if tr is None:
         raise InputError(
@@ -95,7 +98,8 @@ def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Sourc
         )
     none = np.zeros(encoder.n_networks, dtype=bool)
     for i, x in enumerate(signal_list(X, n_rois)):
-        yield Source(f"X[{i}]", encoder.preprocessing.apply(x, tr, f"X[{i}]"), none)
+        signal = encoder.preprocessing.apply(x, tr, f"X[{i}]")
+        yield Source(f"X[{i}]", signal, none, np.ones(len(signal), bool))
 
 
 def _fit(encoder: Encoder, store: RecordingStore) -> list[int]:
@@ -129,16 +133,20 @@ def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Ten
     -------
     views : Tensor of float32, shape (K, C, T)
     missing : Tensor of bool, shape (K, N, P)
-        Patches past the end, and networks without data.
+        Patches past the end or less than half of whose time points are kept, and networks without
+        data. A crop of which no patch would be left keeps those that are not past the end.
     """
     config = encoder.config
     short = max(config.view_length - len(source.signal), 0)
     padded = np.pad(source.signal, ((0, short), (0, 0)))
     views = np.stack([padded[s : s + config.view_length].T for s in starts])
-    empty = np.arange(config.n_patches) * config.patch_length >= len(source.signal)
-    shape = (len(starts), len(source.absent), config.n_patches)
-    missing = np.broadcast_to(source.absent[:, None] | empty, shape)
+    past = np.arange(config.n_patches) * config.patch_length >= len(source.signal)
+    kept = np.pad(source.kept, (0, short), constant_values=True)
+    patches = (config.n_patches, config.patch_length)
+    shares = [kept[s : s + config.view_length].reshape(patches).mean(axis=1) for s in starts]
+    lost = past | (np.stack(shares) < 0.5)
+    lost = np.where(lost.all(axis=1, keepdims=True), past, lost)
     return (
         torch.from_numpy(np.ascontiguousarray(views, np.float32)),
-        torch.from_numpy(missing.copy()),
+        torch.from_numpy(source.absent[:, None] | lost[:, None]),
     )

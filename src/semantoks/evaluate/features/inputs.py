@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 
+MIN_KEPT = 2  # time points; of fewer there is no variance
 #: A `RecordingStore`, a sequence of (n_times, n_rois) arrays, or (n_recordings, n_times, n_rois).
 Signals = RecordingStore | Sequence[NDArray[np.floating]] | NDArray[np.floating]
 
@@ -19,12 +20,35 @@ def roi_count(X: Signals) -> int:
     return len(X.parcellation) if isinstance(X, RecordingStore) else signal_list(X)[0].shape[1]
 
 
-def each_signal(X: Signals, n_rois: int | None = None) -> Iterator[NDArray[np.floating]]:
-    """Yield the signals of a store or a list one by one, (n_times, n_rois); lists are checked."""
-    if isinstance(X, RecordingStore):
-        yield from (X.signal(i) for i in range(len(X)))
-    else:
+def each_signal(
+    X: Signals, n_rois: int | None = None, *, in_time: bool = False
+) -> Iterator[NDArray[np.floating]]:
+    """Yield the signals of a store or a list one by one, (n_times, n_rois); lists are checked.
+
+    Parameters
+    ----------
+    X : Signals
+    n_rois : int, optional
+        Number of ROIs that the signals of a list must have.
+    in_time : bool
+        Whether the order of the time points matters, as it does to spectra. Otherwise time points
+        of a store that are interpolated across censored volumes are left out: they hold no data.
+
+    Raises
+    ------
+    InputError
+        If a signal of a list breaks a rule, or too few time points of a recording are kept.
+    """
+    if not isinstance(X, RecordingStore):
         yield from signal_list(X, n_rois)
+        return
+    for i in range(len(X)):
+        kept = np.ones(len(X.raw(i)), bool) if in_time else X.kept(i)
+        if kept.sum() < MIN_KEPT:
+            rule = f"fewer than {MIN_KEPT} time points are kept"
+            where, fix = str(X.table["id"].iloc[i]), "Leave this recording or trial out"
+            raise InputError(rule, file=where, field="kept", value=int(kept.sum()), fix=fix)
+        yield X.signal(i)[kept]
 
 
 def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floating]]:

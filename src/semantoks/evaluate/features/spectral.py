@@ -150,7 +150,7 @@ class SpectralBaseline(SignalTransformer):
         InputError
             If a recording is too short to have a frequency within a band.
         """
-        signals, tr = self._signals(X), self._tr(X)
+        signals, tr = self._signals(X, in_time=True), self._tr(X)
         return np.stack([self._describe(s, tr) for s in signals])
 
     def _describe(self, signal: NDArray[np.floating], tr: float) -> NDArray[np.float32]:

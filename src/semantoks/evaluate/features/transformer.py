@@ -76,8 +76,8 @@ class SignalTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(X, RecordingStore):
             self.feature_names_in_ = np.asarray(X.parcellation.labels, dtype=object)
 
-    def _signals(self, X: Signals) -> Iterator[NDArray[np.floating]]:
-        """Yield the recordings, (n_times, n_rois), after comparing the ROIs with those of fit."""
+    def _signals(self, X: Signals, *, in_time: bool = False) -> Iterator[NDArray[np.floating]]:
+        """Yield the recordings as `each_signal`, after comparing the ROIs with those of fit."""
         check_is_fitted(self)
         if isinstance(X, RecordingStore):
             labels, expected = X.parcellation.labels, getattr(self, "feature_names_in_", None)
@@ -88,7 +88,7 @@ class SignalTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if expected is not None and tuple(expected) != labels:
                 rule = "must have the ROIs that the estimator was fitted on, in the same order"
                 raise InputError(rule, file=X.path, field="parcellation", fix=fix)
-        return each_signal(X, self.n_features_in_)
+        return each_signal(X, self.n_features_in_, in_time=in_time)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
