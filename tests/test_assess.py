@@ -110,7 +110,7 @@ def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, t
     monkeypatch.setattr(Embedder, "transform", never)
     said = []
     found = assess(store, copy, {"mine": small_encoder(store)}, plan, parts=CHEAP, say=said.append)
-    assert "comparison: there already" in said
+    assert "comparison: already computed" in said
     assert "alarms ..." in said
     assert "alarms" in found.parts
     assert not (copy / ".alarms.partial").exists()
