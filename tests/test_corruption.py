@@ -251,7 +251,7 @@ def test_severity_zero_changes_nothing(store):
         np.testing.assert_array_equal(same.signal(i), store.signal(i))
     with pytest.raises(InputError, match="must be 0 or more"):
         corrupted(store, "motion spikes", -1.0, seed=0)
-    with pytest.raises(InputError, match="Known: motion spikes, respiration"):
+    with pytest.raises(InputError, match="Known: heartbeat, missing networks"):
         corrupted(store, "noise", 1.0, seed=0)
 
 

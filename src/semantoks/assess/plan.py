@@ -16,6 +16,7 @@ from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.covariates import CONFOUNDS
 from semantoks.evaluate.predictors.tuning import Train, Tuning
 
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The question of an evaluation; a folder holds the answer to one of them.

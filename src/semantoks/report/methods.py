@@ -142,10 +142,10 @@ def _design(meta: Mapping[str, Any]) -> str:
     fitted = [probe + _weights(meta)] if "classification" in kinds else []
     fitted += ["ridge regression for numbers"] if "regression" in kinds else []
     return (
-        f"{meta['design']['sentence']} There {folds} per target (seed {meta['seed']}); no person was "
-        f"in both parts of a fold. On standardised features we fitted {listed(fitted)}; the strength "
-        "of the penalty was chosen by inner cross-validation over groups "
-        f"({meta['design']['group']}) within the training part, where all fitted steps were "
+        f"{meta['design']['sentence']} There {folds} per target (seed {meta['seed']}); no person "
+        "was in both parts of a fold. On standardised features we fitted "
+        f"{listed(fitted)}; the strength of the penalty was chosen by inner cross-validation over "
+        f"groups ({meta['design']['group']}) within the training part, where all fitted steps were "
         "fitted. The predictions of a person's recordings were averaged."
     )
 
@@ -184,4 +184,3 @@ def _parts(found: Assessment) -> list[str]:
 def _versions(meta: Mapping[str, Any]) -> str:
     versions = listed([f"{name} {version}" for name, version in meta["versions"].items()])
     return f"Computed with {versions} on Python {meta['python']}."
-

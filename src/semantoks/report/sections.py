@@ -221,8 +221,8 @@ def _range(values: pd.Series, form: str) -> str:
 # -- evaluations -----------------------------------------------------------------------------------
 
 _NEGATIVE_CHANCE = (
-    "Chance predicts the mean of the training part. When a site is left out, that mean is lower the "
-    "higher the site's own mean is, so that the correlation of chance is below zero. A model "
+    "Chance predicts the mean of the training part. When a site is left out, that mean is lower "
+    "the higher the site's own mean is, so that the correlation of chance is below zero. A model "
     "predicts only if its correlation is above zero."
 )
 #: Baselines in one calibration plot where there is no model.

@@ -135,8 +135,9 @@ def show(found: Found) -> Section:
         "value. ComBat estimates the offset of such a site from all its people together, without "
         "labels."
     )
-    missing = [Text(f"{variant} was not computed: {why}.") for variant, why in
-               facts["left_out"].items()]
+    missing = [
+        Text(f"{variant} was not computed: {why}.") for variant, why in facts["left_out"].items()
+    ]
     return Section("Scores adjusted for confounds", [table, *missing, Text(note)])
 
 

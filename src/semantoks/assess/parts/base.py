@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from semantoks.assess.cache import StoredEmbedder
 from semantoks.assess.parts.section import Section
 from semantoks.assess.plan import Plan
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CONNECTIVITY
-from semantoks.evaluate.features.embed import Embedder
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Work:
     ----------
     store : RecordingStore
     plan : Plan
-    trained : dict of str to Embedder
+    trained : dict of str to StoredEmbedder
         The models in question.
     controls : dict of str to transformer
         Random weights and connectivity.
@@ -48,7 +48,7 @@ class Work:
 
     store: RecordingStore
     plan: Plan
-    trained: Mapping[str, Embedder]
+    trained: Mapping[str, StoredEmbedder]
     controls: Mapping[str, Any]
     comparison: ProbeResult
 

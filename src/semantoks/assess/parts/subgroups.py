@@ -45,7 +45,7 @@ def show(found: Found) -> Section:
     """Return a table per target and column: groups down, models across."""
     scores = found.tables["scores"]
     scores = scores[scores["model"].map(role).isin(_SHOWN)]
-    tables = []
+    tables: list[Table] = []
     for (target, column), rows in scores.groupby(["target", "column"], sort=False):
         metric = str(rows["metric"].iloc[0])
         rows = rows[rows["metric"] == metric]

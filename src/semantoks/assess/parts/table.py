@@ -39,7 +39,7 @@ def _late(module: str) -> Question:
 #: In the order in which they are computed and shown; a part's name is that of its folder.
 PARTS: dict[str, Part] = {
     "alarms": Part(
-        help="Look for shared people, leaks from pretraining, duplicates and implausible scores.",
+        help="Look for shared people, leaks, duplicate scans and implausible scores.",
         load=partial(_late, "alarms"),
     ),
     "subgroups": Part(

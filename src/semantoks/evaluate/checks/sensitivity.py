@@ -77,7 +77,9 @@ def corruption_curves(
     """
     if isinstance(design, AcrossStores):
         fix = "Corrupt the tested store with `corrupted` and evaluate it"
-        raise InputError("must stay within one store", field="design", value="AcrossStores", fix=fix)
+        raise InputError(
+            "must stay within one store", field="design", value="AcrossStores", fix=fix
+        )
     chosen = _chosen(corruptions)
     target = target if isinstance(target, Target) else Target(target)
     rows, y, kind = target_values(store, target, missing)

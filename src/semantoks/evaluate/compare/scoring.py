@@ -281,8 +281,8 @@ def adjusted(scores: pd.DataFrame, differences: pd.DataFrame) -> tuple[pd.DataFr
     Returns
     -------
     scores, differences : DataFrame
-        With ``p_holm``; differences also with ``verdict``: better, worse or no significant difference, and
-        empty where nothing was tested.
+        With ``p_holm``; differences also with ``verdict``: better, worse or no significant
+        difference, and empty where nothing was tested.
     """
     scores = scores.assign(p_holm=holm(scores["p_value"].to_numpy(float)))
     differences = differences.assign(p_holm=np.nan)
