@@ -489,7 +489,7 @@ def test_fine_tuning_is_said_in_the_methods_and_on_the_page(store, plan, tmp_pat
         assert part in text, part
     assert text.count("AdamW") == 1
     section = evaluation_section("o", found)
-    assert "and so are fine-tuned models" in section["design"]
+    assert "and fine-tuned models are fitted" in section["design"]
     claims = {v.claim + v.rest for v in section["targets"][0]["verdicts"]}
     against = next(c for c in claims if "than random weights (b)" in c)
     assert "b (lora)" in against

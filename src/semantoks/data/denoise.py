@@ -15,9 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from semantoks.arrays import Signal
 from semantoks.errors import InputError
-
-Signal = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,13 +36,13 @@ MAP_RECORDINGS = 2000
 #: Columns in a store's table of labels.
 LABEL_COLUMNS = 6
 
-Section = dict[str, Any]
+Facts = dict[str, Any]
 
 
 # -- runs ------------------------------------------------------------------------------------------
 
 
-def run_section(run: Path, stores: Sequence[RecordingStore], targets: Sequence[str]) -> Section:
+def run_section(run: Path, stores: Sequence[RecordingStore], targets: Sequence[str]) -> Facts:
     """Return what is shown of one pretraining run.
 
     Raises
@@ -69,7 +69,7 @@ def run_section(run: Path, stores: Sequence[RecordingStore], targets: Sequence[s
     }
 
 
-def _read_run(run: Path) -> tuple[pd.DataFrame, Section]:
+def _read_run(run: Path) -> tuple[pd.DataFrame, Facts]:
     try:
         lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
         metrics = pd.DataFrame([json.loads(line) for line in lines])
@@ -101,7 +101,7 @@ def _curves(metrics: pd.DataFrame) -> list[Picture]:
     ]
 
 
-def _monitors(metrics: pd.DataFrame, config: RunConfig) -> Section:
+def _monitors(metrics: pd.DataFrame, config: RunConfig) -> Facts:
     bound = float(min(config.optim.batch_size - 1, config.encoder.width))
     last = metrics.iloc[-1]
     lowest = min(0.0, float(metrics["mean_cosine"].min()))
@@ -122,9 +122,9 @@ def _monitors(metrics: pd.DataFrame, config: RunConfig) -> Section:
     }
 
 
-def _embedding_maps(encoder: Encoder, store: RecordingStore, targets: Sequence[str]) -> Section:
+def _embedding_maps(encoder: Encoder, store: RecordingStore, targets: Sequence[str]) -> Facts:
     """Return maps of a store's recordings, or why there are none."""
-    section: Section = {"store": store.path.name, "n": len(store), "pictures": [], "why_not": ""}
+    section: Facts = {"store": store.path.name, "n": len(store), "pictures": [], "why_not": ""}
     if len(store) > MAP_RECORDINGS:
         store = store.select(np.linspace(0, len(store) - 1, MAP_RECORDINGS).astype(int))
     section["shown"] = len(store)
@@ -162,7 +162,7 @@ def _colorings(
 # -- stores ----------------------------------------------------------------------------------------
 
 
-def store_section(store: RecordingStore, targets: Sequence[str]) -> Section:
+def store_section(store: RecordingStore, targets: Sequence[str]) -> Facts:
     """Return what is shown of one store: sites, labels, parcellation, preprocessing."""
     table = store.table.assign(site=store.table["site"].fillna("not stated").astype(str))
     sizes = zip(store.parcellation.network_names, store.parcellation.network_indices, strict=True)
@@ -185,7 +185,7 @@ def store_section(store: RecordingStore, targets: Sequence[str]) -> Section:
     }
 
 
-def _site_row(site: str, rows: pd.DataFrame, tr: float) -> Section:
+def _site_row(site: str, rows: pd.DataFrame, tr: float) -> Facts:
     return {
         "site": site,
         "n": len(rows),
@@ -229,7 +229,7 @@ _NEGATIVE_CHANCE = (
 _CURVES = 4
 
 
-def evaluation_section(name: str, found: Assessment) -> Section:
+def evaluation_section(name: str, found: Assessment) -> Facts:
     """Return what is shown of one evaluation: the comparison, and the section of every part."""
     result = found.comparison
     questions = [(part.load(), found.parts[n]) for n, part in PARTS.items() if n in found.parts]
@@ -247,7 +247,7 @@ def evaluation_section(name: str, found: Assessment) -> Section:
     }
 
 
-def _target_block(result: ProbeResult, target: str) -> Section:
+def _target_block(result: ProbeResult, target: str) -> Facts:
     facts = result.meta["targets"][target]
     scores = result.scores[result.scores["target"] == target]
     gaps = result.differences[result.differences["target"] == target]
@@ -275,9 +275,9 @@ def _target_block(result: ProbeResult, target: str) -> Section:
     }
 
 
-def _rows(table: pd.DataFrame, keys: list[str]) -> list[Section]:
+def _rows(table: pd.DataFrame, keys: list[str]) -> list[Facts]:
     """Return a row per combination of keys, with its metrics under ``cells``."""
-    rows: dict[tuple[Any, ...], Section] = {}
+    rows: dict[tuple[Any, ...], Facts] = {}
     for record in table.to_dict("records"):
         key = tuple(record[k] for k in keys)
         row = rows.setdefault(key, {k: record[k] for k in keys} | {"cells": {}})
@@ -285,7 +285,7 @@ def _rows(table: pd.DataFrame, keys: list[str]) -> list[Section]:
     return list(rows.values())
 
 
-def _predictions(result: ProbeResult, target: str, facts: Section) -> list[Picture]:
+def _predictions(result: ProbeResult, target: str, facts: Facts) -> list[Picture]:
     """Return confusion matrices and calibration, or predicted against true values."""
     scores = result.scores[result.scores["target"] == target]
     with_predictions = ("model", "connectivity", "baseline")
@@ -326,10 +326,10 @@ def _curve(result: ProbeResult, target: str, metric: str) -> Picture | None:
     return Picture(charts.sample_sizes(rows), f"{metric} against the number of training subjects")
 
 
-def _tests(result: ProbeResult) -> list[Section]:
+def _tests(result: ProbeResult) -> list[Facts]:
     """Return the tested differences, each pair of models once."""
     table = result.differences[result.differences["p_value"].notna()]
-    rows: dict[tuple[str, frozenset[str]], Section] = {}
+    rows: dict[tuple[str, frozenset[str]], Facts] = {}
     for record in table.to_dict("records"):
         row = {str(name): value for name, value in record.items()}
         # b - a repeats a - b.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from semantoks.assess.parts.base import Found, Question, Work
-from semantoks.assess.parts.section import Block, Column, Section, Table, Text
+from semantoks.assess.parts.section import Column, Section, SectionBlock, Table, Text
 from semantoks.errors import InputError
 from semantoks.evaluate.checks.associations import associations
 from semantoks.evaluate.checks.confounds import ACQUISITION, confound_table
@@ -53,7 +53,7 @@ def sentence(_: Found) -> str:
 
 def show(found: Found) -> Section:
     """Return what features tell of confounds, and how targets are associated with them."""
-    blocks: list[Block] = []
+    blocks: list[SectionBlock] = []
     if "readable" in found.tables:
         blocks.append(_readable(found.tables["readable"]))
     blocks += [

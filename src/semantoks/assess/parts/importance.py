@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from semantoks.assess.parts.base import Found, Question, Work
-from semantoks.assess.parts.section import Block, Heading, Pictures, Section, Text
+from semantoks.assess.parts.section import Heading, Pictures, Section, SectionBlock, Text
 from semantoks.errors import InputError
 from semantoks.explain.networks import occlusion
 from semantoks.figures.brain import glass_brain_figure, occlusion_figure, roi_values
@@ -48,7 +48,7 @@ def sentence(found: Found) -> str:
 def show(found: Found) -> Section:
     """Return a glass brain and the distances per network, for every model."""
     networks = found.tables["networks"]
-    blocks: list[Block] = []
+    blocks: list[SectionBlock] = []
     for i, model in enumerate(found.facts["models"]):
         rois = found.tables[f"rois{i}"]
         summary = networks[networks["model"] == model]

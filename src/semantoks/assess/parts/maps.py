@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from semantoks.assess.parts.base import Found, Question, Work
-from semantoks.assess.parts.section import Block, Heading, Pictures, Section, Text
+from semantoks.assess.parts.section import Heading, Pictures, Section, SectionBlock, Text
 from semantoks.errors import InputError
 from semantoks.figures import runs as plots
 from semantoks.figures.picture import Picture
@@ -39,7 +39,7 @@ def sentence(_: Found) -> str:
 
 def show(found: Found) -> Section:
     """Return maps of every model, one per column that colours them."""
-    blocks: list[Block] = []
+    blocks: list[SectionBlock] = []
     for i, (model, shares) in enumerate(found.facts["shares"].items()):
         table = found.tables[f"points{i}"]
         points = table[["PC 1", "PC 2"]].to_numpy(np.float64)

@@ -92,7 +92,7 @@ class Warnings:
     none: str
 
 
-Block = Table | Pictures | Text | Heading | Warnings
+SectionBlock = Table | Pictures | Text | Heading | Warnings
 
 
 @dataclass(frozen=True)
@@ -100,4 +100,4 @@ class Section:
     """A title (empty: none) and what stands below it."""
 
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[SectionBlock]
