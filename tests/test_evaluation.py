@@ -8,6 +8,7 @@ import pytest
 
 from semantoks.data.designs import GroupedKFold, LeaveOneSiteOut, design_for
 from semantoks.data.recording import subject_key
+from semantoks.data.seen import SeenData
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
@@ -127,14 +128,13 @@ def test_a_result_survives_its_folder(cohort, tmp_path):
 def test_what_a_model_saw_in_pretraining_is_reported(store, parcellation, preprocessing):
     config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
     encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
-    encoder.pretraining = {
-        "n_recordings": 4,
-        "n_subjects": 3,
-        "subjects": [subject_key(s) for s in ("p01", "p04", "elsewhere")],
-        "sites": ["north", "moon"],
-        "stores": [],
-        "epochs": 2,
-    }
+    encoder.pretraining = SeenData(
+        n_recordings=4,
+        n_subjects=3,
+        subjects=tuple(subject_key(s) for s in ("p01", "p04", "elsewhere")),
+        sites=("north", "moon"),
+        epochs=2,
+    )
     models = {"trained": Embedder(encoder), "connectivity": ConnectivityBaseline()}
     result = evaluate_probes(store, models, ["sex"], design=GroupedKFold(n_folds=3), n_bootstrap=50)
     seen = result.meta["models"]["trained"]

@@ -76,15 +76,15 @@ def test_a_fine_tuned_encoder_says_whom_it_has_seen(encoder, easy, store):
     models = {train: FineTuner(encoder, train=train, **options) for train in ("full", "head")}
     seen = {train: model.fit(store, y).encoder_ for train, model in models.items()}
     people = store.table["subject"].nunique()
-    assert seen["full"].pretraining["n_subjects"] == people
+    assert seen["full"].pretraining.n_subjects == people
     alarms = seen_in_pretraining(store.table, {"tuned": seen["full"]})
     assert "leak" in {alarm.severity for alarm in alarms}
     assert seen["head"].pretraining is encoder.pretraining is None, "its weights are the old ones"
     again = FineTuner(seen["full"], **options).fit(store, y).encoder_.pretraining
-    assert (again["n_subjects"], again["n_recordings"]) == (people, 2 * len(store))
+    assert (again.n_subjects, again.n_recordings) == (people, 2 * len(store))
     signals, labels = easy
     unknown = FineTuner(encoder, **FAST | {"epochs": 1}).fit(signals[:8], labels[:8]).encoder_
-    assert unknown.pretraining["subjects"] is None
+    assert unknown.pretraining.subjects is None
 
 
 def test_regression_is_in_the_unit_of_the_target(encoder, easy):

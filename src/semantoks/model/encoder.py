@@ -12,7 +12,7 @@ N networks, P patches, L patch length, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from semantoks.atlas.networks import canonical_network
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.recompute import run
@@ -154,9 +155,8 @@ class Encoder(nn.Module):
         ROIs of every row of the token grid.
     canonical_groups : int array of shape (N,)
         Canonical network of every row: rows with the same number belong together.
-    pretraining : dict or None
-        What the weights have seen: recordings, hashed subjects, sites; also in fine-tuning
-        (``fine_tuned``). None for random weights.
+    pretraining : SeenData or None
+        What the weights have seen, also in fine-tuning. None for random weights.
     checkpoint : bool
         In training, keep only what enters every network's tokenizer and every block and compute
         their insides again for the gradient: the same numbers in less memory, for one more forward
@@ -168,7 +168,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.parcellation, self.preprocessing = config, parcellation, preprocessing
-        self.pretraining: dict[str, Any] | None = None
+        self.pretraining: SeenData | None = None
         self.checkpoint = False
         self.network_names, self.network_rois = _token_rows(config.granularity, parcellation)
         networks = [canonical_network(parcellation.networks[rois[0]]) for rois in self.network_rois]

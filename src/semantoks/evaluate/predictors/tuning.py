@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from semantoks.arrays import Rows
+from semantoks.data.seen import after_fine_tuning
 from semantoks.data.splits import hold_out, without
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
@@ -29,7 +30,6 @@ from semantoks.evaluate.predictors.progress import TuningCheckpoint
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.weights import weights_hash
-from semantoks.train.setup import seen_in
 from semantoks.views.crops import evenly_spaced_starts
 
 #: What is trained: everything; the head alone at first; low-rank updates and the head; the head.
@@ -218,7 +218,8 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
             self._loop(part, fit)
         merge_low_rank(self.encoder_)
         if self.train != "head":
-            self.encoder_.pretraining = _seen(encoder.pretraining, X)
+            store = X if isinstance(X, RecordingStore) else None
+            self.encoder_.pretraining = after_fine_tuning(encoder.pretraining, store)
         self.encoder_.eval().requires_grad_(False)
         self.head_.eval().requires_grad_(False)
 
@@ -394,23 +395,6 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _seen(before: dict[str, Any] | None, X: Signals) -> dict[str, Any]:
-    """Return what the weights have seen now: nobody is told of arrays whose signals they are."""
-    nothing = {"n_recordings": 0, "n_subjects": 0, "subjects": [], "sites": [], "stores": []}
-    record = {**(nothing if before is None else before), "fine_tuned": True}
-    if record["subjects"] is None or not isinstance(X, RecordingStore):
-        return record | dict.fromkeys(("n_recordings", "n_subjects", "subjects", "sites"))
-    now = seen_in([X])
-    subjects = {*record["subjects"], *now["subjects"]}
-    return record | {
-        "n_recordings": record["n_recordings"] + len(X),
-        "n_subjects": len(subjects),
-        "subjects": sorted(subjects),
-        "sites": sorted({*(record["sites"] or ()), *now["sites"]}),
-        "stores": [*record["stores"], *now["stores"]],
-    }
 
 
 def _weighted(losses: Tensor, weight: Tensor) -> Tensor:
