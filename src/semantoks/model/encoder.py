@@ -181,6 +181,26 @@ class Encoder(nn.Module):
             torch.manual_seed(seed)
             return cls(config, channels, preprocessing)
 
+    def reading(self, channels: Channels) -> Encoder:
+        """Return an encoder with a copy of the weights that reads other channels.
+
+        Raises
+        ------
+        InputError
+            If the tokenizer cannot: the weights of most belong to a fixed list of channels.
+        """
+        if not self.tokenizer.reads(channels):
+            raise InputError(
+                f"cannot be read by weights made for {self.channels.name}",
+                field="channels",
+                value=channels.name,
+                fix=f"Prepare the recordings with {self.channels.name}",
+            )
+        other = Encoder.random(self.config, channels, self.preprocessing, seed=0)
+        other.load_state_dict(self.state_dict())
+        other.pretraining = self.pretraining
+        return other.train(self.training)
+
     @property
     def rows(self) -> TokenRows:
         """What every row of the token grid stands for."""
