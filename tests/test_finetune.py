@@ -102,7 +102,7 @@ def test_the_learning_rate_falls_from_layer_to_layer(encoder):
     assert counted == len(list(encoder.parameters())) + 2
     lowest = {id(p) for p in groups[-1]["params"]}
     assert id(encoder.cls_token) in lowest
-    assert id(encoder.network_embedding) in lowest
+    assert id(encoder.tokenizer.positions.table) in lowest
     names = {id(p): n for n, p in encoder.named_parameters()}
     assert {
         names[id(p)].split(".")[1] for p in groups[1]["params"] if "blocks" in names[id(p)]
@@ -167,7 +167,7 @@ def test_frozen_then_full_is_frozen_and_then_full(encoder, easy, monkeypatch):
         assert torch.equal(value, encoder.state_dict()[name]), name
     moved = changes(encoder, tuner)
     assert "blocks.0.mlp.0.weight" in moved
-    assert "network_embedding" in moved
+    assert "tokenizer.positions.table" in moved
     with pytest.raises(InputError, match="frozen_epochs = 4: must be fewer than the 4 epochs"):
         FineTuner(encoder, train="frozen-then-full", frozen_epochs=4, **QUICK).fit(signals, y)
 
@@ -250,7 +250,7 @@ def test_threads_do_not_draw_each_other_s_numbers(encoder, easy):
     """Stochastic depth draws from the generator of the process."""
     signals, y = easy
     config = dataclasses.replace(encoder.config, drop_path=0.5)
-    dropping = Encoder.random(config, encoder.parcellation, encoder.preprocessing, seed=0)
+    dropping = Encoder.random(config, encoder.channels, encoder.preprocessing, seed=0)
 
     def fit(seed):
         tuner = FineTuner(dropping, seed=seed, **{**QUICK, "epochs": 2})
@@ -403,7 +403,7 @@ def test_a_killed_fit_ends_with_the_same_weights(
 ):
     signals, y = easy
     config = dataclasses.replace(encoder.config, drop_path=0.3)
-    encoder = Encoder.random(config, encoder.parcellation, encoder.preprocessing, seed=0)
+    encoder = Encoder.random(config, encoder.channels, encoder.preprocessing, seed=0)
     options = {**QUICK, "train": train, "epochs": 5, "frozen_epochs": 2, "patience": 4}
     whole = FineTuner(encoder, **options).fit(signals, y)
     file = tmp_path / "new" / "fit.safetensors"
@@ -429,7 +429,7 @@ def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_refused(encoder, easy, 
     options = {**QUICK, "epochs": 2, "checkpoint": file}
     FineTuner(encoder, **options).fit(signals, y)
     before = file.read_bytes()
-    other = Encoder.random(encoder.config, encoder.parcellation, encoder.preprocessing, seed=9)
+    other = Encoder.random(encoder.config, encoder.channels, encoder.preprocessing, seed=9)
     flipped = np.where(np.arange(24) == 3, "wild", y)
     for model, changed, labels, X, message in (
         (encoder, {"lr": 1e-3}, y, signals, "another fit: lr differ"),

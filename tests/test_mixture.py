@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from semantoks.atlas.channels import TokenRows
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.cli import app
 from semantoks.data.mixture import StoreMixture
@@ -153,7 +154,7 @@ def make_loader(recordings, *, batch_size=6, seed=0, **changes) -> ViewLoader:
     none = AugmentConfig(roi_dropout="none", time_dropout="none", amplitude="none", noise="none")
     return ViewLoader(
         recordings,
-        [np.asarray(i) for i in recordings.parcellation.network_indices],
+        TokenRows.by_group(recordings.parcellation),
         **{
             "patch_length": 6,
             "n_patches": 4,
@@ -161,7 +162,6 @@ def make_loader(recordings, *, batch_size=6, seed=0, **changes) -> ViewLoader:
             "crops": CropConfig(),
             "augmentation": none,
             "masks": MaskConfig(frequency=1.0),
-            "canonical_groups": np.array([0, 1, 1]),
             "seed": seed,
             "device": torch.device("cpu"),
             **changes,
@@ -400,7 +400,7 @@ def test_parcellations_that_contradict_are_refused(tmp_path, recordings, parcell
         StoreMixture([store, renamed(recordings, tmp_path / "swapped", other)])
     part = parcellation.select(labels[1:])
     cut = [replace(r, signal=r.signal[:, 1:]) for r in recordings]
-    with pytest.raises(InputError, match=r"has \d of the \d ROIs of the network .* or not at all"):
+    with pytest.raises(InputError, match=r"has \d of the \d ROIs of the network .*, or absent"):
         StoreMixture([store, renamed(cut, tmp_path / "part", part)])
     here, there = np.full((2, 11, 3), 4.0)
     there[3] += 9

@@ -37,9 +37,9 @@ from semantoks.model.authors_config import (
     to_authors_config,
     value_at,
 )
-from semantoks.model.authors_map import ATLASES, MAP_PATH, map_section, network_map, token_order
+from semantoks.model.authors_map import ATLASES, MAP_PATH, map_section, token_map, token_order
 from semantoks.model.encoder import Encoder
-from semantoks.model.transformer import sincos_positions
+from semantoks.model.positions import sincos_positions
 from semantoks.model.weights import check_weights
 
 ROLES = ("student", "teacher")
@@ -47,6 +47,7 @@ CORTEX, *_UNUSED_ATLASES = ATLASES
 _TRANSFORMER = "inter_network_transformer"
 _POSITIONS = f"{_TRANSFORMER}.temporal_pos_embedding"
 _INITIALIZED = "kernel_norm_initialized"
+_SHARED = "shared_roi_projection"
 
 # Our name -> theirs, applied one after another.
 _NAMES = (
@@ -54,7 +55,8 @@ _NAMES = (
     (r"\.blocks\.", f".{_TRANSFORMER}.transformer_blocks."),
     (r"\.cls_token$", f".{_TRANSFORMER}.cls_token"),
     (r"\.mask_token$", f".{_TRANSFORMER}.mask_embedding"),
-    (r"\.network_embedding$", f".{_TRANSFORMER}.network_learnable_pos_embedding.weight"),
+    (r"\.tokenizer\.positions\.table$", f".{_TRANSFORMER}.network_learnable_pos_embedding.weight"),
+    (r"\.tokenizer\.projection\.", f".{_SHARED}."),
     (r"\.attention\.projection\.", ".attn.proj."),
     (r"\.attention\.", ".attn."),
     (r"\.scale(\d)$", r".ls\1.gamma"),
@@ -75,7 +77,7 @@ def authors_name(ours: str, order: Sequence[int]) -> str:
     ours : str
         Our name, ``teacher.encoder.cls_token`` say.
     order : sequence of int
-        Their token index of every network of ours.
+        Their token index of every row of ours.
     """
     name = re.sub(
         r"\.tokenizer\.networks\.(\d+)\.",
@@ -132,13 +134,15 @@ def read_authors(
     """
     content = _open(file)
     config = find_config(content, file)
-    parcellation, tokens = network_map(value_at(config, "data", dict, file), file)
-    encoder = Encoder.random(architecture(config, file), parcellation, Preprocessing(), seed=0)
+    encoder_config = architecture(config, file)
+    data = value_at(config, "data", dict, file)
+    parcellation, tokens = token_map(data, encoder_config.granularity, file)
+    encoder = Encoder.random(encoder_config, parcellation, Preprocessing(), seed=0)
     encoder.pretraining = _pretraining(content, file)
     shapes = {f"encoder.{name}": tensor.shape for name, tensor in encoder.state_dict().items()}
     if heads:
         shapes |= heads_of(config, file)
-    order = token_order(parcellation, tokens)
+    order = token_order(encoder.rows, tokens)
     ours = {f"{role}.{name}": shape for role in roles for name, shape in shapes.items()}
     theirs = {authors_name(name, order): _shape_there(name, shape) for name, shape in ours.items()}
     entries = _entries(content, file)
@@ -146,8 +150,8 @@ def read_authors(
     check_weights(_relevant(entries, {name.split(".")[0] for name in theirs}), theirs, file)
     weights = {name: entries[authors_name(name, order)].view(s).float() for name, s in ours.items()}
     for role in roles:
-        embedding = weights[f"{role}.encoder.network_embedding"]
-        weights[f"{role}.encoder.network_embedding"] = embedding[order]
+        positions = f"{role}.encoder.tokenizer.positions.table"
+        weights[positions] = weights[positions][order]
     return encoder, weights
 
 
@@ -315,7 +319,7 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
     config = to_authors_config(
         encoder.config, hidden=hidden, out_width=out_width, separate=separate
     )
-    section, maps = map_section(encoder.parcellation, file.stem)
+    section, maps = map_section(encoder.channels, file.stem)
     config["data"] |= section
     unknown, seen = float("nan"), encoder.pretraining
     content: dict[str, Any] = {

@@ -19,6 +19,7 @@ from semantoks.data.reader import file_sha256
 from semantoks.errors import CheckpointError
 from semantoks.files import remove_folder, remove_partial, staged_folder
 from semantoks.model.pretrained import newest_checkpoint, read_weights, save_model
+from semantoks.model.weights import current_name
 from semantoks.objectives.distillation import SelfDistillation
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
@@ -137,7 +138,8 @@ def load_checkpoint(
     file = folder / OPTIMIZER
     try:
         with safe_open(file, framework="pt") as archive:
-            saved = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+            names = archive.keys()
+            saved = {current_name(name): archive.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"is missing or damaged ({error})", file=file) from None
     load_optimizer(_trained(method), optimizer, saved)

@@ -117,14 +117,13 @@ class Trainer:
             keep_few_kernels()
         self._loader = ViewLoader(
             store,
-            encoder.network_rois,
+            encoder.rows,
             patch_length=config.encoder.patch_length,
             n_patches=config.encoder.n_patches,
             batch_size=config.optim.batch_size,
             crops=config.views.crops,
             augmentation=config.views.augment,
             masks=config.views.masks,
-            canonical_groups=encoder.canonical_groups,
             weights=config.data.weights,
             seed=config.seed,
             device=self._device,

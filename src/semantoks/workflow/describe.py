@@ -111,7 +111,7 @@ def _model_facts(folder: Path) -> dict[str, object]:
         f"{config.n_patches} patches of {config.patch_length} time points"
     )
     facts["parameters"] = f"{sum(p.numel() for p in encoder.parameters()):,}"
-    facts["parcellation"] = f"{encoder.parcellation.name}, {len(encoder.parcellation)} ROIs"
+    facts["parcellation"] = f"{encoder.channels.name}, {len(encoder.channels)} ROIs"
     facts["preprocessing"] = encoder.preprocessing
     seen = encoder.pretraining
     if seen is not None:

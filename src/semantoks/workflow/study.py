@@ -177,7 +177,7 @@ def _compare(runs: Mapping[str, Path], out: Path, probing: Probing, store: str) 
     reference = next(iter(runs))
     encoder = load_pretrained(runs[reference])
     control = Encoder.random(
-        encoder.config, encoder.parcellation, encoder.preprocessing, seed=probing.seed
+        encoder.config, encoder.channels, encoder.preprocessing, seed=probing.seed
     )
     models: dict[str, Any] = {
         name: Embedder(run, n_crops=probing.n_crops) for name, run in runs.items()
