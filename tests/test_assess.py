@@ -30,7 +30,8 @@ from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import make_tuner
-from semantoks.evaluate.predictors.tuning import FineTuned, Tuning
+from semantoks.evaluate.predictors.training import FineTuned
+from semantoks.evaluate.predictors.tuning import Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.weights import weights_hash
 from semantoks.report.evaluation import evaluation_section

@@ -21,7 +21,8 @@ from semantoks.evaluate.compare.paper import paper_probe
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.predictors.lora import LowRank, add_low_rank, merge_low_rank
-from semantoks.evaluate.predictors.tuning import FineTuned, Tuning, layer_groups
+from semantoks.evaluate.predictors.training import FineTuned, layer_groups
+from semantoks.evaluate.predictors.tuning import Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 
@@ -339,7 +340,7 @@ def test_people_of_a_store_and_stated_groups_stay_whole(encoder, store, monkeypa
     assert not set(subjects[train]) & set(subjects[held])
     with pytest.raises(InputError, match="held_out = '2 parts': training stops on one part"):
         tuner.fit(store, y, held_out=[np.array([1]), np.array([2])])
-    with pytest.raises(InputError, match="nobody of some class is left to train on"):
+    with pytest.raises(InputError, match="leaves no training data of some class"):
         tuner.fit(store, y, held_out=[np.flatnonzero(y == "male")])
 
 

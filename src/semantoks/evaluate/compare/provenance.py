@@ -16,7 +16,7 @@ from semantoks.data.seen import SeenData
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.prediction import Task
 from semantoks.evaluate.features.embed import Embedder
-from semantoks.evaluate.predictors.tuning import FineTuned
+from semantoks.evaluate.predictors.training import FineTuned
 from semantoks.model.pretrained import load_pretrained
 
 

@@ -26,14 +26,8 @@ from semantoks.arrays import Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.predictors.probe import ClassWeight
-from semantoks.evaluate.predictors.tuning import (
-    FineTuned,
-    Head,
-    Train,
-    Tuning,
-    TuningPrecision,
-    check_train,
-)
+from semantoks.evaluate.predictors.training import FineTuned
+from semantoks.evaluate.predictors.tuning import Head, Train, Tuning, TuningPrecision
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.model.encoder import Encoder
 
@@ -59,7 +53,7 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
     frozen_epochs, lora_rank, lora_alpha
         See `train`.
     patience : int, optional
-        Early stopping: training ends after so many epochs without a smaller loss on people held
+        Early stopping: training ends after this many epochs without a smaller loss on people held
         out, and the weights of the best epoch are taken. Without it, everybody is trained on for
         all epochs.
     validation : float
@@ -71,8 +65,8 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
     n_crops : int
         Evenly spaced crops whose outputs are averaged in prediction.
     checkpoint : path, optional
-        File (.safetensors) of this one fit, written after every epoch: a fit that was interrupted
-        goes on there and ends with the same weights.
+        File (.safetensors) of this one fit, written after every epoch: an interrupted fit
+        resumes from it and ends with the same weights.
     seed : int
     device : str
 
@@ -260,14 +254,11 @@ def make_tuner(
     Raises
     ------
     InputError
-        If that cannot be trained so.
+        If `train` does not go with the settings.
     """
+    tuning.check(train)
     settings: dict[str, Any] = {**asdict(tuning), "train": train}
     settings |= {"n_crops": n_crops, "seed": seed, "device": device}
-    tuner: FineTuner | FineTunerRegressor
     if kind == "regression":
-        tuner = FineTunerRegressor(model, **settings)
-    else:
-        tuner = FineTuner(model, class_weight=class_weight, **settings)
-    check_train(tuner)
-    return tuner
+        return FineTunerRegressor(model, **settings)
+    return FineTuner(model, class_weight=class_weight, **settings)
