@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from joblib import Parallel, delayed
+from sklearn.utils import get_tags
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_val_score
@@ -544,3 +545,12 @@ def test_three_parts_are_disjoint_by_subject_and_stratified():
         three_parts(subjects[:9], labels[:9], (0.6, 0.15, 0.25), seed=4)
     with pytest.raises(InputError, match="sum to 1"):
         three_parts(subjects, labels, (0.6, 0.3, 0.3), seed=4)
+
+
+def test_it_takes_recordings_and_counts_their_rois(encoder, easy):
+    signals, y = easy
+    tuner = FineTuner(encoder, **{**FAST, "epochs": 1}).fit(signals[:8], y[:8])
+    assert tuner.n_features_in_ == len(encoder.channels)
+    tags = get_tags(tuner)
+    assert (tags.input_tags.two_d_array, tags.input_tags.three_d_array) == (False, True)
+    assert tags.estimator_type == "classifier"

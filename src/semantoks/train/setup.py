@@ -1,4 +1,4 @@
-"""Before the first step: the device, the recordings that may be seen, the folder of the run."""
+"""Setup of a run: its device, recordings and folder."""
 
 from __future__ import annotations
 

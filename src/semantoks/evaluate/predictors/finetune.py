@@ -54,8 +54,8 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
         See `train`.
     patience : int, optional
         Early stopping: training ends after this many epochs without a smaller loss on people held
-        out, and the weights of the best epoch are taken. Without it, everybody is trained on for
-        all epochs.
+        out, and the weights of the best epoch are taken. Without it, all recordings are trained
+        on for all epochs.
     validation : float
         Share of the groups that early stopping holds out, the classes spread evenly.
     precision : {"float32", "bfloat16"}
@@ -73,8 +73,10 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
     Attributes
     ----------
     encoder_ : Encoder
-        An ordinary one: low-rank updates are added to its weights, and who was fine-tuned on to
-        its record of what it has seen.
+        An ordinary one: low-rank updates are added to its weights, and the recordings it was
+        fine-tuned on to its record of what it has seen.
+    n_features_in_ : int
+        Number of ROIs of the encoder.
     head_ : torch module
     history_ : list of dict
         Of every epoch: epoch, loss and, with early stopping, validation_loss.

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.crops import Source, cut, sources
 from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.features.transformer import SignalEstimator
 from semantoks.evaluate.predictors.lora import add_low_rank, merge_low_rank
 from semantoks.evaluate.predictors.progress import TuningCheckpoint
 from semantoks.evaluate.predictors.tuning import Head, Train, Tuning, TuningPrecision
@@ -48,7 +48,7 @@ class _Part:
     held: Rows
 
 
-class FineTuned(BaseEstimator):  # type: ignore[misc]
+class FineTuned(SignalEstimator):
     """Base of `FineTuner` and `FineTunerRegressor`: training, and the outputs of the head.
 
     Parameters
@@ -120,6 +120,7 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
         tuning = Tuning(**{f.name: getattr(self, f.name) for f in fields(Tuning)})
         tuning.check(self.train)
         encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
+        self.n_features_in_ = len(encoder.channels)
         recordings = list(sources(encoder, X, self.tr))
         if len(recordings) != len(target):
             raise InputError(
@@ -311,12 +312,6 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         found = [self._average_output(source) for source in sources(self.encoder_, X, self.tr)]
         return torch.stack(found).double().cpu().numpy()
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
 
 
 def _weighted(losses: Tensor, weight: Tensor) -> Tensor:
