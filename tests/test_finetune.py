@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from joblib import Parallel, delayed
-from sklearn.utils import get_tags
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.utils import get_tags
 
 from semantoks.data.splits import hold_out, three_parts
 from semantoks.errors import CheckpointError, ConfigError, InputError

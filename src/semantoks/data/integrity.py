@@ -109,7 +109,8 @@ def strip_subjects(
     -------
     RecordingStore
         Signals, sites and the other columns are the same; the provenance and further files of the
-        store are not copied. Columns that repeat the subject's id are left out, too. Recordings keep their order, which may be that of the old ids.
+        store are not copied. Columns that repeat the subject's id are left out, too. Recordings
+        keep their order, which may be that of the old ids.
 
     Raises
     ------
