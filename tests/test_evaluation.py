@@ -252,7 +252,7 @@ def test_other_mistakes(cohort):
         evaluate_probes(store, {"a": noise}, [Target("sex", "regression")])
     with pytest.raises(InputError, match=r"one row per recording \(80\)"):
         evaluate_probes(store, {"a": noise[:7]}, ["sex"])
-    with pytest.raises(InputError, match="name a column twice"):
+    with pytest.raises(InputError, match="must name each column once"):
         evaluate_probes(store, {"a": noise}, ["sex", Target("sex")])
     with pytest.raises(InputError, match="Group by site, without repetitions"):
         design_for("subject", ["s1"])
