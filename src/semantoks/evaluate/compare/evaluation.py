@@ -123,19 +123,16 @@ def evaluate_probes(
         If a target or site is unknown, labels are missing, contradict each other, have one class
         only or too few members for the folds, or a model does not fit.
     """
-    if unit not in ("subject", "recording"):
-        raise InputError("must be subject or recording", field="unit", value=unit)
-    chosen = _targets(targets, models, baselines)
+    chosen = _checked(targets, models, baselines, unit)
     models = {**models, **make_baselines(baselines)}
     cohort = Cohort.of(store, design)
     tasks = [
         make_task(cohort, one, target_values(cohort, one, missing, unit), design, curve, unit, seed)
         for one in chosen
     ]
-    no_information = np.zeros((len(cohort), 1), np.float32)
     parts = [
         part
-        for name, model in {**models, CHANCE: no_information}.items()
+        for name, model in {**models, CHANCE: np.zeros((len(cohort), 1), np.float32)}.items()
         for part in predict(cohort, name, model, tasks, lambda kind: probe.make(kind, seed), n_jobs)
     ]
     table = pd.concat(parts, ignore_index=True)
@@ -150,10 +147,12 @@ def evaluate_probes(
     return ProbeResult(scores, differences, predictions, meta, curves)
 
 
-def _targets(
-    targets: Sequence[Target | str], models: Mapping[str, Any], baselines: Sequence[str]
+def _checked(
+    targets: Sequence[Target | str], models: Mapping[str, Any], baselines: Sequence[str], unit: str
 ) -> list[Target]:
     """Return the targets, after checking that every target and model has a name of its own."""
+    if unit not in ("subject", "recording"):
+        raise InputError("must be subject or recording", field="unit", value=unit)
     if not (models or baselines) or not targets:
         raise InputError("there is nothing to evaluate", field="models, targets")
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
