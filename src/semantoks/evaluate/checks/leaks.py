@@ -187,7 +187,7 @@ def seen_in_pretraining(table: pd.DataFrame, models: Mapping[str, Any]) -> list[
     table : DataFrame
         The recordings that are tested.
     models : mapping of str to Embedder or Encoder
-        An embedder has to be fitted. Random weights, and what is no model, have seen nobody.
+        An embedder must be fitted. Random weights, and whatever is no model, have seen no data.
 
     Raises
     ------
