@@ -30,6 +30,7 @@ from semantoks.data.designs import (
     LeaveOneSiteOut,
     SmallSamples,
 )
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.datasets import DATASETS
@@ -40,7 +41,8 @@ from semantoks.evaluate.features.baselines import BASELINES, Baseline
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.spectral import AmplitudeBaseline
 from semantoks.evaluate.predictors.finetune import make_tuner
-from semantoks.evaluate.predictors.tuning import FineTuned, Tuning
+from semantoks.evaluate.predictors.training import FineTuned
+from semantoks.evaluate.predictors.tuning import Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.weights import weights_hash
 from semantoks.report.methods import methods_paragraph
@@ -385,12 +387,12 @@ def test_a_leak_is_named_in_the_folder_and_counted_on_the_page(store, plan, tmp_
     encoder = small_encoder(store)
     from semantoks.data.recording import subject_key
 
-    encoder.pretraining = {
-        "subjects": [subject_key(s) for s in ("p03", "p05")],
-        "sites": ["east"],
-        "n_subjects": 2,
-        "n_recordings": 2,
-    }
+    encoder.pretraining = SeenData(
+        subjects=tuple(subject_key(s) for s in ("p03", "p05")),
+        sites=("east",),
+        n_subjects=2,
+        n_recordings=2,
+    )
     assess(store, tmp_path / "o", {"mine": encoder}, plan, parts=("alarms",), say=silent)
     alarms = json.loads((tmp_path / "o" / "alarms" / "part.json").read_text())["alarms"]
     leak = next(a for a in alarms if a["severity"] == "leak")

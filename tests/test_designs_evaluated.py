@@ -288,7 +288,7 @@ def test_one_fine_tuned_model_per_kind_of_target_on_the_folds_of_the_others(
     people, parcellation, preprocessing, monkeypatch
 ):
     from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
-    from semantoks.evaluate.predictors.tuning import FineTuned
+    from semantoks.evaluate.predictors.training import FineTuned
 
     config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
     encoder = Encoder.random(config, parcellation, preprocessing, seed=0)

@@ -22,7 +22,7 @@ from semantoks.assess.parts.base import Found, Work
 from semantoks.assess.parts.table import PARTS, chosen_parts
 from semantoks.assess.plan import Plan
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, readable
+from semantoks.errors import InputError, entry, readable
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
@@ -175,7 +175,7 @@ def _transformers(
                 fix="Rename its folder",
             )
         control = Encoder.random(
-            encoder.config, encoder.parcellation, encoder.preprocessing, seed=plan.seed
+            encoder.config, encoder.channels, encoder.preprocessing, seed=plan.seed
         )
         random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
         embedders[name] = embedder(encoder, f"model{i}")
@@ -307,9 +307,13 @@ def _compute(part: str, work: Work, folder: Path, say: Say) -> None:
 def _read(folder: Path) -> Found:
     facts = _json(folder / _FACTS)
     with readable(folder):
-        return Found({n: pd.read_parquet(folder / f"{n}.parquet") for n in facts["tables"]}, facts)
+        names = entry(facts, "tables")
+        return Found({n: pd.read_parquet(folder / f"{n}.parquet") for n in names}, facts)
 
 
 def _json(file: Path) -> dict[str, Any]:
     with readable(file):
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("must be a mapping")
+    return content

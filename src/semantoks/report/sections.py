@@ -14,7 +14,6 @@ from sklearn.decomposition import PCA
 from semantoks import config as trees
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts.table import PARTS
-from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.result import ProbeResult
@@ -37,6 +36,7 @@ MAP_RECORDINGS = 2000
 LABEL_COLUMNS = 6
 
 Facts = dict[str, Any]
+_WAS_SEEN = {True: "seen", False: "not seen"}
 
 
 # -- runs ------------------------------------------------------------------------------------------
@@ -152,10 +152,10 @@ def _colorings(
 ) -> dict[str, pd.Series]:
     known = [name for name in ["site", *targets] if name in table and table[name].notna().any()]
     colorings = {name: table[name] for name in dict.fromkeys(known)}
-    if encoder.pretraining and encoder.pretraining["subjects"] is not None:
-        keys = set(encoder.pretraining["subjects"])
-        was_seen = table["subject"].map(lambda subject: subject_key(subject) in keys)
-        colorings["in pretraining"] = was_seen.map({True: "seen", False: "not seen"})
+    record = encoder.pretraining
+    seen = None if record is None else record.subjects_among(table["subject"])
+    if seen is not None:
+        colorings["in pretraining"] = table["subject"].isin(seen).map(_WAS_SEEN)
     return colorings or {"recordings": pd.Series("recording", index=table.index)}
 
 

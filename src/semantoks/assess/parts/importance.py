@@ -31,7 +31,7 @@ def compute(work: Work) -> Found:
         found = occlusion(encoder, store, n_crops=work.plan.n_crops)
         summary = found.summary(subjects, seed=work.plan.seed)
         summaries.append(summary.assign(model=name))
-        places = pd.DataFrame(encoder.parcellation.coordinates, columns=["x", "y", "z"])
+        places = pd.DataFrame(encoder.channels.coordinates, columns=["x", "y", "z"])
         rois[f"rois{i}"] = places.assign(value=roi_values(encoder, summary, "without"))
     tables = {"networks": pd.concat(summaries, ignore_index=True), **rois}
     return Found(tables, {"models": [*work.trained], "n_recordings": len(store)})
