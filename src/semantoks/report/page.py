@@ -109,7 +109,7 @@ def _cell(value: Any, column: Column) -> Markup:
     if column.kind == "verdict":
         decided = " decided" if value in ("better", "worse") else ""
         return Markup('<td class="verdict{}">{}</td>').format(decided, value)
-    return Markup('<td class="text">{}</td>').format(value)
+    return Markup("<td>{}</td>").format(value)
 
 
 def _number(value: float, form: str = ".3f") -> str:
