@@ -119,9 +119,7 @@ def test_a_source_format(run_recipe, parcellation, recordings, tmp_path):
     (tmp_path / "files.tsv").write_text("\n".join(table) + "\n", encoding="utf-8")
     plain = Preprocessing(tr=2.0, detrend=False, low_hz=None, high_hz=None, zscore=True)
     reading = Reading(atlas=parcellation)
-    prepare_store(
-        str(tmp_path / "files.tsv"), tmp_path / "s", reading=reading, preprocessing=plain
-    )
+    prepare_store(str(tmp_path / "files.tsv"), tmp_path / "s", reading=reading, preprocessing=plain)
     store = RecordingStore(tmp_path / "s")
     assert len(store) == 3
     for i, recording in enumerate(recordings[:3]):
