@@ -64,7 +64,7 @@ def ours(root: Path, jobs: int) -> None:
 
     atlas = Parcellation.load(root / "atlas.tsv")
     reading = Reading(atlas=atlas, atlas_images=(root / "atlas.nii.gz",))
-    report = prepare_store(str(root / "tree"), root / "store", reading=reading, n_jobs=jobs)
+    report = prepare_store(str(root / "tree"), root / "store", reading=reading, running=Running(n_jobs=jobs))
     assert report.count("failed") == 0, report.quality["reason"].tolist()
 
 

@@ -82,9 +82,9 @@ def test_one_gpu_needs_no_launcher_and_prepare_is_divided():
 @pytest.mark.parametrize(
     ("arguments", "changes", "message"),
     [
-        (["rm", "-rf"], {}, "has to be one of pretrain, prepare, embed"),
-        ([], {}, "has to be one of pretrain"),
-        (["pretrain", "a"], {"shards": 2}, "only prepare and embed are divided"),
+        (["rm", "-rf"], {}, "must be one of pretrain, prepare, embed"),
+        ([], {}, "must be one of pretrain"),
+        (["pretrain", "a"], {"shards": 2}, "only prepare and embed can be divided"),
         (["embed", "a"], {"nodes": 2}, "only pretrain runs on several"),
         (["embed", "a"], {"cpus": 0}, "cpus = 0: must be at least 1"),
         (["embed", "a"], {"gpus": -1}, "gpus = -1: must not be negative"),

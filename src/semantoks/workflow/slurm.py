@@ -2,7 +2,7 @@
 
 Slurm warns the script some minutes before the end of its time, or of its machine. The script hands
 the warning on as SIGTERM; ``pretrain`` saves and ends; the script puts itself into the queue again,
-and the next start goes on from the checkpoint. Only ``sbatch`` is needed, no further package.
+and the next start resumes from the checkpoint. Only ``sbatch`` is needed, no further package.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from semantoks.errors import InputError, SemantoksError
+from semantoks.flags import Flag
 
 COMMANDS = ("pretrain", "prepare", "embed")
 DIVIDED = ("prepare", "embed")
@@ -23,32 +25,32 @@ _PORT = 29400  # torchrun's own
 
 
 class SlurmError(SemantoksError):
-    """Slurm is not here, or refuses the job."""
+    """There is no Slurm on this machine, or it refuses the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmJob:
     """What a job asks the cluster for."""
 
-    time: str = "24:00:00"
-    """Time limit, as Slurm writes it; a longer training is requeued as often as it takes."""
-    nodes: int = 1
-    """Machines."""
-    gpus: int = 0
-    """GPUs per machine; one process each."""
-    cpus: int = 8
-    """Cores per machine."""
-    memory: str | None = None
-    """Memory per machine, as Slurm writes it: 64G."""
-    partition: str | None = None
-    """Partition of the cluster."""
-    account: str | None = None
-    """Account that pays."""
-    shards: int = 1
-    """Jobs of an array that divide the recordings of ``prepare`` or ``embed``; the same command
-    without shards finishes."""
-    warning: int = 300
-    """Seconds before the end at which Slurm warns; a step and a checkpoint have to fit into it."""
+    time: Annotated[str, Flag(metavar="TIME")] = "24:00:00"
+    """Limit the time of a job; a longer training is requeued as often as it takes."""
+    nodes: Annotated[int, Flag(metavar="N")] = 1
+    """Ask for this many machines."""
+    gpus: Annotated[int, Flag(metavar="N")] = 0
+    """Ask for this many GPUs per machine; one process each."""
+    cpus: Annotated[int, Flag(metavar="N")] = 8
+    """Ask for this many cores per machine."""
+    memory: Annotated[str | None, Flag(metavar="SIZE")] = None
+    """Ask for this memory per machine, e.g. 64G."""
+    partition: Annotated[str | None, Flag(metavar="NAME")] = None
+    """Run in this partition of the cluster."""
+    account: Annotated[str | None, Flag(metavar="NAME")] = None
+    """Charge this account."""
+    shards: Annotated[int, Flag(metavar="N")] = 1
+    """Divide the recordings of prepare or embed over an array of N jobs; the same command without
+    shards merges them."""
+    warning: Annotated[int, Flag(metavar="SECONDS")] = 300
+    """Save and stop this long before the time is up; a step and a checkpoint must fit into it."""
 
     def __post_init__(self) -> None:
         for name in ("nodes", "cpus", "shards", "warning"):
@@ -84,10 +86,10 @@ def batch_script(arguments: Sequence[str], job: SlurmJob) -> str:
     """
     command = arguments[0] if arguments else ""
     if command not in COMMANDS:
-        rule = f"has to be one of {', '.join(COMMANDS)}"
+        rule = f"must be one of {', '.join(COMMANDS)}"
         raise InputError(rule, field="command", value=command)
     if job.shards > 1 and command not in DIVIDED:
-        rule = f"only {' and '.join(DIVIDED)} are divided into shards"
+        rule = f"only {' and '.join(DIVIDED)} can be divided into shards"
         raise InputError(rule, field="shards", value=job.shards)
     if job.nodes > 1 and command != "pretrain":
         raise InputError("only pretrain runs on several machines", field="nodes", value=job.nodes)
