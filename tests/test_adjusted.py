@@ -13,7 +13,7 @@ from semantoks.evaluate.checks.adjusted import Harmonised, Residualised
 from semantoks.evaluate.checks.combat import ComBat
 from semantoks.evaluate.checks.confounds import ConfoundRegressor
 from semantoks.evaluate.compare.evaluation import evaluate_probes
-from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
 
 

@@ -21,6 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors",
     "files",
+    "flags",
     "config",
     "atlas",
     "data",
@@ -35,7 +36,7 @@ ORDER = [
     "assess",
     "report",
     "workflow",
-    "cli",
+    "commands",
     "__main__",
 ]
 # The rooms of a folder, in the same sense.
@@ -105,7 +106,7 @@ def test_every_public_name_can_be_imported(name):
 
 def test_help_needs_no_heavy_import():
     code = (
-        "import sys; from semantoks.cli import app; from typer.testing import CliRunner\n"
+        "import sys; from semantoks.commands.main import app; from click.testing import CliRunner\n"
         "result = CliRunner().invoke(app, ['--help']); assert 'pretrain' in result.output\n"
         "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'nilearn', 'pydantic', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -15,13 +15,7 @@ import pytest
 
 from semantoks.assess.assessment import Assessment, assess
 from semantoks.assess.cache import StoredEmbedder
-from semantoks.assess.plan import (
-    SHORT_NAMES,
-    Plan,
-    baseline_names,
-    confound_columns,
-)
-from semantoks.cli import Baseline
+from semantoks.assess.plan import Plan, confound_columns
 from semantoks.data.designs import (
     GroupedKFold,
     LeaveOneSiteOut,
@@ -33,7 +27,6 @@ from semantoks.datasets import DATASETS
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.targets import Target
-from semantoks.evaluate.features.baselines import BASELINES
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import make_tuner
 from semantoks.evaluate.predictors.tuning import FineTuned, Tuning
@@ -431,14 +424,6 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_written(store, 
 
 
 # -- names and words -------------------------------------------------------------------------------
-
-
-def test_baselines_have_names_that_can_be_typed():
-    assert set(SHORT_NAMES.values()) == set(BASELINES)
-    assert [b.value for b in Baseline] == [*SHORT_NAMES]
-    assert baseline_names(["tangent", "fc", "tangent space"]) == ("tangent space", "connectivity")
-    with pytest.raises(InputError, match="Did you mean 'tangent'"):
-        baseline_names(["tangens"])
 
 
 def test_the_methods_say_what_was_run(folder):

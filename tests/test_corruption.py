@@ -32,7 +32,7 @@ from semantoks.evaluate.checks.corruption import (
 )
 from semantoks.evaluate.checks.sensitivity import corruption_curves
 from semantoks.evaluate.compare.evaluation import evaluate_probes
-from semantoks.evaluate.features.baselines import ConnectivityBaseline, fisher_z_connectivity
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline, fisher_z_connectivity
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.model.encoder import Encoder, EncoderConfig

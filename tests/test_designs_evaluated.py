@@ -22,7 +22,7 @@ from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.model.encoder import Encoder, EncoderConfig

@@ -12,7 +12,7 @@ from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.targets import Target
-from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.encoder import Encoder, EncoderConfig
 

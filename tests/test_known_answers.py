@@ -15,7 +15,7 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.scoring import Outcomes, Sampling, adjusted, score_models
-from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.spectral import AmplitudeBaseline
 from semantoks.evaluate.predictors.probe import LinearProbe
 

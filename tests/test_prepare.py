@@ -18,7 +18,10 @@ from scipy.signal import detrend as scipy_detrend
 
 import trees
 from semantoks.data.denoise import Censoring
+from semantoks.data.encode import RoiRules
+from semantoks.data.phenotypes import PhenotypeRules
 from semantoks.data.quality import QualityRules
+from semantoks.data.shards import Running
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
@@ -248,7 +251,9 @@ def test_a_series_that_fits_neither_scan_nor_outliers_is_refused(tmp_path, study
 
 def test_uncovered_parcels_become_missing_not_zero_variance(tmp_path, study):
     root = trees.xcpd(tmp_path / "xcpd", study, uncovered={"02": "Vis_2"})
-    store, _ = prepared(root, tmp_path / "store", Reading(atlas=study.atlas), rois=RoiRules(missing_rois="mark"))
+    store, _ = prepared(
+        root, tmp_path / "store", Reading(atlas=study.atlas), rois=RoiRules(missing_rois="mark")
+    )
     assert store.table["missing_rois"].tolist() == [(), ("Vis_2",), ()]
     _, report = prepared(root, tmp_path / "strict", Reading(atlas=study.atlas))
     assert report.count("failed") == 1
@@ -316,12 +321,20 @@ def test_shards_processes_and_kills_change_nothing(tmp_path, study, monkeypatch)
     assert not (tmp_path / "a" / "store.partial").exists()
 
     report = prepare_store(
-        str(root), tmp_path / "b" / "store", preprocessing=STEPS, reading=reading, running=Running(shard=(2, 2))
+        str(root),
+        tmp_path / "b" / "store",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(2, 2)),
     )
     assert (report.finished, len(report.quality)) == (False, 1)
     assert not (tmp_path / "b" / "store").exists()
     prepare_store(
-        str(root), tmp_path / "b" / "store", preprocessing=STEPS, reading=reading, running=Running(shard=(1, 2))
+        str(root),
+        tmp_path / "b" / "store",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(1, 2)),
     )
     tried = []
     monkeypatch.setattr("semantoks.data.prepare._one", lambda item, *_: tried.append(item.id))
@@ -367,14 +380,26 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(tmp_path, st
 
 def test_a_partial_folder_of_other_settings_is_refused(tmp_path, study):
     root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
-    prepare_store(str(root), tmp_path / "s", preprocessing=STEPS, reading=reading, running=Running(shard=(1, 2)))
+    prepare_store(
+        str(root),
+        tmp_path / "s",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(1, 2)),
+    )
     with pytest.raises(StoreError, match=r"s\.partial: was begun with other settings"):
         prepared(root, tmp_path / "s", reading, rois=RoiRules(min_coverage=0.7))
 
 
 def test_what_changed_on_disk_is_read_again(tmp_path, study):
     root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
-    prepare_store(str(root), tmp_path / "s", preprocessing=STEPS, reading=reading, running=Running(shard=(1, 1)))
+    prepare_store(
+        str(root),
+        tmp_path / "s",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(1, 1)),
+    )
     file = next(root.glob("sub-01/func/*seg-Seven*timeseries.tsv"))
     frame = pd.read_csv(file, sep="\t")
     (-frame).to_csv(file, sep="\t", index=False)
@@ -551,7 +576,12 @@ def test_tables_of_phenotypes_that_cannot_be_joined(tmp_path, study, rows, colum
     root = trees.xcpd(tmp_path / "xcpd", study)
     table = participants(tmp_path / "p.tsv", rows, columns)
     with pytest.raises(InputError, match=message):
-        prepared(root, tmp_path / "store", Reading(atlas=study.atlas), phenotypes=PhenotypeRules(tables=(table,)))
+        prepared(
+            root,
+            tmp_path / "store",
+            Reading(atlas=study.atlas),
+            phenotypes=PhenotypeRules(tables=(table,)),
+        )
     assert not (tmp_path / "store").exists()
 
 

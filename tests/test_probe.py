@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
-from semantoks.evaluate.features.baselines import ConnectivityBaseline
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats import metrics as statistics

@@ -20,7 +20,7 @@ from semantoks.evaluate.checks.reliability import (
     reliability_scores,
     session_pairs,
 )
-from semantoks.evaluate.features.baselines import ConnectivityBaseline, fisher_z_connectivity
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline, fisher_z_connectivity
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.stats.agreement import (

@@ -7,9 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from semantoks.cli import app
+from semantoks.commands.main import app
 from semantoks.errors import InputError, StoreError
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.train.trainer import Trainer

@@ -11,11 +11,23 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from semantoks.cli import app
+from semantoks.commands.main import app
 from semantoks.errors import InputError
 from semantoks.workflow.slurm import SlurmError, SlurmJob, batch_script, submit
+
+# Slurm's own semantics (man srun): USR1 is forwarded to the tasks, SIGTERM kills them at once.
+SRUN = """
+[ "$1" = --cpus-per-task=8 ] || exit 99
+while [[ "$1" == --* ]]; do shift; done
+"$@" & task=$!
+trap 'kill -USR1 "$task"' USR1
+trap 'kill -KILL "$task"' TERM
+wait "$task"; code=$?
+while kill -0 "$task" 2>/dev/null; do wait "$task"; code=$?; done
+exit "$code"
+"""
 
 
 @pytest.fixture
@@ -25,7 +37,7 @@ def cluster(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     programs = {
         "sbatch": f'cat > {tmp_path}/submitted; echo "4711;cluster"',
-        "srun": '[ "$1" = --cpus-per-task=8 ] || exit 99; shift; exec "$@"',
+        "srun": SRUN,
         "scontrol": f'echo "$@" >> {tmp_path}/scontrol; echo node1',
     }
     for name, text in programs.items():
@@ -42,7 +54,7 @@ def options(script: str) -> dict[str, str]:
 
 def test_a_script_asks_for_what_was_asked():
     job = SlurmJob(
-        time="8:00:00", nodes=2, gpus=4, cpus=7, memory="64G", partition="gpu", account="lab"
+        time="8:00:00", nodes=2, gpus=4, cpus=11, memory="64G", partition="gpu", account="lab"
     )
     script = batch_script(["pretrain", "runs/with space", "optim.epochs=3"], job)
     assert options(script) == {
@@ -51,8 +63,8 @@ def test_a_script_asks_for_what_was_asked():
         "open-mode": "append",
         "time": "8:00:00",
         "nodes": "2",
-        "ntasks-per-node": "1",
-        "cpus-per-task": "7",
+        "ntasks-per-node": "4",
+        "cpus-per-task": "2",
         "gpus-per-node": "4",
         "mem": "64G",
         "partition": "gpu",
@@ -62,16 +74,18 @@ def test_a_script_asks_for_what_was_asked():
     }
     (start,) = (line for line in script.splitlines() if line.startswith("srun "))
     words = shlex.split(start.removesuffix(" &"))
-    assert words[1:5] == ["--cpus-per-task=7", sys.executable, "-m", "torch.distributed.run"]
-    assert words[5:9] == ["--nnodes", "2", "--nproc-per-node", "4"]
-    assert words[-6:] == [
-        *("-m", "semantoks", "pretrain", "runs/with space", "optim.epochs=3", "--auto-resume")
+    assert words[1:5] == ["--cpus-per-task=2", "--wait=300", "bash", "-c"]
+    assert "RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS" in words[5]
+    assert words[6:] == [
+        *("task", sys.executable, "-m", "semantoks", "pretrain", "runs/with space"),
+        *("optim.epochs=3", "--auto-resume"),
     ]
+    assert "export MASTER_PORT" in script
 
 
 def test_one_gpu_needs_no_launcher_and_prepare_is_divided():
     script = batch_script(["pretrain", "runs/a"], SlurmJob(gpus=1))
-    assert "torch.distributed" not in script
+    assert "MASTER_PORT" not in script
     for command in (["prepare", "table.tsv", "stores/a"], ["embed", "runs/a", "stores/a", "a.tsv"]):
         script = batch_script(command, SlurmJob(shards=9))
         assert options(script)["array"] == "1-9"
@@ -88,6 +102,10 @@ def test_one_gpu_needs_no_launcher_and_prepare_is_divided():
         (["embed", "a"], {"nodes": 2}, "only pretrain runs on several"),
         (["embed", "a"], {"cpus": 0}, "cpus = 0: must be at least 1"),
         (["embed", "a"], {"gpus": -1}, "gpus = -1: must not be negative"),
+        (["embed", "a"], {"gpus": 9}, r"cpus = 8: must be at least one per task \(9\)"),
+        (["embed", "a"], {"time": "4:59"}, r"warning = 300: must be shorter than the time limit"),
+        (["embed", "a"], {"time": "soon"}, "time = 'soon': must be minutes"),
+        (["pretrain", "--preset", "tiny", "a"], {}, "RUN = '--preset': must come right after"),
         (["embed", "a"], {"account": "a\n#SBATCH --uid=0"}, "characters that Slurm does not know"),
     ],
 )
@@ -125,11 +143,14 @@ def test_without_slurm_it_says_so(tmp_path, monkeypatch, cluster):
 STUB = """
 import signal, sys, time, pathlib
 log = pathlib.Path(sys.argv[0]).with_name("log")
+checkpoints = pathlib.Path(sys.argv[3])
 def stop(*_):
     time.sleep(0.3)
     log.write_text(log.read_text() + "saved ")
+    if len(sys.argv) > 4:
+        (checkpoints / sys.argv[4]).mkdir(parents=True)
     sys.exit(130)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR1, stop)
 log.write_text("started ")
 end = time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end:
@@ -139,33 +160,71 @@ sys.exit(int(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize(
-    ("seconds", "own_code", "warned", "log", "code", "requeued"),
-    [
-        (60, 0, True, "started saved ", 130, True),
-        (0, 0, False, "started done ", 0, False),
-        (0, 3, False, "started done ", 3, False),
-    ],
-)
-def test_a_script_saves_requeues_and_hands_on_the_exit_code(
-    cluster, seconds, own_code, warned, log, code, requeued
-):
-    """The real script, with a command in the place of python -m semantoks that needs a while."""
+def start(cluster: Path, *arguments: object) -> subprocess.Popen[bytes]:
+    """Start the real script with `STUB` in the place of ``python -m semantoks``."""
     script = batch_script(["pretrain", "runs/a"], SlurmJob())
     stub = cluster / "stub.py"
     stub.write_text(STUB)
     real = f"{shlex.quote(sys.executable)} -m semantoks pretrain runs/a --auto-resume"
     assert real in script
-    script = script.replace(real, f"{sys.executable} {stub} {seconds} {own_code}")
-    (cluster / "job").write_text(script)
-    running = subprocess.Popen(
-        ["bash", str(cluster / "job")], env=os.environ | {"SLURM_JOB_ID": "4711"}
+    words = [sys.executable, str(stub), *map(str, arguments)]
+    (cluster / "job").write_text(script.replace(real, shlex.join(words)))
+    environment = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "semantoks-pretrain"}
+    return subprocess.Popen(
+        ["bash", str(cluster / "job")], env=os.environ | environment, cwd=cluster
     )
+
+
+def warn(cluster: Path, job: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    while not (cluster / "log").exists() or not (cluster / "log").read_text():
+        time.sleep(0.02)
+    job.send_signal(number)
+
+
+def requeues(cluster: Path) -> int:
+    file = cluster / "scontrol"
+    return file.read_text().count("requeue 4711") if file.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "own_code", "warned", "log", "code"),
+    [
+        (60, 0, True, "started saved ", 130),
+        (0, 0, False, "started done ", 0),
+        (0, 3, False, "started done ", 3),
+    ],
+)
+def test_a_script_saves_requeues_and_returns_the_exit_code(
+    cluster, seconds, own_code, warned, log, code
+):
+    job = start(cluster, seconds, own_code, "runs/a/checkpoints", "step-00000007")
     if warned:
-        while not (cluster / "log").exists() or not (cluster / "log").read_text():
-            time.sleep(0.02)
-        running.send_signal(signal.SIGUSR1)
-    assert running.wait(timeout=30) == code
+        warn(cluster, job, signal.SIGUSR1)
+    assert job.wait(timeout=30) == code
     assert (cluster / "log").read_text() == log
-    asked = (cluster / "scontrol").read_text() if (cluster / "scontrol").exists() else ""
-    assert ("requeue 4711" in asked) is requeued
+    assert requeues(cluster) == warned
+
+
+def test_a_cancelled_job_is_not_requeued(cluster):
+    """`scancel` sends SIGTERM to the shell, and to the tasks by itself."""
+    job = start(cluster, 1, 3, "runs/a/checkpoints")
+    warn(cluster, job, signal.SIGTERM)
+    assert job.wait(timeout=30) == 3
+    assert (cluster / "log").read_text() == "started done "  # the shell told no task anything
+    assert requeues(cluster) == 0
+
+
+def test_a_job_without_progress_stops_the_second_time(cluster, capfd):
+    for requeued in (1, 1):
+        (cluster / "log").unlink(missing_ok=True)
+        job = start(cluster, 60, 0, "runs/a/checkpoints")
+        warn(cluster, job, signal.SIGUSR1)
+        job.wait(timeout=30)
+        assert requeues(cluster) == requeued
+    assert job.returncode == 1
+    assert "No checkpoint was written in two jobs in a row" in capfd.readouterr().err
+    (cluster / "log").unlink()
+    job = start(cluster, 60, 0, "runs/a/checkpoints", "step-00000009")  # submitted again, longer
+    warn(cluster, job, signal.SIGUSR1)
+    job.wait(timeout=30)
+    assert requeues(cluster) == 2

@@ -24,7 +24,7 @@ _PUBLIC = {
     "LinearProbeRegressor": "semantoks.evaluate.predictors.probe",
     "FineTuner": "semantoks.evaluate.predictors.finetune",
     "FineTunerRegressor": "semantoks.evaluate.predictors.finetune",
-    "ConnectivityBaseline": "semantoks.evaluate.features.baselines",
+    "ConnectivityBaseline": "semantoks.evaluate.features.connectivity",
     "evaluate_probes": "semantoks.evaluate.compare.evaluation",
     "write_report": "semantoks.report.page",
 }

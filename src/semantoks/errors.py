@@ -55,9 +55,7 @@ class InputError(SemantoksError, ValueError):
 
     def about(self, field: str) -> Self:
         """Return the same error with another name of the field, such as that of an option."""
-        return type(self)(
-            self.rule, file=self.file, field=field, value=self._given, fix=self.fix
-        )
+        return type(self)(self.rule, file=self.file, field=field, value=self._given, fix=self.fix)
 
 
 def _sentence(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,9 +12,9 @@ Panel = Literal[
     "Atlas",
     "Signal",
     "Phenotypes",
-    "Model",
     "Question",
     "Design",
+    "Model",
     "Fine-tuning",
     "Confounds",
     "Parts",
@@ -55,6 +55,12 @@ class Flag:
     """Whether it is given once, although the field is a tuple: `read` makes it."""
     known: Callable[[], Sequence[str]] | None = None
     """Returns the legal values, from the table that holds them."""
+    of: type = str
+    """Type of each text, before `read`."""
+    shown: str | None = None
+    """Default as the help shows it, where it is no plain value."""
+    switches: Callable[[], Mapping[str, str]] | None = None
+    """Returns names and helps: each is ``--NAME/--no-NAME``, and the value those left on."""
     on: str | None = None
     """Value of the field that the bare flag stands for."""
     hidden: bool = False

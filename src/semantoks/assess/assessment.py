@@ -26,7 +26,7 @@ from semantoks.errors import InputError, nearest, readable
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
-from semantoks.evaluate.features.baselines import ConnectivityBaseline, make_baselines
+from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.predictors.finetune import make_tuner
 from semantoks.evaluate.predictors.tuning import tuned_name
 from semantoks.evaluate.stats.kinds import Kind
@@ -186,8 +186,7 @@ def _transformers(
         random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
         embedders[name] = embedder(encoder, f"model{i}")
         controls[random] = embedder(control.eval(), f"random{i}")
-    controls[CONNECTIVITY] = ConnectivityBaseline()
-    return embedders, controls
+    return embedders, {**controls, **make_baselines([CONNECTIVITY])}
 
 
 def _fine_tuned(

@@ -40,16 +40,12 @@ def slurm_(
     show({"job": number, "then": after if job.shards > 1 else None}, text)
 
 
-slurm = command_with(
-    slurm_, {"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
+slurm = command_with(slurm_, {"ignore_unknown_options": True, "allow_interspersed_args": False})
 
 
 @command
 def completion(
-    shell: Annotated[
-        Literal["bash", "zsh", "fish"], Argument("SHELL", "bash, zsh or fish.")
-    ],
+    shell: Annotated[Literal["bash", "zsh", "fish"], Argument("SHELL", "bash, zsh or fish.")],
 ) -> None:
     """Print the script that completes words in a shell.
 
@@ -57,7 +53,7 @@ def completion(
     bash:  eval "$(semantoks completion bash)"      in ~/.bashrc
     zsh:   eval "$(semantoks completion zsh)"       in ~/.zshrc
     fish:  semantoks completion fish | source       in config.fish
-    """
+    """  # noqa: D301 # click's mark of lines that stay as they are
     made = get_completion_class(shell)
     assert made is not None
     group = click.get_current_context().find_root().command

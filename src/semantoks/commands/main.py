@@ -65,11 +65,11 @@ COMMANDS = {
 class Semantoks(click.Group):
     """The group of all commands of `COMMANDS`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _: click.Context) -> list[str]:
         """Return the names in the order of the table."""
         return [*COMMANDS]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
@@ -88,7 +88,7 @@ class Semantoks(click.Group):
             ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in panels, none of them imported."""
         width = max(map(len, COMMANDS))
         for panel in dict.fromkeys(entry.panel for entry in COMMANDS.values()):
@@ -116,7 +116,7 @@ class Semantoks(click.Group):
         try:
             return super().invoke(ctx)
         except SemantoksError as error:
-            raise Failure(error) from error
+            raise Failure.of(error) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
 

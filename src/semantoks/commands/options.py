@@ -24,7 +24,7 @@ from semantoks.errors import InputError
 from semantoks.flags import PANELS, Flag, Panel
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_TYPES: dict[Any, click.ParamType] = {
+_TYPES: dict[Any, Any] = {
     str: click.STRING,
     int: click.INT,
     float: click.FLOAT,
@@ -61,6 +61,12 @@ class Command(click.Command):
         with ctx:
             self.callback(**values)
 
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write usage, help and panels."""
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        self.format_options(ctx, formatter)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the panels, in the order of `PANELS`."""
         panels: dict[Panel, list[tuple[str, str]]] = {panel: [] for panel in PANELS}
@@ -80,7 +86,7 @@ class _Place(click.Argument):
         self.help = help
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        return self.make_metavar(ctx), self.help
+        return self.make_metavar(ctx), str(self.help)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +122,20 @@ class _One:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Switches:
+    """A tuple of names, each of which can be switched off."""
+
+    name: str
+    fields: Sequence[_One]
+
+    def value(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(one.name for one in self.fields if params[str(one.param.name)] is not False)
+
+    def all(self) -> Iterator[_One]:
+        yield from self.fields
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Record:
     """A dataclass, and what fills its fields."""
 
@@ -144,7 +164,7 @@ class _Record:
         yield from self.fields
 
 
-_Slot = _One | _Record
+_Slot = _One | _Record | _Switches
 
 
 def command(function: Callable[..., None]) -> Command:
@@ -194,15 +214,22 @@ def _slot(name: str, hint: Any, default: Any) -> _Slot:
     bare, mark = _unpacked(hint)
     if isinstance(mark, Argument):
         return _argument(name, bare, default, mark)
+    title: Panel = mark.panel or "Running"
+    if mark.switches is not None:
+        ones = [
+            _option(part, bool, True, Flag(), text, title, owner=name)
+            for part, text in mark.switches().items()
+        ]
+        return _Switches(name=name, fields=ones)
     inner, optional = _required(bare)
-    if not dataclasses.is_dataclass(inner) or mark.read is not None:
-        return _option(name, bare, default, mark, mark.help or "", mark.panel or "Running")
+    if not isinstance(inner, type) or not dataclasses.is_dataclass(inner) or mark.read is not None:
+        return _option(name, bare, default, mark, mark.help or "", title)
     docs, hints = field_docs(inner), typing.get_type_hints(inner, include_extras=True)
     fields = []
     for field in dataclasses.fields(inner):
         kind, own = _unpacked(hints[field.name])
-        if not own.hidden:
-            panel = own.panel or mark.panel or "Running"
+        if isinstance(own, Flag) and not own.hidden:
+            panel = own.panel or title
             start = field.default
             if field.default_factory is not MISSING:
                 start = field.default_factory()
@@ -214,9 +241,10 @@ def _slot(name: str, hint: Any, default: Any) -> _Slot:
 
 def _argument(name: str, hint: Any, default: Any, mark: Argument) -> _One:
     inner, several = _item(_required(hint)[0])
+    known = _literals(inner)
     param = _Place(
         [name],
-        type=_TYPES[inner],
+        type=click.Choice(known) if known else _TYPES[inner],
         metavar=mark.metavar,
         help=mark.help,
         nargs=-1 if several else 1,
@@ -237,27 +265,27 @@ def _option(
 ) -> _One:
     inner, several = _item(_required(hint)[0])
     several = (several or mark.several) and not mark.single
-    known = mark.known() if mark.known else ()
-    if typing.get_origin(inner) is Literal:
-        known = known or typing.get_args(inner)
+    known = mark.known() if mark.known else _literals(inner)
     given = (mark.name or f"--{name.replace('_', '-')}").split("/")
     key = f"{owner}__{name}" if owner else name
-    switch = inner is bool or mark.on is not None
     if inner is bool and default is True:
         given = [f"{given[0]}/--no-{given[0].removeprefix('--')}"]
-    if not switch and not known and mark.read is None and inner not in _TYPES:
+    if not known and mark.read is None and inner not in {bool, *_TYPES}:
         raise TypeError(f"{name}: no option can be made of {inner}; its Flag needs `read`")
+    kind = click.Choice(known) if known else _TYPES.get(inner, _TYPES[mark.of])
+    start = mark.shown or (None if mark.on else default)
     param = click.Option(
         [*given, key],
-        type=None if switch else click.Choice(known) if known else _TYPES.get(inner, click.STRING),
-        is_flag=switch,
-        flag_value=mark.on,
+        type=click.BOOL if inner is bool else kind,
+        is_flag=inner is bool or mark.on is not None,
         default=None,
         metavar=mark.metavar,
         multiple=several,
         required=default is MISSING and not optional,
-        help=_help(doc, default, several, known if mark.metavar else ()),
+        help=_help(doc, start, several, known if mark.metavar else ()),
     )
+    if mark.on is not None:
+        param.flag_value = mark.on
     return _One(name=name, param=param, panel=panel, default=default, read=mark.read)
 
 
@@ -268,12 +296,12 @@ def _help(doc: str, default: Any, several: bool, known: Sequence[str]) -> str:
         text += f": {', '.join(known)}"
     if several:
         text += " (repeatable)"
-    if isinstance(default, str | int | float) and not isinstance(default, bool):
+    if isinstance(default, int | float | str) and not isinstance(default, bool):
         text += f" [default: {default}]"
     return text + "."
 
 
-def _unpacked(hint: Any) -> tuple[Any, Any]:
+def _unpacked(hint: Any) -> tuple[Any, Flag | Argument]:
     """Return a type without ``Annotated``, and what the annotation says."""
     if typing.get_origin(hint) is typing.Annotated:
         bare, *marks = typing.get_args(hint)
@@ -288,6 +316,14 @@ def _required(hint: Any) -> tuple[Any, bool]:
         if len(left) < len(typing.get_args(hint)):
             return left[0] if len(left) == 1 else typing.Union[tuple(left)], True  # noqa: UP007
     return hint, False
+
+
+def _literals(hint: Any) -> tuple[str, ...]:
+    """Return the values of a `Literal`, or of a union of several."""
+    members = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else (hint,)
+    if all(typing.get_origin(member) is Literal for member in members):
+        return tuple(value for member in members for value in typing.get_args(member))
+    return ()
 
 
 def _item(hint: Any) -> tuple[Any, bool]:

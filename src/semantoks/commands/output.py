@@ -32,7 +32,7 @@ _JSON = "semantoks.json"
 
 
 class Failure(click.ClickException):
-    """An error that a user can act on: one message, and exit code 2 for input, 1 for the work.
+    """An error that a user can act on: one message, and exit code 1 or, for input, 2.
 
     Parameters
     ----------
@@ -41,12 +41,20 @@ class Failure(click.ClickException):
 
     def __init__(self, error: SemantoksError) -> None:
         super().__init__(_shortened(error))
-        self.exit_code = 2 if isinstance(error, InputError) else 1
         self._kind = "configuration error" if isinstance(error, ConfigError) else "error"
+
+    @classmethod
+    def of(cls, error: SemantoksError) -> Failure:
+        """Return the failure that ends the command over an error."""
+        return (_Refusal if isinstance(error, InputError) else cls)(error)
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message on stderr, wrapped at the width of the terminal."""
         click.echo(wrapped(f"semantoks: {self._kind}: {self.message}"), file=file, err=True)
+
+
+class _Refusal(Failure):
+    exit_code = 2
 
 
 def _shortened(error: SemantoksError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import click
 
@@ -69,9 +69,7 @@ def config(
         show(to_tree(resolved), resolved.to_yaml().rstrip("\n"))
         return
     keys = list(describe(resolved))
-    facts = {
-        key.path: {"value": key.default, "type": key.type, "meaning": key.doc} for key in keys
-    }
+    facts = {key.path: {"value": key.default, "type": key.type, "meaning": key.doc} for key in keys}
     show(facts, key_lines(keys))
 
 
@@ -88,9 +86,7 @@ def pretrain(
     resume: Annotated[
         bool, Flag(help="Resume the run from its last checkpoint, to the same result.")
     ] = False,
-    auto_resume: Annotated[
-        bool, Flag(help="Resume the run if it exists, else start it.")
-    ] = False,
+    auto_resume: Annotated[bool, Flag(help="Resume the run if it exists, else start it.")] = False,
 ) -> None:
     """Pretrain an encoder without labels; resume a run.
 

@@ -37,7 +37,9 @@ class Running:
 
     n_jobs: Annotated[int, Flag(name="--jobs/-j", metavar="N")] = 1
     """Run this many processes; -1: one per core."""
-    shard: Annotated[tuple[int, int] | None, Flag(metavar="I/N", read=read_shard, single=True)] = None
+    shard: Annotated[tuple[int, int] | None, Flag(metavar="I/N", read=read_shard, single=True)] = (
+        None
+    )
     """Do only the I-th of N parts; once all are done, the command without it writes the result."""
 
 

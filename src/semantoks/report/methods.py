@@ -9,19 +9,8 @@ from typing import Any
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts import GAP, REGRESSED
 from semantoks.evaluate.compare.roles import role
+from semantoks.evaluate.features.baselines import BASELINES
 
-_BASELINES = {
-    "connectivity": "functional connectivity (Fisher-z transformed Pearson correlations of all "
-    "pairs of regions)",
-    "shrunk connectivity": "connectivity after Ledoit-Wolf shrinkage",
-    "partial correlation": "partial correlations after Ledoit-Wolf shrinkage",
-    "tangent space": "tangent-space connectivity (reference fitted in the training part)",
-    "augmented covariance": "augmented covariances (time lags; reference fitted in the training "
-    "part)",
-    "network amplitude": "the amplitude of fluctuations",
-    "spectrum": "spectral power",
-    "confounds": "confounds alone (age, sex, site, motion, TR as far as known, without the target)",
-}
 _MODEL = {
     "logistic": "L2-penalised logistic regression",
     "ridge": "ridge regression on class signs",
@@ -101,7 +90,7 @@ def _models(meta: Mapping[str, Any]) -> str:
                 f"{seen or 'none'} of the {facts['n_test_subjects']} tested people among them"
             )
         texts.append(f"{name} ({said})")
-    others = [_BASELINES[n] for n in meta["models"] if n in _BASELINES]
+    others = [BASELINES[n].sentence() for n in meta["models"] if n in BASELINES]
     text = f"Frozen embeddings of {_list(texts)} were compared with " if texts else "We compared "
     random = ["the same architecture with random weights"] if texts else []
     return f"{text}{_list([*random, *others])}, all with the same folds and the same linear model."

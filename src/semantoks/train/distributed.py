@@ -1,7 +1,8 @@
 """Several processes that train one model, on PyTorch's own engine.
 
-``torchrun --nproc-per-node 4 -m semantoks pretrain RUN ...`` starts them; NCCL joins GPUs, Gloo
-joins CPUs. Without torchrun's environment there is one process and nothing here does anything.
+``torchrun --nproc-per-node 4 -m semantoks pretrain RUN ...`` or the script of ``semantoks slurm``
+starts them; NCCL joins GPUs, Gloo joins CPUs. Without torchrun's environment there is one process
+and nothing here does anything.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def local_device(name: str) -> str:
     """
     if name not in ("auto", "cuda") or "LOCAL_RANK" not in os.environ:
         return name
-    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else name
+    if not torch.cuda.is_available():
+        return name
+    # Slurm may show every task its own GPU only, as number 0.
+    return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
 
 
 @contextmanager

@@ -64,7 +64,9 @@ def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.Dat
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
-            "exists already and is not empty", file=folder, fix="Choose another folder, or delete it"
+            "exists already and is not empty",
+            file=folder,
+            fix="Choose another folder, or delete it",
         )
     stages, abide = folder / "stores" / "stages", folder / "stores" / "abide-sample"
     with _stage(console, "Prepare the two samples of real recordings"):

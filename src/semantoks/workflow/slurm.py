@@ -1,8 +1,10 @@
-"""Long commands on a cluster: a batch script for Slurm that stops, requeues and resumes by itself.
+"""Batch scripts for Slurm that save, requeue and resume.
 
-Slurm warns the script some minutes before the end of its time, or of its machine. The script hands
-the warning on as SIGTERM; ``pretrain`` saves and ends; the script puts itself into the queue again,
-and the next start resumes from the checkpoint. Only ``sbatch`` is needed, no further package.
+Slurm signals the batch shell (USR1) some minutes before the time limit. The shell forwards USR1
+through ``srun`` to the tasks (``srun`` answers SIGTERM by killing them), ``pretrain`` saves a
+checkpoint and ends, the shell requeues its job, and the next start resumes from the checkpoint.
+SIGTERM, which Slurm sends to every task when a job is cancelled or preempted, makes ``pretrain``
+save as well; whether the job runs again is then Slurm's decision. Only ``sbatch`` is needed.
 """
 
 from __future__ import annotations
@@ -21,11 +23,18 @@ from semantoks.flags import Flag
 
 COMMANDS = ("pretrain", "prepare", "embed")
 DIVIDED = ("prepare", "embed")
-_PORT = 29400  # torchrun's own
+
+# What torchrun would set, from what Slurm sets for every task.
+_TASK = 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"'
+_STALLED = (
+    "No checkpoint was written in two jobs in a row, so this job is not requeued. "
+    "Raise --time, or --warning if a step and a checkpoint take longer than it."
+)
+_REFUSED = "Slurm refuses to requeue the job. Submit the same command again: it resumes."
 
 
 class SlurmError(SemantoksError):
-    """There is no Slurm on this machine, or it refuses the job."""
+    """Slurm is missing, or refuses the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +46,9 @@ class SlurmJob:
     nodes: Annotated[int, Flag(metavar="N")] = 1
     """Ask for this many machines."""
     gpus: Annotated[int, Flag(metavar="N")] = 0
-    """Ask for this many GPUs per machine; one process each."""
+    """Ask for this many GPUs per machine; one task each."""
     cpus: Annotated[int, Flag(metavar="N")] = 8
-    """Ask for this many cores per machine."""
+    """Ask for this many cores per machine, shared by its tasks."""
     memory: Annotated[str | None, Flag(metavar="SIZE")] = None
     """Ask for this memory per machine, e.g. 64G."""
     partition: Annotated[str | None, Flag(metavar="NAME")] = None
@@ -64,6 +73,33 @@ class SlurmJob:
                 raise InputError(
                     "holds characters that Slurm does not know", field=name, value=value
                 )
+        if self.cpus < self.tasks:
+            raise InputError(
+                f"must be at least one per task ({self.tasks})", field="cpus", value=self.cpus
+            )
+        if self.warning >= _seconds(self.time):
+            raise InputError(
+                f"must be shorter than the time limit ({self.time})",
+                field="warning",
+                value=self.warning,
+                fix="Raise --time, or lower --warning",
+            )
+
+    @property
+    def tasks(self) -> int:
+        """Tasks per machine."""
+        return max(self.gpus, 1)
+
+
+def _seconds(time: str) -> float:
+    """Return a time limit in seconds: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S (see ``man sbatch``)."""
+    if not re.fullmatch(r"(\d+-\d+(:\d+){0,2})|(\d+(:\d+){0,2})", time):
+        raise InputError("must be minutes, or like 8:00:00 or 2-12:00:00", field="time", value=time)
+    days, _, clock = time.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    hours = [0, *parts] if not days and len(parts) < 3 else parts
+    units = (3600, 60, 1)
+    return 86400 * int(days or 0) + sum(n * unit for n, unit in zip(hours, units, strict=False))
 
 
 def batch_script(arguments: Sequence[str], job: SlurmJob) -> str:
@@ -93,6 +129,13 @@ def batch_script(arguments: Sequence[str], job: SlurmJob) -> str:
         raise InputError(rule, field="shards", value=job.shards)
     if job.nodes > 1 and command != "pretrain":
         raise InputError("only pretrain runs on several machines", field="nodes", value=job.nodes)
+    if command == "pretrain" and (len(arguments) < 2 or arguments[1].startswith("-")):
+        raise InputError(
+            "must come right after pretrain",
+            field="RUN",
+            value=arguments[1] if len(arguments) > 1 else "",
+            fix="semantoks slurm [OPTIONS] pretrain RUN [...]",
+        )
     return "\n".join([*_header(command, job), *_body(arguments, job)]) + "\n"
 
 
@@ -103,8 +146,8 @@ def _header(command: str, job: SlurmJob) -> list[str]:
         "open-mode": "append",
         "time": job.time,
         "nodes": job.nodes,
-        "ntasks-per-node": 1,
-        "cpus-per-task": job.cpus,
+        "ntasks-per-node": job.tasks,
+        "cpus-per-task": job.cpus // job.tasks,
         "gpus-per-node": job.gpus or None,
         "mem": job.memory,
         "partition": job.partition,
@@ -117,38 +160,53 @@ def _header(command: str, job: SlurmJob) -> list[str]:
 
 
 def _body(arguments: Sequence[str], job: SlurmJob) -> list[str]:
-    python, rest = shlex.quote(sys.executable), shlex.join(arguments)
-    lines, start = [], f"{python} -m semantoks {rest}"
+    start = f"{shlex.quote(sys.executable)} -m semantoks {shlex.join(arguments)}"
+    before: list[str] = []
+    after: list[str] = []
     if arguments[0] == "pretrain":
-        rest += " --auto-resume"
-        start = f"{python} -m semantoks {rest}"
-        if job.nodes * max(job.gpus, 1) > 1:
-            lines = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)']
-            start = (
-                f"{python} -m torch.distributed.run --nnodes {job.nodes} "
-                f"--nproc-per-node {max(job.gpus, 1)} --max-restarts 3 --rdzv-backend c10d "
-                f'--rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:{_PORT}" -m semantoks {rest}'
-            )
+        start += " --auto-resume"
+        before = [
+            f"newest() {{ ls {shlex.quote(arguments[1])}/checkpoints 2>/dev/null | tail -n 1; }}",
+            'checkpoint=$(newest); stalled="$SLURM_JOB_NAME-$SLURM_JOB_ID.stalled"',
+        ]
+        after = [
+            '  if [ "$(newest)" != "$checkpoint" ]; then rm -f "$stalled"',
+            '  elif [ ! -e "$stalled" ]; then touch "$stalled"',
+            "  else",
+            f'    echo {shlex.quote(_STALLED)} >&2; rm -f "$stalled"; exit 1',
+            "  fi",
+        ]
+        if job.nodes * job.tasks > 1:
+            before += [
+                'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+                "export MASTER_PORT=$((10000 + SLURM_JOB_ID % 50000))  # one per job",
+            ]
+            start = f"bash -c {shlex.quote(_TASK)} task {start}"
     if job.shards > 1:
         start += f' --shard "$SLURM_ARRAY_TASK_ID/{job.shards}"'
+    # srun does not inherit the cores; without --wait, the tasks that a crash leaves would wait for
+    # the lost one until the time limit.
+    srun = f"srun --cpus-per-task={job.cpus // job.tasks} --wait={job.warning}"
     return [
-        *lines,
+        *before,
         "warned=0",
-        """trap 'warned=1; kill -TERM "$child" 2>/dev/null' USR1 TERM""",
-        f"srun --cpus-per-task={job.cpus} {start} &",  # srun does not inherit it
+        """trap 'warned=1; kill -USR1 "$child" 2>/dev/null' USR1""",
+        "trap : TERM  # Slurm sends it to the tasks as well",
+        f"{srun} {start} &",
         "child=$!",
         'wait "$child"; code=$?',
         "# A signal ends the waiting, not the command: it is saving.",
         'while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done',
         'if [ "$warned" = 1 ] && [ "$code" -ne 0 ]; then',
-        '  scontrol requeue "$SLURM_JOB_ID"',
+        *after,
+        f'  scontrol requeue "$SLURM_JOB_ID" || echo {shlex.quote(_REFUSED)} >&2',
         "fi",
         'exit "$code"',
     ]
 
 
 def submit(script: str) -> str:
-    """Hand a batch script to Slurm.
+    """Submit a batch script to Slurm.
 
     Returns
     -------

@@ -100,7 +100,13 @@ class Reading:
     """Denoise fMRIPrep's outputs by this strategy of nilearn."""
     denoise_options: Annotated[
         Mapping[str, Any],
-        Flag(name="--denoise-option", metavar="KEY=VALUE", panel="Signal", read=_options, several=True),
+        Flag(
+            name="--denoise-option",
+            metavar="KEY=VALUE",
+            panel="Signal",
+            read=_options,
+            several=True,
+        ),
     ] = field(default_factory=dict)
     """Change an option of the strategy, e.g. global_signal=basic or fd_threshold=0.3."""
 

@@ -20,7 +20,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from semantoks.data.encode import MIN_TIMES
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.features.baselines import fisher_z_connectivity
+from semantoks.evaluate.features.connectivity import fisher_z_connectivity
 
 _N_SIGNATURE, _N_COMPARED = 100, 50  # ROIs that tell scans apart well enough
 _NEIGHBOURS, _BLOCK = 5, 512

@@ -1,162 +1,136 @@
-"""What every model has to beat: functional connectivity, and the baselines by name."""
+"""Baselines: the models without pretraining that results are compared with, in one table.
+
+The table imports nothing heavy, so that the command line can name and describe its entries.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
-
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.covariance import ledoit_wolf
-from sklearn.utils.validation import check_is_fitted
+from pkgutil import resolve_name
+from typing import Any
 
 from semantoks.errors import InputError, nearest
-from semantoks.evaluate.features.covariates import ConfoundsBaseline
-from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
-from semantoks.evaluate.features.spectral import AmplitudeBaseline, SpectralBaseline
-from semantoks.evaluate.features.tangent import (
-    AugmentedCovarianceBaseline,
-    TangentBaseline,
-    standardised,
-)
-
-_LARGEST = 1.0 - 1e-6  # two equal signals have no finite Fisher z
 
 
-def fisher_z_connectivity(signal: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the Fisher-z transformed correlations of all pairs of ROIs.
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A way to describe recordings without a pretrained model.
 
     Parameters
     ----------
-    signal : ndarray of shape (n_times, n_rois)
-        A ROI without variance correlates with nothing: its pairs are 0.
-
-    Returns
-    -------
-    ndarray of shape (n_rois * (n_rois - 1) / 2,)
-        The lower triangle, row by row, as nilearn's ``ConnectivityMeasure`` vectorises it.
+    option : str
+        Its name on the command line: no spaces.
+    help : str
+        What it is, in one line.
+    methods : str
+        What it is, as the methods paragraph lists it.
+    detail : str
+        What the methods paragraph adds in parentheses.
+    reference : str
+        Authors and year, for the methods paragraph.
+    make : callable
+        Returns the transformer, unfitted.
     """
-    x = np.asarray(signal, np.float64)
-    x = x - x.mean(axis=0)
-    norm = np.linalg.norm(x, axis=0)
-    x = x / np.where(norm > 0, norm, 1.0)
-    return _fisher_z(x.T @ x)
+
+    option: str
+    help: str
+    methods: str
+    detail: str = ""
+    reference: str = ""
+    make: Callable[[], Any]
+
+    def sentence(self) -> str:
+        """Return the entry in a list of the methods paragraph."""
+        inside = "; ".join(text for text in (self.detail, self.reference) if text)
+        return f"{self.methods} ({inside})" if inside else self.methods
 
 
-def shrunk_connectivity(signal: NDArray[np.floating], *, inverse: bool) -> NDArray[np.float64]:
-    """Return Fisher-z transformed correlations, full or partial, of the Ledoit-Wolf covariance.
-
-    Parameters
-    ----------
-    signal : ndarray of shape (n_times, n_rois)
-        ROIs are standardised first, so that the shrinkage is the same in any unit.
-    inverse : bool
-        Partial correlations, from the inverse of the covariance (Varoquaux et al. 2010).
-
-    Returns
-    -------
-    ndarray of shape (n_rois * (n_rois - 1) / 2,)
-    """
-    covariance, _ = ledoit_wolf(standardised(signal), assume_centered=True)
-    if inverse:
-        covariance = -np.linalg.inv(covariance)
-    scale = np.sqrt(abs(np.diag(covariance)))
-    return _fisher_z(covariance / np.outer(scale, scale))
+def _late(path: str, *arguments: str) -> Any:
+    """Make an estimator of this folder, importing its module only now."""
+    return resolve_name(f"semantoks.evaluate.features.{path}")(*arguments)
 
 
-def _fisher_z(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
-    pairs = correlation[np.tril_indices(len(correlation), k=-1)]
-    return np.asarray(np.arctanh(pairs.clip(-_LARGEST, _LARGEST)), np.float64)
-
-
-_KINDS: dict[str, Callable[[NDArray[np.floating]], NDArray[np.float64]]] = {
-    "pearson": fisher_z_connectivity,
-    "ledoit-wolf": partial(shrunk_connectivity, inverse=False),
-    "partial": partial(shrunk_connectivity, inverse=True),
+#: The baselines by the names under which results show them. The name "connectivity" is fixed: every
+#: model is compared with it.
+BASELINES: dict[str, Baseline] = {
+    "connectivity": Baseline(
+        option="fc",
+        help="Fisher-z transformed Pearson correlations of all pairs of ROIs.",
+        methods="functional connectivity",
+        detail="Fisher-z transformed Pearson correlations of all pairs of regions",
+        reference="Biswal et al., 1995",
+        make=partial(_late, "connectivity:ConnectivityBaseline"),
+    ),
+    "shrunk connectivity": Baseline(
+        option="shrunk-fc",
+        help="Correlations after Ledoit-Wolf shrinkage.",
+        methods="connectivity after Ledoit-Wolf shrinkage",
+        reference="Ledoit and Wolf, 2004",
+        make=partial(_late, "connectivity:ConnectivityBaseline", "ledoit-wolf"),
+    ),
+    "partial correlation": Baseline(
+        option="partial",
+        help="Partial correlations after Ledoit-Wolf shrinkage.",
+        methods="partial correlations after Ledoit-Wolf shrinkage",
+        reference="Varoquaux et al., 2010",
+        make=partial(_late, "connectivity:ConnectivityBaseline", "partial"),
+    ),
+    "tangent space": Baseline(
+        option="tangent",
+        help="Covariances in the tangent space at the training part's mean.",
+        methods="tangent-space connectivity",
+        detail="reference fitted in the training part",
+        reference="Varoquaux et al., 2010",
+        make=partial(_late, "tangent:TangentBaseline"),
+    ),
+    "augmented covariance": Baseline(
+        option="lags",
+        help="Tangent space of covariances of signals and their delayed copies.",
+        methods="augmented covariances",
+        detail="time lags; reference fitted in the training part",
+        reference="Carrara and Papadopoulo, 2024",
+        make=partial(_late, "tangent:AugmentedCovarianceBaseline"),
+    ),
+    "network amplitude": Baseline(
+        option="amplitude",
+        help="Amplitude of the mean signal of every network.",
+        methods="the amplitude of fluctuations of network means",
+        make=partial(_late, "spectral:AmplitudeBaseline"),
+    ),
+    "spectrum": Baseline(
+        option="spectrum",
+        help="Relative amplitude of every ROI in frequency bands (fALFF).",
+        methods="the relative amplitude of fluctuations in frequency bands",
+        reference="Zou et al., 2008",
+        make=partial(_late, "spectral:SpectralBaseline"),
+    ),
+    "confounds": Baseline(
+        option="confounds",
+        help="Age, sex, site, motion and TR alone, without any signal.",
+        methods="confounds alone",
+        detail="age, sex, site, motion and TR as far as known, without the target",
+        make=partial(_late, "covariates:ConfoundsBaseline"),
+    ),
 }
 
 
-class ConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Functional connectivity: Fisher-z transformed correlations of all pairs of ROIs.
+def baseline_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return baselines, given by their names or their command-line names, each once and in order.
 
-    Nothing is learned, so that it can come before any split. Put `LinearProbe` behind it to have
-    the same linear model as on embeddings.
-
-    Parameters
-    ----------
-    kind : {"pearson", "ledoit-wolf", "partial"}
-        Correlations of the samples; of the covariance after Ledoit-Wolf shrinkage; or partial
-        correlations, of the same covariance.
-
-    Attributes
-    ----------
-    n_rois_ : int
+    Raises
+    ------
+    InputError
+        If there is no such baseline.
     """
-
-    stateless: ClassVar[bool] = True  # every recording is described on its own
-
-    def __init__(self, kind: Literal["pearson", "ledoit-wolf", "partial"] = "pearson") -> None:
-        self.kind = kind
-
-    def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
-        """Note the number of ROIs.
-
-        Parameters
-        ----------
-        X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
-
-        Raises
-        ------
-        InputError
-            If `kind` is unknown, or there are fewer than 2 ROIs.
-        """
-        if self.kind not in _KINDS:
-            raise InputError("is unknown", field="kind", value=self.kind, fix=f"Give {_or(_KINDS)}")
-        self.n_rois_ = roi_count(X)
-        if self.n_rois_ < 2:
-            raise InputError("connectivity needs at least 2 ROIs", field="X", value=self.n_rois_)
-        return self
-
-    def transform(self, X: Signals) -> NDArray[np.float32]:
-        """Return the connectivity of every recording.
-
-        Parameters
-        ----------
-        X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
-
-        Returns
-        -------
-        ndarray of float32, shape (n_recordings, n_rois * (n_rois - 1) / 2)
-        """
-        check_is_fitted(self)
-        describe = _KINDS[self.kind]
-        return np.stack([describe(s).astype(np.float32) for s in each_signal(X, self.n_rois_)])
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
-
-
-def _or(names: Mapping[str, object]) -> str:
-    return " or ".join(names)
-
-
-#: The baselines by the names under which results show them. That of connectivity is fixed: it is
-#: the one that every model is compared with.
-BASELINES: dict[str, Callable[[], Any]] = {
-    "connectivity": ConnectivityBaseline,
-    "shrunk connectivity": partial(ConnectivityBaseline, "ledoit-wolf"),
-    "partial correlation": partial(ConnectivityBaseline, "partial"),
-    "tangent space": TangentBaseline,
-    "augmented covariance": AugmentedCovarianceBaseline,
-    "network amplitude": AmplitudeBaseline,
-    "spectrum": SpectralBaseline,
-    "confounds": ConfoundsBaseline,
-}
+    full = {baseline.option: name for name, baseline in BASELINES.items()}
+    full |= {name: name for name in BASELINES}
+    for name in names:
+        if name not in full:
+            rule = "is not a baseline"
+            raise InputError(rule, field="baselines", value=name, fix=nearest(name, full))
+    return tuple(dict.fromkeys(full[name] for name in names))
 
 
 def make_baselines(names: Sequence[str]) -> dict[str, Any]:
@@ -167,9 +141,4 @@ def make_baselines(names: Sequence[str]) -> dict[str, Any]:
     InputError
         If there is no such baseline.
     """
-    for name in names:
-        if name not in BASELINES:
-            raise InputError(
-                "is no baseline", field="baselines", value=name, fix=nearest(name, BASELINES)
-            )
-    return {name: BASELINES[name]() for name in names}
+    return {name: BASELINES[name].make() for name in baseline_names(names)}
