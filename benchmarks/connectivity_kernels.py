@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
+from semantoks.evaluate.features.spectral_connectivity import SpectralConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline, standardised
 from semantoks.evaluate.predictors.probe import STRENGTHS, LinearProbe
 
@@ -66,6 +67,14 @@ def our_probe(X, y, sites, train, test):
     return LinearProbe().fit(X[train], y[train], groups=sites[train]).predict_proba(X[test])[:, 1]
 
 
+def plain_roots(signals):
+    """Correlations, one batched eigendecomposition, square roots; the same vectors."""
+    values, vectors = np.linalg.eigh(np.stack([np.corrcoef(x.T) for x in signals]))
+    roots = (vectors * np.sqrt(values.clip(min=0.0))[:, None]) @ vectors.swapaxes(1, 2)
+    rows, columns = np.tril_indices(roots.shape[1])
+    return roots[:, rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2.0))
+
+
 def plain_tangent(signals, train, test):
     measure = ConnectivityMeasure(
         kind="tangent", cov_estimator=LedoitWolf(store_precision=False), vectorize=True
@@ -99,6 +108,9 @@ def main():
     before, plain = timed(lambda: np.arctanh(plain_fc.fit_transform(signals)))
     after, ours = timed(lambda: ConnectivityBaseline().fit_transform(signals))
     rows.append(("connectivity, all people", before, after, abs(plain - ours).max()))
+    before, plain = timed(lambda: plain_roots(signals))
+    after, roots = timed(lambda: SpectralConnectivityBaseline().fit_transform(signals))
+    rows.append(("spectral connectivity, all people", before, after, abs(plain - roots).max()))
     for fold in range(options.folds):
         train, test = np.flatnonzero(sites != fold), np.flatnonzero(sites == fold)
         before, plain = timed(lambda: plain_probe(ours, y, sites, train, test))  # noqa: B023

@@ -104,6 +104,25 @@ def test_every_public_name_can_be_imported(name):
         _ = semantoks.nothing
 
 
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_only_one_module_moves_files_and_refuses_to_overwrite(file):
+    if file.name == "files.py":
+        return
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert "exists already" not in node.value, "use `semantoks.files`"
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        called = node.func.attr
+        # Path.rename and Path.replace take one thing; a text's takes two, a column is a subscript.
+        moves = called in ("rename", "replace") and len(node.args) == 1 and not node.keywords
+        moves = moves and not isinstance(node.func.value, ast.Subscript)
+        of_os = ast.unparse(node.func).startswith(("os.", "shutil."))
+        assert not moves, f"{file}:{node.lineno}: use `semantoks.files`"
+        assert not (of_os and called in ("replace", "rename", "fsync", "link", "move"))
+
+
 def test_help_needs_no_heavy_import():
     code = (
         "import sys; from semantoks.commands.main import app; from click.testing import CliRunner\n"

@@ -100,8 +100,8 @@ def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, t
     copy = tmp_path / "out"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "alarms")
-    (copy / ".alarms.partial").mkdir()
-    (copy / ".alarms.partial" / "half").touch()
+    (copy / ".partial-1234abcd-alarms").mkdir()
+    (copy / ".partial-1234abcd-alarms" / "half").touch()
     before = {p: p.stat().st_mtime_ns for p in copy.rglob("*.parquet")}
 
     def never(*_, **__):
@@ -113,7 +113,7 @@ def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, t
     assert "comparison: there already" in said
     assert "alarms ..." in said
     assert "alarms" in found.parts
-    assert not (copy / ".alarms.partial").exists()
+    assert not (copy / ".partial-1234abcd-alarms").exists()
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
@@ -171,9 +171,9 @@ def test_columns_that_are_not_there_are_refused_at_the_door(store, plan, tmp_pat
 
 @pytest.mark.parametrize("name", ["n_crops", "n_bootstrap", "n_permutations"])
 def test_a_plan_needs_targets_and_counts(plan, name):
-    with pytest.raises(InputError, match=rf"{name} = 0: has to be at least 1"):
+    with pytest.raises(InputError, match=rf"{name} = 0: must be at least 1"):
         replace(plan, **{name: 0})
-    with pytest.raises(InputError, match="targets: at least one column"):
+    with pytest.raises(InputError, match="targets: must name at least one column"):
         replace(plan, targets=())
 
 
@@ -192,8 +192,10 @@ def test_a_folder_of_something_else_stays_as_it_is(store, plan, tmp_path):
 def test_stored_embeddings_are_those_of_this_store_and_these_weights(store, tmp_path):
     file = tmp_path / "a" / "e.npz"
     encoder = small_encoder(store)
-    one = StoredEmbedder(encoder, n_crops=2, file=file, fingerprint=store.fingerprint).fit(store)
-    plain = Embedder(encoder, n_crops=2).fit(store)
+    plain = Embedder(encoder, n_crops=2)
+    one = StoredEmbedder(plain, file, store.fingerprint).fit(store)
+    assert not hasattr(plain, "encoder_"), "a parameter is not fitted"
+    plain.fit(store)
     np.testing.assert_array_equal(one.transform(store), plain.transform(store))
     assert file.exists()
     np.testing.assert_array_equal(one.transform(store), plain.transform(store))
@@ -201,7 +203,7 @@ def test_stored_embeddings_are_those_of_this_store_and_these_weights(store, tmp_
     np.testing.assert_array_equal(one.transform(part), plain.transform(part))
     other = small_encoder(store, seed=2)
     assert weights_hash(other) != weights_hash(encoder) == weights_hash(small_encoder(store))
-    two = StoredEmbedder(other, n_crops=2, file=file, fingerprint=store.fingerprint).fit(store)
+    two = StoredEmbedder(Embedder(other, n_crops=2), file, store.fingerprint).fit(store)
     np.testing.assert_array_equal(
         two.transform(store), Embedder(other, n_crops=2).fit_transform(store)
     )

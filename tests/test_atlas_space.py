@@ -18,7 +18,8 @@ from semantoks.atlas.assign import (
     networks_at,
     weak,
 )
-from semantoks.atlas.parcellation import NETWORK_ORDER, Parcellation
+from semantoks.atlas.networks import NETWORK_ORDER
+from semantoks.atlas.parcellation import Parcellation
 from semantoks.atlas.transfer import Transfer
 from semantoks.atlas.volume import AtlasVolume
 from semantoks.data.encode import RoiRules

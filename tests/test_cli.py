@@ -336,7 +336,7 @@ def test_stores_of_the_future_and_halves_of_stores(run, table, tmp_path):
     code, text = run("info", store)
     assert (code, "half-written" in text) == (2, True), text
     code, text = run("prepare", table, store, "--atlas", tmp_path / "atlas.tsv")
-    assert (code, "nothing is overwritten" in text) == (2, True)
+    assert (code, "is not overwritten" in text) == (2, True)
 
 
 def test_help_names_every_command():

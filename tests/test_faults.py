@@ -249,7 +249,7 @@ def test_a_second_ctrl_c_stops_at_once(tiny_run, tmp_path):
 
 def test_a_start_that_was_killed_can_be_started_again(tiny_run, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".config.yaml.partial").write_text("seed: ")
+    (tmp_path / "run" / ".partial-1234abcd-config.yaml").write_text("seed: ")
     Trainer(tiny_run(optim__epochs=2), tmp_path / "run").fit()
 
 

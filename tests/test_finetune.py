@@ -19,7 +19,6 @@ from semantoks.errors import CheckpointError, ConfigError, InputError
 from semantoks.evaluate.checks.leaks import seen_in_pretraining
 from semantoks.evaluate.compare.paper import paper_probe
 from semantoks.evaluate.features.embed import Embedder
-from semantoks.evaluate.predictors import progress
 from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.predictors.lora import LowRank, add_low_rank, merge_low_rank
 from semantoks.evaluate.predictors.tuning import FineTuned, Tuning, layer_groups
@@ -452,7 +451,7 @@ def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_refused(encoder, easy, 
 def test_a_checkpoint_that_cannot_be_written_says_so(encoder, easy, tmp_path, monkeypatch):
     signals, y = easy
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(CheckpointError, match="cannot be written"):
         FineTuner(encoder, checkpoint=tmp_path / "file" / "x", **QUICK).fit(signals, y)
     tuner = FineTuner(encoder, checkpoint=tmp_path / "x", **QUICK)
     with monkeypatch.context() as patched:
@@ -464,7 +463,7 @@ def test_a_checkpoint_that_cannot_be_written_says_so(encoder, easy, tmp_path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(progress, "fsync", full)
+    monkeypatch.setattr("semantoks.files._sync", full)
     with pytest.raises(CheckpointError, match=r"No space.*is unharmed.*Free some space"):
         tuner.fit(signals, y)
     assert (tmp_path / "x").read_bytes() == before

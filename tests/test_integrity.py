@@ -91,7 +91,7 @@ def test_two_writers_do_not_harm_each_other(recordings, parcellation, preprocess
             second.add(recordings[4])
         second.__exit__(type(caught.value), caught.value, None)
         first.add(recordings[2])
-    with pytest.raises(StoreError, match="exists already and holds a store"):
+    with pytest.raises(StoreError, match="exists already and is not overwritten"):
         StoreWriter(*arguments).__enter__()
     store = RecordingStore(tmp_path / "store")
     assert list(store.table["id"]) == [r.id for r in recordings[:3]]

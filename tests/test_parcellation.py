@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semantoks.atlas.parcellation import (
-    NETWORK_ORDER,
-    TABLES,
-    YEO_17,
-    Parcellation,
-    canonical_network,
-    recognise,
-)
+from semantoks.atlas.builtin import TABLES
+from semantoks.atlas.networks import NETWORK_ORDER, YEO_17, canonical_network
+from semantoks.atlas.parcellation import Parcellation, recognise
 from semantoks.errors import InputError
 
 
@@ -255,9 +250,14 @@ def test_bad_tables_are_refused(tmp_path, text, message):
         Parcellation.load(tmp_path / "own.tsv")
 
 
-def test_unknown_parcellation_names_the_nearest():
-    with pytest.raises(InputError, match=r"neither a built-in.*Did you mean 'schaefer400'"):
+def test_unknown_parcellation_names_the_nearest_three():
+    with pytest.raises(
+        InputError, match=r"neither a built-in.*Did you mean 'schaefer400'"
+    ) as error:
         Parcellation.load("shaefer400")
+    assert str(error.value).count("'") == 2 * 4, "the wrong name and three others"
+    with pytest.raises(InputError, match=r"Did you mean '\S+', '\S+' or '\S+'\?"):
+        Parcellation.load("nothing like it")
 
 
 def test_select_by_labels_keeps_the_order_asked_for():

@@ -373,7 +373,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(tmp_path, st
     _, report = prepared(root, tmp_path / "store", reading)
     assert report.count("stored") == 3
     assert files_of(tmp_path / "store") == before
-    with pytest.raises(StoreError, match="holds a store made otherwise"):
+    with pytest.raises(StoreError, match="holds a store made with other settings"):
         prepared(root, tmp_path / "store", reading, rois=RoiRules(min_coverage=0.7))
     assert files_of(tmp_path / "store") == before
 
@@ -459,7 +459,7 @@ def damage(root, kind):
         ("affine", r"has an affine that places no voxels"),
         ("space", r"has no voxel in the atlas .*same space"),
         ("empty mask", r"mask\.nii\.gz: the mask is empty"),
-        ("TR 0", r"bold\.json\): tr = 0\.0: the TR has to be a positive"),
+        ("TR 0", r"bold\.json\): tr = 0\.0: the TR must be a positive"),
         ("TR in ms", r"is it in milliseconds\?"),
         ("sidecar", r"bold\.json: is not JSON"),
         ("sidecar bytes", r"bold\.json: is not JSON"),
@@ -522,7 +522,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, study, monkeypatch):
 
     def full(handle):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 5:  # a file and its folder each, settings first
             raise OSError(28, "No space left on device")
         real(handle)
 
@@ -531,7 +531,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, study, monkeypatch):
         prepared(root, tmp_path / "store", reading)
     monkeypatch.undo()
     assert len(list((tmp_path / "store.partial").glob("*.npz"))) == 1
-    assert not list((tmp_path / "store.partial").glob("*.npz.*"))
+    assert not list((tmp_path / "store.partial").glob(".partial-*"))
     store, _ = prepared(root, tmp_path / "store", reading)
     assert len(store) == 3
 

@@ -242,6 +242,6 @@ def test_convert_names_a_missing_head_and_leaves_nothing(folder, tmp_path):
 def test_convert_says_when_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("file/theirs.pth", "file/ours"):
-        with pytest.raises(CheckpointError, match="could not be written"):
+        with pytest.raises(CheckpointError, match="cannot be written"):
             convert(TINY, tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

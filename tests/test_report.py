@@ -198,7 +198,7 @@ def test_no_space_leaves_nothing_behind(store_path, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.replace", full)
+    monkeypatch.setattr("semantoks.files.os.fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_report(tmp_path / "page.html", stores=[store_path])
     assert not list(tmp_path.iterdir())

@@ -88,7 +88,7 @@ def test_a_killed_shard_goes_on_where_it_was(embed, monkeypatch):
 
 
 def test_missing_shards_are_named(embed, tmp_path):
-    with pytest.raises(InputError, match=r"shard = '4/3': has to be i/n with 1 <= i <= n"):
+    with pytest.raises(InputError, match=r"shard = '4/3': must be i/n with 1 <= i <= n"):
         embed((4, 3))
     assert not list(tmp_path.iterdir())
     embed((2, 3))

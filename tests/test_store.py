@@ -256,7 +256,7 @@ def partly_nan(parcellation) -> np.ndarray:
     [
         (lambda _: {"tr": None}, r"file-01 \(sub-01\): tr = None: the TR is missing"),
         (lambda _: {"tr": 2000.0}, r"sub-01.*tr = 2000.*is it in milliseconds\?"),
-        (lambda _: {"tr": float("nan")}, r"has to be a positive number of seconds"),
+        (lambda _: {"tr": float("nan")}, r"must be a positive number of seconds"),
         (
             lambda p: {"signal": np.ones((29, 9)), "roi_names": p.labels[:9]},
             r"sub-01\): ROI names: has 9 ROIs where toy11 has 11",
@@ -332,7 +332,7 @@ def test_marking_still_refuses_holes_and_nothing_at_all(parcellation, tmp_path):
     empty = make(parcellation, signal=np.zeros((29, 11)))
     with pytest.raises(InputError, match="no ROI has data"):
         write_store(tmp_path / "s", [empty], parcellation, RAW, missing_rois="mark")
-    with pytest.raises(InputError, match="has to be 'refuse' or 'mark'"):
+    with pytest.raises(InputError, match="must be 'refuse' or 'mark'"):
         StoreSpec(parcellation=parcellation, preprocessing=RAW, missing_rois="drop")
 
 
@@ -387,18 +387,16 @@ def test_an_empty_store_is_refused(parcellation, tmp_path):
 
 def test_an_existing_store_is_not_overwritten(store, five, parcellation):
     before = {path.name: path.read_bytes() for path in store.path.iterdir()}
-    with pytest.raises(
-        StoreError, match="exists already and holds a store; nothing is overwritten"
-    ):
+    with pytest.raises(StoreError, match="exists already and is not overwritten"):
         write_store(store.path, five, parcellation, RAW)
     assert {path.name: path.read_bytes() for path in store.path.iterdir()} == before
 
 
 def test_other_folders_and_files_are_not_touched(five, parcellation, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(StoreError, match="exists already and holds something else"):
+    with pytest.raises(StoreError, match="exists already and is not overwritten"):
         write_store(tmp_path, five, parcellation, RAW)
-    with pytest.raises(StoreError, match="exists already and holds something else"):
+    with pytest.raises(StoreError, match="exists already and is not overwritten"):
         write_store(tmp_path / "thesis.txt", five, parcellation, RAW)
     with pytest.raises(StoreError, match=r"s: cannot be made \(Not a directory\)"):
         write_store(tmp_path / "thesis.txt" / "s", five, parcellation, RAW)
@@ -427,8 +425,8 @@ def test_no_space_left_is_said_and_undone(five, parcellation, tmp_path, monkeypa
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("semantoks.data.store.os.fsync", full)
-    message = r"signals-00000\.npy: cannot be written \(No space left on device\)\. Free space"
+    monkeypatch.setattr("semantoks.files.os.fsync", full)
+    message = r"signals-00000\.npy: cannot be written \(No space left on device\).*Free space"
     with pytest.raises(StoreError, match=message):
         write_store(tmp_path / "s", five, parcellation, RAW)
     assert not (tmp_path / "s").exists()

@@ -103,11 +103,23 @@ def readable(file: str | Path, kind: type[InputError] = InputError) -> Iterator[
         raise kind(f"is damaged, or not what it should be ({reason})", file=file) from error
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint ``did you mean 'x'?`` for the known word nearest to `word`, or the list."""
+def nearest(word: str, known: Iterable[str], n: int = 1) -> str:
+    """Return a hint ``Did you mean 'x'?`` for the known words nearest to `word`.
+
+    Parameters
+    ----------
+    word : str
+    known : iterable of str
+    n : int
+        Words to suggest. One is suggested only if it is close; otherwise all known words are
+        listed. Several are for long lists: always suggested, nearest first.
+    """
     words = sorted(known)
-    close = get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {listed(words, shown=12)}"
+    close = get_close_matches(word, words, n=n, cutoff=0.6 if n == 1 else 0.0)
+    if not close:
+        return f"Known: {listed(words, shown=12)}"
+    *others, last = map(repr, close)
+    return f"Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
 def listed(names: Sequence[str], *, shown: int = 5) -> str:

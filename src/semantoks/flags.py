@@ -55,8 +55,8 @@ class Flag:
     """Whether it is given once, although the field is a tuple: `read` makes it."""
     known: Callable[[], Sequence[str]] | None = None
     """Returns the legal values, from the table that holds them."""
-    of: type = str
-    """Type of each text, before `read`."""
+    of: type | None = None
+    """Type that `read` is given, where it is neither the field's nor text."""
     shown: str | None = None
     """Default as the help shows it, where it is no plain value."""
     switches: Callable[[], Mapping[str, str]] | None = None

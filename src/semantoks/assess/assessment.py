@@ -7,11 +7,10 @@ is there is not computed again, so that an assessment that was interrupted goes 
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,9 +26,11 @@ from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
 from semantoks.evaluate.features.baselines import make_baselines
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import make_tuner
 from semantoks.evaluate.predictors.tuning import tuned_name
 from semantoks.evaluate.stats.kinds import Kind
+from semantoks.files import refuse_existing, remove_partial, staged_folder, write_file
 from semantoks.model.encoder import Encoder
 from semantoks.model.weights import weights_hash
 
@@ -138,16 +139,17 @@ def assess(
     embedders, controls = _transformers(store, folder, models, plan, device)
     tuned = _fine_tuned(folder, models, plan, device)
     _claim(folder, _settings(store, models, plan))
-    with _part(folder, COMPARISON, say) as staged:
-        if staged is not None:
-            _compare(store, {**embedders, **tuned}, controls, plan, n_jobs).save(staged)
+    remove_partial(folder)
+    _part(
+        folder / COMPARISON,
+        lambda new: _compare(store, {**embedders, **tuned}, controls, plan, n_jobs).save(new),
+        say,
+    )
     comparison = ProbeResult.load(folder / COMPARISON)
     work = Work(store=store, plan=plan, trained=embedders, controls=controls, comparison=comparison)
     for part in PARTS:
         if part in parts:
-            with _part(folder, part, say) as staged:
-                if staged is not None:
-                    _compute(part, work, staged, say)
+            _part(folder / part, partial(_compute, part, work, say=say), say)
     return Assessment.load(folder)
 
 
@@ -163,14 +165,8 @@ def _transformers(
     taken = {CONNECTIVITY, RANDOM, CHANCE, *plan.baselines}
 
     def embedder(encoder: Encoder, name: str) -> StoredEmbedder:
-        file = folder / "embeddings" / f"{name}.npz"
-        return StoredEmbedder(
-            encoder,
-            n_crops=plan.n_crops,
-            device=device,
-            file=file,
-            fingerprint=store.fingerprint,
-        )
+        plain = Embedder(encoder, n_crops=plan.n_crops, device=device)
+        return StoredEmbedder(plain, folder / "embeddings" / f"{name}.npz", store.fingerprint)
 
     for i, (name, encoder) in enumerate(models.items()):
         if name in taken:
@@ -280,46 +276,34 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
                 fix="Choose another folder, or delete it",
             )
         return
-    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not empty and not file.exists():
-        raise InputError(
-            "exists already and is not overwritten", file=folder, fix="Choose another folder"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", file=folder) from error
+    if not file.exists():
+        refuse_existing(folder, folder=True)
+    write_file(file, json.dumps(plain, indent=1), overwrite=True)
 
 
-@contextmanager
-def _part(folder: Path, name: str, say: Say) -> Iterator[Path | None]:
-    """Give a folder to fill, which becomes the part when it is whole; None where that is there."""
-    if (folder / name).exists():
-        say(f"{name}: there already")
-        yield None
+def _part(folder: Path, make: Callable[[Path], None], say: Say) -> None:
+    """Have the folder of a part made, unless it exists."""
+    if folder.exists():
+        say(f"{folder.name}: there already")
         return
-    staged = folder / f".{name}.partial"
-    shutil.rmtree(staged, ignore_errors=True)
-    say(f"{name} ...")
+    say(f"{folder.name} ...")
     start = time.perf_counter()
-    staged.mkdir()
-    yield staged
-    staged.rename(folder / name)
-    say(f"{name}: {time.perf_counter() - start:.0f} s")
+    make(folder)
+    say(f"{folder.name}: {time.perf_counter() - start:.0f} s")
 
 
-def _compute(part: Part, work: Work, staged: Path, say: Say) -> None:
-    """Fill the folder of a part; a store that cannot answer it leaves the reason."""
+def _compute(part: Part, work: Work, folder: Path, say: Say) -> None:
+    """Compute a part and write its folder; a store that cannot answer it leaves the reason."""
     try:
         found, why_not = COMPUTE[part](work), ""
     except InputError as error:
         found, why_not = Found(), str(error)
         say(f"{part}: not done, {why_not}")
-    for name, table in found.tables.items():
-        table.to_parquet(staged / f"{name}.parquet", index=False)
     facts = {**found.facts, "why_not": why_not, "tables": [*found.tables]}
-    (staged / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    with staged_folder(folder) as staged:
+        for name, table in found.tables.items():
+            table.to_parquet(staged / f"{name}.parquet", index=False)
+        (staged / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def _read(folder: Path) -> Found:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
+from semantoks.assess.cache import StoredEmbedder
 from semantoks.assess.plan import Part, Plan, confound_columns
 from semantoks.data.designs import AcrossStores
 from semantoks.data.splits import Fold
@@ -35,7 +36,6 @@ from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY
 from semantoks.evaluate.compare.scoring import adjusted
 from semantoks.evaluate.compare.targets import target_values
-from semantoks.evaluate.features.embed import Embedder
 from semantoks.explain.networks import occlusion
 from semantoks.figures.brain import roi_values
 
@@ -71,7 +71,7 @@ class Work:
     ----------
     store : RecordingStore
     plan : Plan
-    trained : dict of str to Embedder
+    trained : dict of str to StoredEmbedder
         The models in question.
     controls : dict of str to transformer
         Random weights and connectivity.
@@ -80,7 +80,7 @@ class Work:
 
     store: RecordingStore
     plan: Plan
-    trained: Mapping[str, Embedder]
+    trained: Mapping[str, StoredEmbedder]
     controls: Mapping[str, Any]
     comparison: ProbeResult
 

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from semantoks.atlas.parcellation import NETWORK_ORDER, TABLES
+from semantoks.atlas.builtin import TABLES
+from semantoks.atlas.networks import NETWORK_ORDER
 from semantoks.atlas.volume import whole_numbers
 from semantoks.errors import InputError
 

@@ -3,79 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from semantoks.atlas.builtin import TABLES, builtin_names, builtin_table, read_table
+from semantoks.atlas.channels import Channels
 from semantoks.errors import InputError, nearest, readable
 
-TABLES = Path(__file__).parent / "tables"
-
-#: Order of the networks in the method (METHOD section "Notation"): Yeo-7, then the two others.
-NETWORK_ORDER = (
-    "Vis",
-    "SomMot",
-    "DorsAttn",
-    "SalVentAttn",
-    "Limbic",
-    "Cont",
-    "Default",
-    "Subcortical",
-    "Cerebellar",
-)
-
-#: Yeo-17, in the order of the published 17 + 2 map (LimbicB before LimbicA).
-YEO_17 = (
-    "VisCent",
-    "VisPeri",
-    "SomMotA",
-    "SomMotB",
-    "DorsAttnA",
-    "DorsAttnB",
-    "SalVentAttnA",
-    "SalVentAttnB",
-    "LimbicB",
-    "LimbicA",
-    "ContA",
-    "ContB",
-    "ContC",
-    "DefaultA",
-    "DefaultB",
-    "DefaultC",
-    "TempPar",
-)
-
-_SCHAEFER = range(100, 1001, 100)  # numbers of parcels
 _SCHAEFER_NAME = re.compile(
     r"(7Networks_|17Networks_)?[LR]H_(Vis|SomMot|DorsAttn|SalVentAttn|Limbic|Cont|Default|TempPar)"
 )
 
-# Cortex first, whichever division of it, then the rest.
-_CANONICAL_ORDER = NETWORK_ORDER[:7] + YEO_17 + NETWORK_ORDER[7:]
-
-
-def canonical_network(network: str) -> str:
-    """Return the network of `NETWORK_ORDER` that a Yeo-17 network belongs to; others as they are.
-
-    The temporo-parietal network, which Yeo-7 divides, counts as Default, with which most of it
-    overlaps.
-    """
-    if network == "TempPar":
-        return "Default"
-    if network not in YEO_17:
-        return network
-    return next(name for name in NETWORK_ORDER if network.startswith(name))
-
 
 @dataclass(frozen=True, kw_only=True)
-class Parcellation:
+class Parcellation(Channels):
     """Names, order, networks and places of the ROIs of an atlas.
 
     Two are equal when they have the same labels, with the same networks, in the same order.
@@ -91,7 +38,7 @@ class Parcellation:
     coordinates : ndarray of shape (n_rois, 3), optional
         Centroids in millimetres, read-only float64; NaN where unknown, as all are by default.
     space : str
-        Space of the coordinates, ``MNI152NLin6Asym`` say.
+        Space of the coordinates, e.g. ``MNI152NLin6Asym``.
     aliases : tuple of tuple of str, length n_rois, optional
         Other names of every ROI; the k-th alias of all ROIs together is one naming scheme (a ROI
         without a k-th alias goes by its label in that scheme).
@@ -142,9 +89,7 @@ class Parcellation:
     @staticmethod
     def available() -> tuple[str, ...]:
         """Names of the built-in parcellations."""
-        tables = {path.stem for path in TABLES.glob("[!_]*.tsv")}
-        derived = {f"schaefer{n}-17n" for n in _SCHAEFER} | {f"4s{n + 56}" for n in _SCHAEFER}
-        return tuple(sorted(tables | derived))
+        return builtin_names()
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Parcellation:
@@ -163,7 +108,7 @@ class Parcellation:
         InputError
             Unknown name, no such file, or the table breaks a rule (named with its row).
         """
-        if str(name_or_path) in cls.available():
+        if str(name_or_path) in builtin_names():
             return _builtin(str(name_or_path))
         path = Path(name_or_path)
         if not path.is_file():
@@ -171,10 +116,10 @@ class Parcellation:
                 "is neither a built-in parcellation nor a file",
                 field="parcellation",
                 value=str(name_or_path),
-                fix=nearest(str(name_or_path), cls.available()),
+                fix=nearest(str(name_or_path), builtin_names(), n=3),
             )
         with readable(path):
-            return cls.from_frame(_read(path), name=path.stem, source=path)
+            return cls.from_frame(read_table(path), name=path.stem, source=path)
 
     @classmethod
     def from_frame(
@@ -218,38 +163,25 @@ class Parcellation:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table that `load` reads: label, network, x, y, z, space, alias (, index)."""
-        x, y, z = self.coordinates.T
-        columns = {"label": self.labels, "network": self.networks, "x": x, "y": y, "z": z}
-        aliases = ["|".join(names) for names in self.aliases]
-        frame = pd.DataFrame({**columns, "space": self.space, "alias": aliases})
+        frame = super().to_frame().assign(alias=["|".join(names) for names in self.aliases])
         return frame.assign(index=self.index) if self.index else frame
-
-    def save(self, path: str | Path) -> None:
-        """Write the table to a TSV file that `load` reads back."""
-        self.to_frame().to_csv(path, sep="\t", index=False, lineterminator="\n")
 
     # -- what is in it -----------------------------------------------------------------------------
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Functional network of every ROI: what a model groups its channels by."""
+        return self.networks
 
-    @cached_property
+    @property
     def network_names(self) -> tuple[str, ...]:
         """Networks present: those of the method in its order, then others by first appearance."""
-        present = dict.fromkeys(self.networks)
-        others = [name for name in present if name not in _CANONICAL_ORDER]
-        return tuple([name for name in _CANONICAL_ORDER if name in present] + others)
+        return self.group_names
 
-    @cached_property
-    def network_indices(self) -> tuple[NDArray[np.intp], ...]:
+    @property
+    def network_indices(self) -> tuple[NDArray[np.int64], ...]:
         """ROI indices of every network, in the order of `network_names`."""
-        networks = np.array(self.networks)
-        return tuple(np.flatnonzero(networks == name) for name in self.network_names)
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the ordered labels, hexadecimal."""
-        return sha256("\n".join(self.labels).encode()).hexdigest()
+        return self.group_indices
 
     @cached_property
     def _lookup(self) -> dict[str, int]:
@@ -333,7 +265,7 @@ class Parcellation:
         source : str or path
             Where the names come from, for messages.
         extra : bool
-            Allow columns that are no ROI of this parcellation (the subcortex of a 4S atlas, say).
+            Allow columns that are no ROI of this parcellation (e.g. the subcortex of a 4S atlas).
         absent : bool
             Allow ROIs without a column.
 
@@ -390,36 +322,6 @@ class Parcellation:
         if len(known) < len(self) and other is not None:
             raise self._misfit(f"has all ROIs of {other}, not of {self.name}", names, source)
 
-    def indices_of(self, names: Sequence[str], source: str | Path = "recording") -> list[int]:
-        """Return the index of the ROI of every name, labels or aliases.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Some of the ROIs, in any order.
-        source : str or path
-            Where the names come from, for messages.
-
-        Raises
-        ------
-        InputError
-            A name is unknown, a bare number, or names a ROI a second time.
-        """
-        unknown = [name for name in names if name not in self._lookup]
-        if unknown:
-            numbered = all(str(name).strip().isdecimal() for name in names)
-            rule = "numbers the columns instead of naming them; an order is never guessed"
-            if not numbered:
-                rule = f"{len(unknown)} of {len(names)} names are not ROIs of {self.name}: "
-                rule += ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
-            raise self._misfit(rule, names, source)
-        indices = [self._lookup[name] for name in names]
-        repeated = [self.labels[i] for i, count in Counter(indices).items() if count > 1]
-        if repeated:
-            rule = f"names {len(repeated)} ROIs more than once: {', '.join(repeated[:3])}"
-            raise InputError(rule, file=source, field="ROI names")
-        return indices
-
     def _misfit(self, rule: str, names: Sequence[str], source: str | Path) -> InputError:
         known = recognise(names)
         fix = f"Name every column as {self.name} does: {self.labels[0]}, ..., {self.labels[-1]}"
@@ -431,14 +333,14 @@ class Parcellation:
 
 
 def recognise(roi_names: Sequence[str]) -> str | None:
-    """Say in words to which built-in parcellation a full list of names belongs, and in which order.
+    """Return the built-in parcellation to which a full list of names belongs, and their order.
 
     Returns
     -------
     str or None
-        ``"schaefer400 in 17-network order"``, say; None when no built-in one has these names.
+        E.g. ``"schaefer400 in 17-network order"``; None when no built-in one has these names.
     """
-    for name in Parcellation.available():
+    for name in builtin_names():
         known = _builtin(name)
         if len(known) != len(roi_names):
             continue
@@ -447,8 +349,8 @@ def recognise(roi_names: Sequence[str]) -> str | None:
             continue
         if indices == list(range(len(known))):
             return name
-        if f"{name}-17n" in Parcellation.available() and name.startswith("schaefer"):
-            place = _read(TABLES / f"{name}.tsv")["index_17network"].astype(int).to_numpy()
+        if f"{name}-17n" in builtin_names() and name.startswith("schaefer"):
+            place = read_table(TABLES / f"{name}.tsv")["index_17network"].astype(int).to_numpy()
             if (np.diff(place[indices]) > 0).all():
                 return f"{name} in 17-network order"
         return f"{name} in another order"
@@ -457,33 +359,7 @@ def recognise(roi_names: Sequence[str]) -> str | None:
 
 @cache
 def _builtin(name: str) -> Parcellation:
-    if name.startswith("4s"):
-        cortex = _read(TABLES / f"schaefer{int(name[2:]) - 56}.tsv")
-        frame = pd.concat([cortex, _read(TABLES / "_4s-subcortex.tsv")], ignore_index=True)
-        frame = frame.assign(space=frame["space"][0], index=np.arange(1, len(frame) + 1)).fillna("")
-    elif name.startswith("schaefer") and name.endswith("-17n"):
-        frame = _in_17_network_order(_read(TABLES / f"{name.removesuffix('-17n')}.tsv"))
-    else:
-        frame = _read(TABLES / f"{name}.tsv")
-    return Parcellation.from_frame(frame, name=name, source=name)
-
-
-def _in_17_network_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return Schaefer's 17-network edition: the same parcels, by its names, order and networks."""
-    order = frame["index_17network"].astype(int)
-    frame = frame.iloc[np.argsort(order)].reset_index(drop=True)
-    names = frame["alias"].str.split("|")  # the short 7-network name, then both 17-network names
-    return frame.assign(
-        label=names.str[1],
-        network=names.str[1].str.split("_").str[2],
-        alias=names.str[2] + "|" + frame["label"] + "|" + names.str[0],
-        index=np.arange(1, len(frame) + 1),
-    )
-
-
-def _read(path: Path) -> pd.DataFrame:
-    # All as text: "NA" and "1" may be names of ROIs.
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    return Parcellation.from_frame(builtin_table(name), name=name, source=name)
 
 
 def _coordinates(frame: pd.DataFrame, source: str | Path) -> NDArray[np.float64]:

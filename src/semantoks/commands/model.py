@@ -52,6 +52,7 @@ def embed(
             metavar="I/N",
             read=read_shard,
             single=True,
+            of=str,
             help="Embed only the I-th of N parts; without it, merge the parts into the table.",
         ),
     ] = None,

@@ -272,7 +272,7 @@ def _option(
         given = [f"{given[0]}/--no-{given[0].removeprefix('--')}"]
     if not known and mark.read is None and inner not in {bool, *_TYPES}:
         raise TypeError(f"{name}: no option can be made of {inner}; its Flag needs `read`")
-    kind = click.Choice(known) if known else _TYPES.get(inner, _TYPES[mark.of])
+    kind = click.Choice(known) if known else _TYPES.get(mark.of or inner, click.STRING)
     start = mark.shown or (None if mark.on else default)
     param = click.Option(
         [*given, key],

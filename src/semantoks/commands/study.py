@@ -9,6 +9,7 @@ from typing import Annotated
 from semantoks.commands.options import Argument, command
 from semantoks.commands.output import progress, records, show
 from semantoks.commands.train import Config, Preset, Stores, data_stores
+from semantoks.files import write_file
 from semantoks.flags import Flag
 from semantoks.train.run import RunConfig
 from semantoks.workflow.demo import SIZES
@@ -46,7 +47,7 @@ def ablate(
     changes = [*set_, *data_stores(store)]
     result = study.ablate(configs, out, probing, overrides=changes, say=_log.info)
     table = study.ablation_table(result)
-    (out / "ablations.md").write_text(table, encoding="utf-8")
+    write_file(out / "ablations.md", table)
     facts = {
         "table": out / "ablations.md",
         "scores": records(result.scores),

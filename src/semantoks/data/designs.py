@@ -381,7 +381,9 @@ def design_for(
         If what is asked for cannot be had at once.
     """
     if split is not None and train is not None:
-        raise InputError("and a training store exclude each other", field="split", value=split)
+        raise InputError(
+            "excludes a training store: they are two designs", field="split", value=split
+        )
     sites_left_out = groups == "site" and n_repeats == 1 and split is None and train is None
     if test_sites and not sites_left_out:
         raise InputError(

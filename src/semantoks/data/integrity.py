@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from semantoks.data.reader import (
     read_index,
 )
 from semantoks.errors import InputError, StoreError, readable
+from semantoks.files import refuse_existing, staged_folder
 
 
 def check_store(path: str | Path) -> list[str]:
@@ -124,31 +123,19 @@ def strip_subjects(
     for name in drop:
         if name not in store.phenotypes:
             raise InputError(f"is no phenotype of {path}", field="drop", value=name)
-    if target.exists():
-        raise StoreError("exists already and is not overwritten", file=target)
+    refuse_existing(target, folder=True, kind=StoreError)
     table = _pseudonymous(store.table, secrets.token_hex(16) if salt is None else salt)
     subjects = store.table["subject"]
     repeats = [n for n in store.phenotypes if _repeats_subject(store.table[n], subjects)]
     table = table.drop(columns=[*dict.fromkeys((*drop, *repeats))])
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent, prefix=".writing-") as name:
-            made = Path(name) / "store"
-            made.mkdir()
-            for file in (ROIS, *(shard["file"] for shard in store.header["shards"])):
-                shutil.copyfile(store.path / file, made / file)
-            table.to_parquet(made / INDEX, index=False)
-            # What else was written beside the signals may name people, too: it stays behind.
-            header = store.header | {"extras": {}, "provenance": {}}
-            header |= {"index_sha256": file_sha256(made / INDEX)}
-            (made / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-            for written in made.iterdir():
-                with written.open("rb") as stream:
-                    os.fsync(stream.fileno())
-            made.rename(target)
-    except OSError as error:
-        fix = "Free space or choose another folder; nothing was left behind"
-        raise StoreError(f"cannot be written ({error.strerror})", file=target, fix=fix) from error
+    with staged_folder(target, kind=StoreError) as made:
+        for file in (ROIS, *(shard["file"] for shard in store.header["shards"])):
+            shutil.copyfile(store.path / file, made / file)
+        table.to_parquet(made / INDEX, index=False)
+        # What else was written beside the signals may name people, too: it stays behind.
+        header = store.header | {"extras": {}, "provenance": {}}
+        header |= {"index_sha256": file_sha256(made / INDEX)}
+        (made / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
     return RecordingStore(target)
 
 

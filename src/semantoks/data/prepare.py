@@ -35,7 +35,7 @@ from semantoks.data.quality import (
     typicality,
 )
 from semantoks.data.reader import HEADER, RecordingStore
-from semantoks.data.shards import of_shard, open_partial, write_whole
+from semantoks.data.shards import of_shard, open_partial, write_part
 from semantoks.data.sources.items import Item
 from semantoks.data.store import StoreWriter
 from semantoks.errors import InputError, SemantoksError, StoreError
@@ -171,7 +171,7 @@ def _existing(target: Path, key: str, phenotypes: Phenotypes | None, keys: Any) 
     """Return the report of a store that this very call has written before."""
     store = RecordingStore(target)
     if store.header.get("provenance", {}).get("key") != key:
-        rule = "exists already and holds a store made otherwise; nothing is overwritten"
+        rule = "holds a store made with other settings, which is not overwritten"
         raise StoreError(rule, file=target, fix="Choose another folder, or delete this one first")
     join = None if phenotypes is None else join_report(phenotypes, keys)
     table = pd.read_parquet(target / QUALITY)
@@ -208,7 +208,7 @@ class _Parts:
         stream = io.BytesIO()
         text = json.dumps({**note, "signature": item.signature()}, default=_plain)
         np.savez(stream, allow_pickle=False, note=np.array(text), **arrays)
-        write_whole(self.place(item), stream.getvalue())
+        write_part(self.place(item), stream.getvalue())
 
     def outcome(self, item: Item) -> dict[str, Any]:
         """Return one row of the table of quality."""

@@ -1,15 +1,15 @@
-"""Work that several processes divide: what is done so far lies in one folder, each file whole."""
+"""Work divided among processes: what is done so far lies in one folder, each file whole."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from semantoks.errors import InputError, StoreError, readable
+from semantoks.files import write_file
 from semantoks.flags import Flag
 
 T = TypeVar("T")
@@ -37,9 +37,9 @@ class Running:
 
     n_jobs: Annotated[int, Flag(name="--jobs/-j", metavar="N")] = 1
     """Run this many processes; -1: one per core."""
-    shard: Annotated[tuple[int, int] | None, Flag(metavar="I/N", read=read_shard, single=True)] = (
-        None
-    )
+    shard: Annotated[
+        tuple[int, int] | None, Flag(metavar="I/N", read=read_shard, single=True, of=str)
+    ] = None
     """Do only the I-th of N parts; once all are done, the command without it writes the result."""
 
 
@@ -68,11 +68,11 @@ def open_partial(folder: Path, settings: Mapping[str, Any]) -> None:
     note = folder / SETTINGS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not note.exists():
-            write_whole(note, json.dumps(settings, indent=1, sort_keys=True).encode())
-            return
     except OSError as error:
         raise StoreError(f"cannot be made ({error.strerror})", file=folder) from error
+    if not note.exists():
+        write_part(note, json.dumps(settings, indent=1, sort_keys=True).encode())
+        return
     begun = read_settings(folder)
     new = json.loads(json.dumps(settings))
     changed = [key for key in sorted({*begun, *new}) if begun.get(key) != new.get(key)]
@@ -88,17 +88,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        rule = f"cannot be written ({error.strerror or error})"
-        fix = "Free space and run the same command again: what is done is kept"
-        raise StoreError(rule, file=path, fix=fix) from error
+def write_part(path: Path, content: bytes) -> None:
+    """Write one file of what is done so far, in place of an older one."""
+    fix = "Free space and run the same command again: what is done is kept"
+    write_file(path, content, overwrite=True, kind=StoreError, fix=fix)

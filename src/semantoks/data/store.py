@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,7 @@ from semantoks.data.reader import (
 from semantoks.data.recording import Phenotype, Recording
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import InputError, StoreError
+from semantoks.files import refuse_existing, staged_file
 
 __all__ = ["RecordingStore", "StoreSpec", "StoreWriter", "write_store"]
 
@@ -87,11 +87,7 @@ class StoreWriter:
         self._made_folder = False
 
     def __enter__(self) -> StoreWriter:
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            what = "a store" if (self.path / HEADER).exists() else "something else"
-            rule = f"exists already and holds {what}; nothing is overwritten"
-            fix = "Choose another folder, or delete this one first"
-            raise StoreError(rule, file=self.path, fix=fix)
+        refuse_existing(self.path, folder=True, kind=StoreError)
         self._made_folder = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -181,10 +177,7 @@ class StoreWriter:
         frame = self._index()
         self._write(index, lambda stream: frame.to_parquet(stream, index=False))
         header = json.dumps(self._header(rois, index), indent=1) + "\n"
-        partial = self.path / (HEADER + ".partial")
-        self._write(partial, lambda stream: stream.write(header.encode()))
-        partial.replace(self.path / HEADER)
-        _sync_folder(self.path)
+        self._write(self.path / HEADER, lambda stream: stream.write(header.encode()))
 
     def _index(self) -> pd.DataFrame:
         known = dict.fromkeys([*INDEX_COLUMNS, *(key for row in self._rows for key in row)])
@@ -222,20 +215,13 @@ class StoreWriter:
         }
 
     def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
-        """Write one new file to the device, not only to its cache."""
-        try:
-            with path.open("xb") as stream:
-                self._written.append(path)
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except FileExistsError as error:
+        if path.exists():
             rule = "another process is writing a store into this folder"
-            raise StoreError(rule, file=path, fix="Give every store its own folder") from error
-        except OSError as error:
-            rule = f"cannot be written ({error.strerror or error})"
-            fix = "Free space or choose another folder; what was written so far is removed again"
-            raise StoreError(rule, file=path, fix=fix) from error
+            raise StoreError(rule, file=path, fix="Give every store its own folder")
+        fix = "Free space or choose another folder; what was written so far is removed again"
+        with staged_file(path, kind=StoreError, fix=fix) as partial, partial.open("xb") as stream:
+            write(stream)
+        self._written.append(path)
 
     def _undo(self) -> None:
         for path in self._written:
@@ -288,11 +274,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "truth values"
     return "text" if isinstance(value, str) else "numbers"
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

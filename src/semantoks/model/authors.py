@@ -11,6 +11,7 @@ The form states neither TR nor band: weights in it expect the paper's, `Preproce
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 import zlib
@@ -19,12 +20,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from semantoks.config import to_tree
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError
+from semantoks.files import staged_file
 from semantoks.model.authors_config import (
     architecture,
     find_config,
@@ -33,7 +36,7 @@ from semantoks.model.authors_config import (
     to_authors_config,
     value_at,
 )
-from semantoks.model.authors_map import ATLASES, network_map, token_order, write_map
+from semantoks.model.authors_map import ATLASES, MAP_PATH, map_section, network_map, token_order
 from semantoks.model.encoder import Encoder
 from semantoks.model.transformer import sincos_positions
 from semantoks.model.weights import check_weights
@@ -281,7 +284,7 @@ def _constants(state: Mapping[str, Tensor], encoder: Encoder) -> Iterator[tuple[
 
 
 def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -> None:
-    """Write a checkpoint in the authors' form; the file is new and the caller's own.
+    """Write a new checkpoint in the authors' form.
 
     Parameters
     ----------
@@ -295,7 +298,7 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
     Raises
     ------
     CheckpointError
-        If the authors' form cannot express the model.
+        If the authors' form cannot express the model, or a file exists or cannot be written.
     """
     if encoder.preprocessing != Preprocessing():
         raise CheckpointError(
@@ -308,7 +311,8 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
     config = to_authors_config(
         encoder.config, hidden=hidden, out_width=out_width, separate=separate
     )
-    config["data"] |= write_map(encoder.parcellation, file)
+    section, maps = map_section(encoder.parcellation, file.stem)
+    config["data"] |= section
     unknown = float("nan")
     content: dict[str, Any] = {
         "epoch": (encoder.pretraining or {}).get("epochs") or 0,
@@ -322,4 +326,10 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
         "mask_loss_weight": unknown,
         "pretraining": encoder.pretraining,
     }
-    torch.save(content, file)
+    stream = io.BytesIO()  # on a full disk `torch.save` raises what says nothing about it
+    torch.save(content, stream)
+    with staged_file(file, kind=CheckpointError) as made:
+        made.write_bytes(stream.getvalue())
+        if maps:
+            with staged_file(file.with_name(section[MAP_PATH]), kind=CheckpointError) as map_:
+                np.savez(map_, allow_pickle=False, **maps)

@@ -21,6 +21,7 @@ from semantoks.errors import CheckpointError
 #: ROIs of every atlas, in the order of the columns.
 ATLASES = {"schaefer400": 400, "tian3": 50, "buckner7": 7}
 #: Number of cortical networks -> built-in parcellation.
+MAP_PATH = "network_map_path"  # key of the section ``data``
 BUILT_IN = {7: "semantoks457", 17: "semantoks457-17n"}
 _ROLES = ("schaefer", "tian", "buckner")
 
@@ -55,7 +56,7 @@ def network_map(data: Mapping[str, Any], file: Path) -> tuple[Parcellation, NDAr
             value=given | {"channels": data.get("channels", "all")},
         )
     n_networks = data.get("schaefer_networks")
-    beside = file.parent / PurePosixPath(str(data.get("network_map_path"))).name
+    beside = file.parent / PurePosixPath(str(data.get(MAP_PATH))).name
     if beside.is_file():
         return _own(_read_map(beside, n_networks), beside)
     plain = data.get("tian_networks", 1) == data.get("buckner_networks", 1) == 1
@@ -76,15 +77,23 @@ def token_order(parcellation: Parcellation, tokens: NDArray[np.int64]) -> list[i
     return [int(tokens[rois[0]]) for rois in parcellation.network_indices]
 
 
-def write_map(parcellation: Parcellation, file: Path) -> dict[str, Any]:
-    """Return the section ``data`` on atlases and networks; write a map if it is not built in.
+def map_section(
+    parcellation: Parcellation, stem: str
+) -> tuple[dict[str, Any], dict[str, NDArray[np.int64]]]:
+    """Return the section ``data`` on atlases and networks, and the map if it is not built in.
 
     Parameters
     ----------
     parcellation : Parcellation
         Tokens are numbered in the order of its networks.
-    file : Path
-        The checkpoint; a map goes beside it, named after it.
+    stem : str
+        Name of the checkpoint; the map beside it is named after it.
+
+    Returns
+    -------
+    section : dict
+    maps : dict of str to int array
+        Arrays of the ``.npz`` that `MAP_PATH` of the section names; empty if it is built in.
 
     Raises
     ------
@@ -106,14 +115,13 @@ def write_map(parcellation: Parcellation, file: Path) -> dict[str, Any]:
             value=parcellation.network_names,
         )
     counts = [len(np.unique(part)) for part in ids]
-    section: dict[str, Any] = {"channels": "all", "network_map_path": "network_mapping.npz"}
+    section: dict[str, Any] = {"channels": "all", MAP_PATH: "network_mapping.npz"}
     for role, (atlas, n_rois), count in zip(_ROLES, ATLASES.items(), counts, strict=True):
         section |= {f"{role}_atlas": atlas, f"{role}_rois": n_rois, f"{role}_networks": count}
-    if all(parcellation != Parcellation.load(name) for name in BUILT_IN.values()):
-        section["network_map_path"] = f"{file.stem}_network_mapping.npz"
-        with (file.parent / section["network_map_path"]).open("xb") as out:
-            np.savez(out, **dict(zip(_keys(counts[0]), ids, strict=True)))  # type: ignore[arg-type]
-    return section
+    if any(parcellation == Parcellation.load(name) for name in BUILT_IN.values()):
+        return section, {}
+    section[MAP_PATH] = f"{stem}_network_mapping.npz"
+    return section, dict(zip(_keys(counts[0]), ids, strict=True))
 
 
 def _keys(n_networks: object) -> list[str]:

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from semantoks.atlas.parcellation import Parcellation, canonical_network
+from semantoks.atlas.networks import canonical_network
+from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.recompute import run

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 from safetensors import SafetensorError, safe_open
@@ -25,6 +24,7 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import parse, to_tree
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError, InputError
+from semantoks.files import refuse_existing, staged_folder
 from semantoks.model.authors import read_authors, write_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.projection import head_shapes
@@ -153,34 +153,15 @@ def convert(source: str | Path, target: str | Path) -> Path:
         form cannot express the model. Nothing is left behind.
     """
     target = Path(target)
-    if target.exists():
-        raise CheckpointError("exists already and is not overwritten", file=target)
+    refuse_existing(target, folder=target.suffix != ".pth", kind=CheckpointError)
     path = _locate(source)
     encoder, weights = read_authors(path) if path.is_file() else _read_all(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent, prefix=".writing-") as name:
-            made = Path(name) / target.name
-            if target.suffix == ".pth":
-                write_authors(made, weights, encoder)
-            else:
-                made.mkdir()
-                save_model(made, weights, encoder)
-            _move_new(Path(name), target)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"could not be written ({error})", file=target) from error
+    if target.suffix == ".pth":
+        write_authors(target, weights, encoder)
+    else:
+        with staged_folder(target, kind=CheckpointError) as made:
+            save_model(made, weights, encoder)
     return target
-
-
-def _move_new(folder: Path, target: Path) -> None:
-    """Move what is in `folder` to beside `target`, the target last, over nothing."""
-    parts = sorted(folder.iterdir(), key=lambda part: part.name == target.name)
-    for part in parts:
-        if target.with_name(part.name).exists():
-            rule = "exists already and is not overwritten"
-            raise CheckpointError(rule, file=target.with_name(part.name))
-    for part in parts:
-        part.rename(target.with_name(part.name))
 
 
 def _locate(source: str | Path) -> Path:

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from semantoks import __version__
 from semantoks.assess.assessment import Assessment
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError
 from semantoks.figures.picture import Picture
+from semantoks.files import refuse_existing, write_file
 from semantoks.report.evaluation import evaluation_section
 from semantoks.report.sections import run_section, store_section
 
@@ -49,10 +49,7 @@ def write_report(
         If the file exists, cannot be written, or a folder is not what it should be.
     """
     file = Path(path)
-    if file.exists():
-        raise InputError(
-            "exists already and is not overwritten", file=file, fix="Choose another name"
-        )
+    refuse_existing(file)
     opened = [RecordingStore(store) for store in stores]
     shown = [(Path(result), Assessment.load(result)) for result in results]
     targets = list(
@@ -66,21 +63,7 @@ def write_report(
         runs=[run_section(Path(run), opened, targets) for run in runs],
         stores=[store_section(store, targets) for store in opened],
     )
-    write_page(file, page)
-
-
-def write_page(file: Path, page: str) -> None:
-    """Write the whole page or nothing."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(page, encoding="utf-8")
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", file=file) from error
+    write_file(file, page)
 
 
 def template(name: str) -> Any:

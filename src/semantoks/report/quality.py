@@ -18,7 +18,8 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.figures.picture import Picture
 from semantoks.figures.style import INK, PALETTE, SOFT, panel_axes
-from semantoks.report.page import template, write_page
+from semantoks.files import refuse_existing, write_file
+from semantoks.report.page import template
 
 QUALITY_PAGE = "quality.html"
 _LISTED = 200  # rows of the long table; the rest is in quality.parquet
@@ -45,8 +46,7 @@ def write_quality_page(store: str | Path, path: str | Path | None = None) -> Pat
     """
     opened = RecordingStore(store)
     file = opened.path / QUALITY_PAGE if path is None else Path(path)
-    if file.exists():
-        raise InputError("exists already and is not overwritten", file=file)
+    refuse_existing(file)
     try:
         quality = pd.read_parquet(opened.path / QUALITY)
         with np.load(opened.path / CARPETS, allow_pickle=False) as content:
@@ -73,7 +73,7 @@ def write_quality_page(store: str | Path, path: str | Path | None = None) -> Pat
         rows=_rows(listed.head(_LISTED), ["id", "status", *shown]),
         n_more=max(0, len(listed) - _LISTED),
     )
-    write_page(file, page)
+    write_file(file, page)
     return file
 
 

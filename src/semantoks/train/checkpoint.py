@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, and enough to go on exactly.
+"""Checkpoints of a run: whole or absent, and enough to resume exactly.
 
 A checkpoint is a model folder (see `semantoks.model.pretrained`) plus the optimiser's state.
 Views, masks and the order of recordings are functions of the step, so no generator is saved.
@@ -7,8 +7,6 @@ Views, masks and the order of recordings are functions of the step, so no genera
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from semantoks.data.reader import file_sha256
 from semantoks.errors import CheckpointError
+from semantoks.files import remove_folder, remove_partial, staged_folder
 from semantoks.model.pretrained import newest_checkpoint, read_weights, save_model
 from semantoks.objectives.distillation import SelfDistillation
 
@@ -60,16 +59,14 @@ def save_checkpoint(
     Raises
     ------
     CheckpointError
-        If it cannot be written (a full disk, say); earlier checkpoints stay.
+        If it cannot be written (e.g. on a full disk); earlier checkpoints stay.
     """
     folder = run / "checkpoints" / _name(step)
     if folder.exists():  # renamed into place, so whole; the same step has the same state
         return folder
-    writing = folder.with_name(f".writing-{folder.name}")
-    try:
-        for left in folder.parent.glob(".writing-*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        writing.mkdir(parents=True)
+    remove_partial(folder.parent)
+    fix = "Free some space, then resume the run with --resume"
+    with staged_folder(folder, kind=CheckpointError, fix=fix) as writing:
         save_model(writing, _unique(method), method.student.encoder)
         save_file(optimizer_tensors(_trained(method), optimizer), writing / OPTIMIZER)
         progress = {
@@ -78,17 +75,6 @@ def save_checkpoint(
             "sha256": {path.name: file_sha256(path) for path in sorted(writing.iterdir())},
         }
         (writing / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
-        for path in [*writing.iterdir(), writing]:
-            fsync(path)
-        writing.rename(folder)
-        fsync(folder.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(writing, ignore_errors=True)
-        raise CheckpointError(
-            f"could not be written ({error}); earlier checkpoints are unharmed",
-            file=folder,
-            fix="Free some space, then continue the run with --resume",
-        ) from error
     _remove_old(run, keep, keep_best)
     return folder
 
@@ -121,13 +107,11 @@ def best_checkpoint(run: Path) -> Path | None:
 
 
 def _remove_old(run: Path, keep: int, keep_best: bool) -> None:
-    """Remove checkpoints, their names first: one killed half-way leaves no half checkpoint."""
+    """Remove all but the newest checkpoints, and the best."""
     best = best_checkpoint(run) if keep_best else None
     for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
         if old != best:
-            leaving = old.with_name(f".writing-{old.name}")
-            old.rename(leaving)
-            shutil.rmtree(leaving, ignore_errors=True)
+            remove_folder(old)
 
 
 def load_checkpoint(
@@ -225,12 +209,3 @@ def load_optimizer(
         if entries:  # a parameter that no loss has reached yet has no state
             state["state"][i] = entries
     optimizer.load_state_dict(state)
-
-
-def fsync(path: Path) -> None:
-    """Have a file or folder written to the device, not only to its cache."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

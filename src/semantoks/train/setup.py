@@ -22,12 +22,12 @@ from semantoks.data.mixture import Recordings, StoreMixture
 from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
 from semantoks.errors import CheckpointError, ConfigError, nearest, readable
+from semantoks.files import PARTIAL, refuse_existing, write_file
 from semantoks.objectives.parallel import n_processes
 from semantoks.train.run import DataConfig, RunConfig
 
 CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.jsonl", "environment.json"
 EVENTS = "events.jsonl"
-_PARTIAL = ".partial"
 _PACKAGES = ("semantoks", "torch", "numpy", "scipy", "scikit-learn", "nilearn", "pandas")
 
 
@@ -174,13 +174,12 @@ def check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
     """
     file = run / CONFIG
     if not resume:
-        # A process that was killed while it began leaves a partial file at most.
-        if run.exists() and (not run.is_dir() or any(f.suffix != _PARTIAL for f in run.iterdir())):
-            if file.exists():
-                rule, fix = "already holds a run", "Continue it with --resume, or choose another"
-            else:
-                rule, fix = "is not an empty folder", "Choose another folder"
-            raise ConfigError(rule, file=run, fix=fix)
+        if file.exists():
+            fix = "Resume it with --resume, or choose another folder"
+            raise ConfigError("already holds a run", file=run, fix=fix)
+        # A process that was killed while it started leaves a partial file at most.
+        if not (run.is_dir() and all(f.name.startswith(PARTIAL) for f in run.iterdir())):
+            refuse_existing(run, kind=ConfigError)
         return
     if not file.exists():
         raise ConfigError("holds no run to resume", file=run, fix="Start it without --resume")
@@ -199,26 +198,23 @@ def check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:
 
 def open_run(run: Path, config: RunConfig, device: torch.device, precision: str) -> None:
     """Make the folder, and write the configuration and the environment into it."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        _write_whole(run / CONFIG, config.to_yaml())
-        (run / "checkpoints").mkdir(exist_ok=True)
-        environment = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "seed": config.seed,
-            "device": str(device),
-            "precision": precision,
-            "processes": n_processes(),
-            "threads": torch.get_num_threads(),
-            "cores": os.cpu_count(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in _PACKAGES},
-        }
-        _write_whole(run / ENVIRONMENT, json.dumps(environment, indent=1))
-    except OSError as error:
-        raise ConfigError(f"cannot be written ({error.strerror})", file=run) from error
+    environment = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seed": config.seed,
+        "device": str(device),
+        "precision": precision,
+        "processes": n_processes(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+    }
+    write_file(run / CONFIG, config.to_yaml(), overwrite=True, kind=ConfigError)
+    text = json.dumps(environment, indent=1)
+    write_file(run / ENVIRONMENT, text, overwrite=True, kind=ConfigError)
+    (run / "checkpoints").mkdir(exist_ok=True)
 
 
 def forget_metrics_after(file: Path, step: int) -> None:
@@ -228,14 +224,4 @@ def forget_metrics_after(file: Path, step: int) -> None:
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
             # A last line without its end was being written when the process was killed.
             kept = [x for x in lines if x.endswith("\n") and int(json.loads(x)["step"]) <= step]
-        _write_whole(file, "".join(kept))
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Write a file whole or, killed at any moment, not at all."""
-    partial = file.with_name(f".{file.name}{_PARTIAL}")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
+        write_file(file, "".join(kept), overwrite=True, kind=CheckpointError)

@@ -15,8 +15,8 @@ from semantoks.assess.assessment import assess
 from semantoks.assess.plan import Part, Plan
 from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore
-from semantoks.errors import ConfigError
 from semantoks.evaluate.compare.targets import Target
+from semantoks.files import refuse_existing
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.page import write_report
 from semantoks.train.run import RunConfig
@@ -58,16 +58,11 @@ def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.Dat
 
     Raises
     ------
-    ConfigError
+    InputError
         If the folder exists and is not empty.
     """
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(
-            "exists already and is not empty",
-            file=folder,
-            fix="Choose another folder, or delete it",
-        )
+    refuse_existing(folder, folder=True)
     stages, abide = folder / "stores" / "stages", folder / "stores" / "abide-sample"
     with _stage(console, "Prepare the two samples of real recordings"):
         for path in (stages, abide):

@@ -13,7 +13,7 @@ from semantoks.config import read_yaml
 from semantoks.data.integrity import check_store
 from semantoks.data.reader import HEADER as STORE_HEADER
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError
+from semantoks.errors import InputError, nearest
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.checkpoint import check_checkpoints
@@ -76,7 +76,7 @@ def describe_path(path: str) -> Description:
         "must be a store, a run, a model or a parcellation",
         field="path",
         value=path,
-        fix=f"Built-in parcellations: {', '.join(Parcellation.available())}",
+        fix=nearest(path, Parcellation.available(), n=3),
     )
 
 

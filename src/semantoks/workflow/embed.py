@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
-from semantoks.data.shards import of_shard, write_whole
+from semantoks.data.shards import of_shard
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.embed import Embedder
+from semantoks.files import refuse_existing, staged_file
 from semantoks.model.engines import EngineName, Precision
 from semantoks.model.weights import weights_hash
 from semantoks.train.setup import pick_device
@@ -69,8 +69,7 @@ def embed_store(
     target = Path(out)
     if target.suffix not in _SUFFIXES:
         raise InputError(f"the table's ending must be one of {', '.join(_SUFFIXES)}", file=target)
-    if target.exists():
-        raise InputError("exists already and is not overwritten", file=target)
+    refuse_existing(target)
     recordings = RecordingStore(store)
     embedder = Embedder(
         model,
@@ -91,13 +90,12 @@ def embed_store(
         values = merge_shards(recordings, partial, made_from)
     names = [f"e{i:04d}" for i in range(values.shape[1])]
     table = pd.concat([ids, pd.DataFrame(values, columns=names)], axis=1)
-    stream = io.BytesIO()
-    if target.suffix == ".parquet":
-        table.to_parquet(stream, index=False)
-    else:
-        separator = "," if target.suffix == ".csv" else "\t"
-        table.to_csv(stream, sep=separator, index=False, na_rep="n/a")
-    write_whole(target, stream.getvalue())
+    with staged_file(target) as file:
+        if target.suffix == ".parquet":
+            table.to_parquet(file, index=False)
+        else:
+            separator = "," if target.suffix == ".csv" else "\t"
+            table.to_csv(file, sep=separator, index=False, na_rep="n/a")
     if partial.exists():
         shutil.rmtree(partial)
     return table

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semantoks.data.shards import of_shard, open_partial, read_settings, write_whole
+from semantoks.data.shards import of_shard, open_partial, read_settings, write_part
 from semantoks.data.store import RecordingStore
 from semantoks.errors import StoreError
 from semantoks.evaluate.features.embed import Embedder
@@ -107,7 +107,7 @@ def embed_shard(
             stream = io.BytesIO()
             values = embedder.transform(store.select(block.rows))
             np.savez(stream, allow_pickle=False, key=np.array(block.key), embeddings=values)
-            write_whole(block.file, stream.getvalue())
+            write_part(block.file, stream.getvalue())
     return n
 
 

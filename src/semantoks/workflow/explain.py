@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError
 from semantoks.explain.filters import network_filters
 from semantoks.explain.geometry import geometry
 from semantoks.explain.networks import network_embeddings, occlusion
 from semantoks.figures import brain as plots
+from semantoks.files import refuse_existing, staged_folder
 from semantoks.model.pretrained import load_pretrained
 
 
@@ -45,8 +45,7 @@ def explain(
         If the folder exists and is not empty, or the encoder has no networks to look at.
     """
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("exists already and is not overwritten", file=folder)
+    refuse_existing(folder, folder=True)
     encoder, recordings = load_pretrained(model), RecordingStore(store)
     filters = network_filters(encoder)
     summary = occlusion(encoder, recordings, n_crops=n_crops).summary(
@@ -80,13 +79,10 @@ def explain(
         "filters.png": plots.filter_figure(filters, band),
         "geometry.png": plots.geometry_figure(found),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, table in tables.items():
-        table.to_csv(folder / name, sep="\t", index=False, float_format="%.6g")
-        written.append(folder / name)
-    for name, figure in figures.items():
-        if figure is not None:
-            figure.savefig(folder / name, dpi=160)
-            written.append(folder / name)
-    return written
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    with staged_folder(folder) as new:
+        for name, table in tables.items():
+            table.to_csv(new / name, sep="\t", index=False, float_format="%.6g")
+        for name, figure in drawn.items():
+            figure.savefig(new / name, dpi=160)
+    return [folder / name for name in (*tables, *drawn)]

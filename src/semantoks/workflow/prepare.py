@@ -24,6 +24,7 @@ from semantoks.data.sources.images import is_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
+from semantoks.files import refuse_existing, staged_file
 from semantoks.report.quality import QUALITY_PAGE, write_quality_page
 
 _log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def _items(
             "the parcellation of the recordings is not stated",
             file=source,
             field="atlas",
-            fix=f"Give one of {', '.join(Parcellation.available())}, or a TSV of your own",
+            fix="Give a built-in one (e.g. schaefer400, cc200 or aal116), or a TSV of your own",
         )
     return find_items(source, reading), reading.atlas, reading.to_dict()
 
@@ -190,8 +191,7 @@ def assign_atlas(
         The file exists, or labels and image do not match.
     """
     file = Path(out)
-    if file.exists():
-        raise InputError("exists already and is not overwritten", file=file)
+    refuse_existing(file)
     names = None
     if labels is not None:
         separator = "," if Path(labels).suffix == ".csv" else "\t"
@@ -203,5 +203,6 @@ def assign_atlas(
             raise InputError(rule, file=labels) from None
     table = assign_by_overlap(image, names)
     Parcellation.from_frame(table, name=file.stem, source=image)  # refuses repeated labels
-    table.to_csv(file, sep="\t", index=False, lineterminator="\n")
+    with staged_file(file) as partial:
+        table.to_csv(partial, sep="\t", index=False, lineterminator="\n")
     return table, weak(table)

@@ -26,6 +26,7 @@ from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.stats.metrics import LOWER_IS_BETTER, METRICS, resamples
 from semantoks.figures.style import PALETTE
+from semantoks.files import staged_file
 from semantoks.flags import Flag
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
@@ -136,8 +137,10 @@ def scale(
     runs = _pretrain_all(configs, folder, probing, say)
     result = _compare(runs, folder, probing, config.data.stores[0])
     fits = fit_power_laws(result, sizes, seed=probing.seed)
-    fits.to_csv(folder / "scaling.tsv", sep="\t", index=False)
-    scaling_figure(result, sizes, fits).savefig(folder / "scaling.png", dpi=160)
+    with staged_file(folder / "scaling.tsv") as table:
+        fits.to_csv(table, sep="\t", index=False)
+    with staged_file(folder / "scaling.png") as picture:
+        scaling_figure(result, sizes, fits).savefig(picture, dpi=160)
     return result, fits
 
 

@@ -96,7 +96,8 @@ def _reader(model: Any) -> Embedder | FineTuned | None:
     """Return what holds the encoder: a model, a step of a pipeline, or what a model wraps."""
     found = [*model.values()] if isinstance(model, Mapping) else [model]
     for one in found:
-        steps = [one, *(step for _, step in getattr(one, "steps", [])), getattr(one, "tuner", None)]
+        wrapped = (getattr(one, name, None) for name in ("tuner", "embedder"))
+        steps = [one, *(step for _, step in getattr(one, "steps", [])), *wrapped]
         for step in steps:
             if isinstance(step, (Embedder, FineTuned)):
                 return step

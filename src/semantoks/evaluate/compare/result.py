@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.scoring import Outcomes
+from semantoks.files import staged_folder
 
 _SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _META = (
     "scores.parquet",
@@ -90,21 +91,12 @@ class ProbeResult:
         InputError
             If the folder exists and is not empty, or cannot be written.
         """
-        path = Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(
-                "exists already and is not overwritten", file=path, fix="Choose another folder"
-            )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
+        with staged_folder(folder) as path:
             self.scores.to_parquet(path / _SCORES, index=False)
             self.differences.to_parquet(path / _DIFFERENCES, index=False)
             self.predictions.to_parquet(path / _PREDICTIONS, index=False)
             self.curve.to_parquet(path / _CURVE, index=False)
-            text = json.dumps(self.meta, indent=1)
-            (path / _META).write_text(text, encoding="utf-8")  # last: it makes the result whole
-        except OSError as error:
-            raise InputError(f"cannot be written ({error.strerror})", file=path) from error
+            (path / _META).write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> ProbeResult:

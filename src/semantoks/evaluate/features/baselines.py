@@ -77,6 +77,14 @@ BASELINES: dict[str, Baseline] = {
         reference="Varoquaux et al., 2010",
         make=partial(_late, "connectivity:ConnectivityBaseline", "partial"),
     ),
+    "spectral connectivity": Baseline(
+        option="spectral-fc",
+        help="Square root of the correlation matrix, by its eigenvalues.",
+        methods="spectral connectivity",
+        detail="square root of the correlation matrix",
+        reference="Li et al., 2017",
+        make=partial(_late, "spectral_connectivity:SpectralConnectivityBaseline"),
+    ),
     "tangent space": Baseline(
         option="tangent",
         help="Covariances in the tangent space at the training part's mean.",

@@ -1,4 +1,4 @@
-"""Where a fine-tuning stands after an epoch, in one file: a killed one goes on exactly.
+"""Checkpoints of fine-tuning: one file per fit, from which a killed fit resumes exactly.
 
 What is random in an epoch is a function of its number, so no generator is saved.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semantoks.errors import CheckpointError
+from semantoks.files import staged_file
 from semantoks.model.weights import check_weights, tensors_hash
-from semantoks.train.checkpoint import fsync, load_optimizer, optimizer_tensors
+from semantoks.train.checkpoint import load_optimizer, optimizer_tensors
 
 
 class Progress:
@@ -80,21 +80,9 @@ class Progress:
         state = optimizer_tensors([*self.parameters], self.optimizer)
         tensors |= {f"optimizer|{name}": value for name, value in state.items()}
         facts = {"fit": dict(fit), "history": self.history, "sha256": tensors_hash(tensors)}
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        fix = "Free some space, then fit again: it resumes from the epoch before"
+        with staged_file(file, overwrite=True, kind=CheckpointError, fix=fix) as partial:
             save_file(tensors, partial, {name: json.dumps(value) for name, value in facts.items()})
-            fsync(partial)
-            partial.replace(file)
-            fsync(file.parent)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise CheckpointError(
-                f"could not be written ({error}); what was there before is unharmed",
-                file=file,
-                fix="Free some space, then fit again: it goes on from the epoch before",
-            ) from error
 
     def load(self, file: Path, fit: Mapping[str, Any]) -> None:
         """Read what `save` wrote.
