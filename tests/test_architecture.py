@@ -21,6 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors",
     "files",
+    "arrays",
     "flags",
     "config",
     "atlas",
@@ -121,6 +122,22 @@ def test_only_one_module_moves_files_and_refuses_to_overwrite(file):
         of_os = ast.unparse(node.func).startswith(("os.", "shutil."))
         assert not moves, f"{file}:{node.lineno}: use `semantoks.files`"
         assert not (of_os and called in ("replace", "rename", "fsync", "link", "move"))
+
+
+def test_no_two_public_types_have_one_name():
+    """Neither classes nor aliases; those of commands are named after options."""
+    places: dict[str, list[str]] = {}
+    for file in MODULES:
+        if stage(name_of(file)) == "commands":
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value):
+                names = [ast.unparse(target) for target in node.targets]
+            for name in names:
+                if name[0].isupper() and not name.isupper():
+                    places.setdefault(name, []).append(name_of(file))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_help_needs_no_heavy_import():

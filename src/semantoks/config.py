@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from semantoks.errors import ConfigError, nearest
 
 T = TypeVar("T")
-Tree = dict[str, Any]
+ConfigTree = dict[str, Any]
 
 
 def parse(cls: type[T], tree: Mapping[str, Any], *, file: str | Path | None = None) -> T:
@@ -93,7 +93,7 @@ def _choose(tp: Any, tree: Any) -> Any:
     return tp
 
 
-def read_yaml(path: str | Path) -> Tree:
+def read_yaml(path: str | Path) -> ConfigTree:
     """Read a configuration file; an empty one is an empty tree.
 
     Raises
@@ -115,7 +115,7 @@ def read_yaml(path: str | Path) -> Tree:
     return tree
 
 
-def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
+def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> ConfigTree:
     """Return `tree` with ``key.sub=value`` assignments applied; values are read as YAML.
 
     Raises
@@ -123,7 +123,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     ConfigError
         If an assignment has no ``=`` or goes through a key that holds a plain value.
     """
-    out: Tree = merge({}, tree)
+    out: ConfigTree = merge({}, tree)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
@@ -132,7 +132,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
                 value=assignment,
                 fix="For example: optim.epochs=20",
             )
-        node: Tree = {}
+        node: ConfigTree = {}
         try:
             leaf: Any = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -144,7 +144,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     return out
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> ConfigTree:
     """Return `base` with the leaves of `changes` put in, neither of them changed."""
     out = dict(base)
     for key, value in changes.items():
@@ -154,9 +154,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
     return out
 
 
-def to_tree(config: Any) -> Tree:
+def to_tree(config: Any) -> ConfigTree:
     """Return all values of a dataclass as plain nested dictionaries and lists."""
-    tree: Tree = plain(config)
+    tree: ConfigTree = plain(config)
     return tree
 
 
@@ -167,11 +167,11 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, tuple) else value
 
 
-def differences(config: Any, base: Any) -> Tree:
+def differences(config: Any, base: Any) -> ConfigTree:
     """Return the part of `config` in which it differs from `base` (same class)."""
 
-    def diff(new: Tree, old: Tree) -> Tree:
-        out: Tree = {}
+    def diff(new: ConfigTree, old: ConfigTree) -> ConfigTree:
+        out: ConfigTree = {}
         for key, value in new.items():
             if value == old.get(key):
                 continue
@@ -188,7 +188,7 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Key:
+class ConfigKey:
     """One key of a configuration.
 
     Parameters
@@ -206,7 +206,7 @@ class Key:
     doc: str
 
 
-def describe(config: Any, prefix: str = "") -> Iterator[Key]:
+def describe(config: Any, prefix: str = "") -> Iterator[ConfigKey]:
     """Yield every leaf of a dataclass instance with its value and its documentation."""
     docs = field_docs(type(config))
     hints = typing.get_type_hints(type(config))
@@ -215,7 +215,7 @@ def describe(config: Any, prefix: str = "") -> Iterator[Key]:
         if dataclasses.is_dataclass(value):
             yield from describe(value, f"{prefix}{f.name}.")
         else:
-            yield Key(f"{prefix}{f.name}", _type_name(hints[f.name]), value, docs[f.name])
+            yield ConfigKey(f"{prefix}{f.name}", _type_name(hints[f.name]), value, docs[f.name])
             for member in _members(hints[f.name]):
                 yield from describe(member(), f"{prefix}{f.name}.[{member().kind}].")
 

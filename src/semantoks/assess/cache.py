@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
-    TransformerMixin,
     clone,
     is_classifier,
 )
@@ -23,13 +22,14 @@ from sklearn.utils.validation import check_is_fitted
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.features.transformer import SignalTransformer
 from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
 from semantoks.files import staged_file
 from semantoks.model.encoder import Encoder
 from semantoks.model.weights import weights_hash
 
 
-class StoredEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class StoredEmbedder(SignalTransformer):
     """An `Embedder` whose embeddings of one store are kept in a file.
 
     Parameters
@@ -46,6 +46,8 @@ class StoredEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     embedder_ : Embedder
         Fitted.
     encoder_ : Encoder
+    n_features_in_ : int
+        Number of ROIs of the encoder.
     """
 
     stateless: ClassVar[bool] = Embedder.stateless
@@ -58,7 +60,11 @@ class StoredEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
         """Load the encoder; see `Embedder.fit`."""
         self.embedder_ = copy(self.embedder).fit(X)  # shares the weights, which nothing changes
+        self.n_features_in_ = self.embedder_.n_features_in_
         return self
+
+    def _output_names(self, rois: list[str]) -> list[str]:
+        return [*self.embedder_.get_feature_names_out(rois)]
 
     @property
     def encoder_(self) -> Encoder:

@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from semantoks.arrays import Signal
 from semantoks.errors import InputError
 from semantoks.flags import Flag
-
-Signal = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)

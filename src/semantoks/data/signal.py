@@ -15,11 +15,10 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semantoks.arrays import Signal
 from semantoks.data.denoise import check_confounds, interpolate, regress_out, scaled
 from semantoks.errors import InputError
 from semantoks.flags import Flag
-
-Signal = NDArray[np.floating]
 
 MAX_TR = 20.0  # seconds; slower than BOLD is sampled, and milliseconds start far above
 Z_EPSILON = 1e-8  # METHOD section 1

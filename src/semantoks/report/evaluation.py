@@ -16,9 +16,8 @@ from semantoks.figures import scores as charts
 from semantoks.figures.brain import glass_brain_figure, occlusion_figure
 from semantoks.figures.picture import Picture
 from semantoks.report.methods import methods_paragraph
+from semantoks.report.sections import Section
 from semantoks.report.verdicts import design_sentences, reference, seen_facts, verdicts
-
-Section = dict[str, Any]
 
 _MEANS_RUN_AGAINST = (
     "Chance predicts the mean of those trained on. With a site left out, that mean is the lower "

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from semantoks.data.mixture import Recordings
 from semantoks.errors import InputError
-from semantoks.views.augment import AugmentConfig, Rows, augment
+from semantoks.views.augment import AugmentConfig, BatchRows, augment
 from semantoks.views.batch import ViewBatch
 from semantoks.views.crops import CropConfig, IntArray, draw_starts
 from semantoks.views.epochs import WeightedEpochs
 from semantoks.views.masks import MaskConfig, draw_masks
 
 _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
-_Crops = tuple[IntArray, IntArray, Tensor, Rows]
+_Crops = tuple[IntArray, IntArray, Tensor, BatchRows]
 
 
 def missing_networks(
@@ -199,7 +199,7 @@ class ViewLoader:
         recordings, starts = recordings[part], starts[:, part]
         raw = torch.from_numpy(self._store.gather(recordings, starts, length))
         raw = raw.pin_memory() if self._device.type == "cuda" else raw
-        return recordings, starts, raw, Rows(places.flatten(), len(lengths) * len(starts))
+        return recordings, starts, raw, BatchRows(places.flatten(), len(lengths) * len(starts))
 
     def _missing(
         self, recordings: IntArray, starts: IntArray, grid: tuple[int, int, int, int]

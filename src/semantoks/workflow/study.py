@@ -34,8 +34,6 @@ from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, training_recordings
 from semantoks.train.trainer import Trainer
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Probing:
@@ -59,7 +57,7 @@ def ablate(
     probing: Probing,
     *,
     overrides: Sequence[str] = (),
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> ProbeResult:
     """Pretrain every configuration and compare their probes with the first one's.
 
@@ -103,7 +101,7 @@ def scale(
     out: str | Path,
     probing: Probing,
     *,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> tuple[ProbeResult, pd.DataFrame]:
     """Pretrain on more and more people and fit a power law to the probes' scores.
 
@@ -145,7 +143,7 @@ def scale(
 
 
 def _pretrain_all(
-    configs: Mapping[str, RunConfig], out: Path, probing: Probing, say: Say
+    configs: Mapping[str, RunConfig], out: Path, probing: Probing, say: Callable[[str], None]
 ) -> dict[str, Path]:
     if (out / "result").exists():
         raise InputError("holds the result of a study already", file=out, fix="Choose another")

@@ -20,12 +20,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from semantoks.arrays import Array
 from semantoks.data.encode import MIN_TIMES
 from semantoks.data.signal import Preprocessing, resample, zscore
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-
-Array = NDArray[np.float64]
 
 _SPIKE_SD = (3.0, 6.0)  # peak of a motion spike
 _RECOVERY_S = 4.0  # time constant of the return to equilibrium after a movement

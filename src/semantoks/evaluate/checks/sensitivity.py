@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from semantoks.arrays import Array
 from semantoks.data.designs import AcrossStores, Design, GroupedKFold
 from semantoks.data.splits import Fold, column_values
 from semantoks.data.store import RecordingStore
@@ -27,7 +28,6 @@ from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegresso
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.evaluate.stats.metrics import METRICS, estimate, resamples
 
-Array = NDArray[np.float64]
 CLEAN = "none"
 _SUBJECTS, _PROBE = GroupedKFold(), Probe()
 

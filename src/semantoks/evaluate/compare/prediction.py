@@ -18,7 +18,7 @@ from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.models import Features
-from semantoks.evaluate.compare.targets import Labels, Target
+from semantoks.evaluate.compare.targets import Target, TargetRows
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
 
@@ -64,7 +64,7 @@ class Task:
 def make_task(
     cohort: Cohort,
     target: Target,
-    label: Labels,
+    label: TargetRows,
     design: Design,
     curve: SmallSamples | None,
     unit: str,

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from semantoks.arrays import Array
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.evaluate.stats.metrics import (
     LOWER_IS_BETTER,
     METRICS,
-    Array,
     Codes,
     Metric,
     cluster_resamples,

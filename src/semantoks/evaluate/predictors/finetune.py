@@ -22,16 +22,16 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 
+from semantoks.arrays import Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals
-from semantoks.evaluate.predictors.linear import Rows
 from semantoks.evaluate.predictors.probe import ClassWeight
 from semantoks.evaluate.predictors.tuning import (
     FineTuned,
     Head,
-    Precision,
     Train,
     Tuning,
+    TuningPrecision,
     check_train,
 )
 from semantoks.evaluate.stats.kinds import Kind
@@ -107,7 +107,7 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
         lora_alpha: float = 16.0,
         patience: int | None = None,
         validation: float = 0.2,
-        precision: Precision = "float32",
+        precision: TuningPrecision = "float32",
         class_weight: ClassWeight = None,
         n_crops: int = 8,
         checkpoint: str | Path | None = None,

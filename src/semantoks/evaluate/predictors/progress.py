@@ -21,7 +21,7 @@ from semantoks.model.weights import check_weights, tensors_hash
 from semantoks.train.checkpoint import load_optimizer, optimizer_tensors
 
 
-class Progress:
+class TuningCheckpoint:
     """The trained parameters, the best of them so far, the optimiser, and what was measured.
 
     Parameters

@@ -18,14 +18,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from semantoks.arrays import Rows
 from semantoks.data.splits import hold_out, without
 from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.features.crops import Source, cut, sources
 from semantoks.evaluate.features.inputs import Signals
-from semantoks.evaluate.predictors.linear import Rows
 from semantoks.evaluate.predictors.lora import add_low_rank, merge_low_rank
-from semantoks.evaluate.predictors.progress import Progress
+from semantoks.evaluate.predictors.progress import TuningCheckpoint
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.weights import weights_hash
@@ -35,7 +35,7 @@ from semantoks.views.crops import evenly_spaced_starts
 #: What is trained: everything; the head alone at first; low-rank updates and the head; the head.
 Train = Literal["full", "frozen-then-full", "lora", "head"]
 Head = Literal["linear", "mlp"]
-Precision = Literal["float32", "bfloat16"]
+TuningPrecision = Literal["float32", "bfloat16"]
 
 #: Held while one model is trained: stochastic depth draws from the generator of the process.
 _ALONE = threading.Lock()
@@ -69,7 +69,7 @@ class Tuning:
     """Epochs without a smaller loss on people held out, after which training stops; null: never."""
     validation: float = 0.2
     """Share of the training part's groups that is held out for that."""
-    precision: Precision = "float32"
+    precision: TuningPrecision = "float32"
     """Arithmetic of training; weights are float32 either way."""
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ def check_settings(s: Tuning | FineTuned) -> None:
     """Refuse settings that mean nothing."""
     rules = {
         "head": (s.head in get_args(Head), "must be linear or mlp"),
-        "precision": (s.precision in get_args(Precision), "must be float32 or bfloat16"),
+        "precision": (s.precision in get_args(TuningPrecision), "must be float32 or bfloat16"),
         "epochs": (s.epochs >= 1, "must be at least 1"),
         "batch_size": (s.batch_size >= 1, "must be at least 1"),
         "lora_rank": (s.lora_rank >= 1, "must be at least 1"),
@@ -157,7 +157,7 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
         lora_alpha: float = 16.0,
         patience: int | None = None,
         validation: float = 0.2,
-        precision: Precision = "float32",
+        precision: TuningPrecision = "float32",
         n_crops: int = 8,
         checkpoint: str | Path | None = None,
         seed: int = 0,
@@ -285,7 +285,7 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
         )
         peaks = [group["lr"] for group in optimizer.param_groups]
         model = nn.ModuleDict({"encoder": self.encoder_, "head": self.head_})
-        progress = Progress(model, optimizer)
+        progress = TuningCheckpoint(model, optimizer)
         file = None if self.checkpoint is None else Path(self.checkpoint)
         if file is not None and file.exists():
             progress.load(file, fit)
@@ -310,7 +310,9 @@ class FineTuned(BaseEstimator):  # type: ignore[misc]
         frozen = self.frozen_epochs if self.train == "frozen-then-full" else 0
         return len(history) - max(_best(history), frozen) >= self.patience
 
-    def _epoch(self, part: _Part, epoch: int, progress: Progress, peaks: list[float]) -> float:
+    def _epoch(
+        self, part: _Part, epoch: int, progress: TuningCheckpoint, peaks: list[float]
+    ) -> float:
         """Train on one random crop of every recording; return the mean loss."""
         optimizer, parameters = progress.optimizer, [*progress.parameters.values()]
         rng = np.random.default_rng([self.seed, epoch])

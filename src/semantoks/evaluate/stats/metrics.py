@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Array = NDArray[np.float64]
+from semantoks.arrays import Array
+
 Codes = NDArray[np.intp]
 
 
