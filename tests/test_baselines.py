@@ -223,7 +223,7 @@ def test_a_new_baseline_is_a_choice_of_the_command_line():
     code = (
         "from semantoks.evaluate.features.baselines import BASELINES, Baseline\n"
         "BASELINES['mean'] = Baseline(option='mean-signal', help='h', methods='m', make=dict)\n"
-        "from semantoks.cli import app; app(['evaluate', '--help'])"
+        "from semantoks.commands.main import app; app(['evaluate', '--help'])"
     )
     wide = os.environ | {"COLUMNS": "300"}
     done = subprocess.run(

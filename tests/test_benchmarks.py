@@ -11,7 +11,7 @@ import torch
 
 from semantoks.data.store import RecordingStore
 from semantoks.model.encoder import Encoder, EncoderConfig
-from semantoks.model.tokenizer import DenseBranch, SeparableBranch, StructuredBranch
+from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch, StructuredBranch
 from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
 from semantoks.views.batch import ViewBatch
 

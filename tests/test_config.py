@@ -7,7 +7,7 @@ import yaml
 
 from semantoks import config as trees
 from semantoks.errors import ConfigError
-from semantoks.model.tokenizer import DenseBranch, SeparableBranch, StructuredBranch
+from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch, StructuredBranch
 from semantoks.train.run import PRESETS, RunConfig
 
 

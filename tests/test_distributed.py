@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from semantoks.atlas.channels import TokenRows
 from semantoks.data.store import write_store
 from semantoks.errors import CheckpointError, InputError
 from semantoks.model.pretrained import newest_checkpoint
@@ -195,14 +196,13 @@ def test_every_subject_comes_once_per_epoch_whatever_the_number_of_processes(tin
         config = tiny_run()
         return ViewLoader(
             store,
-            [np.arange(3), np.arange(3, 11)],
+            TokenRows.of(store.parcellation, ("a", "b"), [range(3), range(3, 11)]),
             patch_length=6,
             n_patches=4,
             batch_size=5,
             crops=config.views.crops,
             augmentation=config.views.augment,
             masks=config.views.masks,
-            canonical_groups=np.array([0, 1]),
             seed=2,
             device=torch.device("cpu"),
             process=process,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semantoks.atlas.channels import TokenRows
 from semantoks.data.recording import Recording
 from semantoks.data.store import write_store
 from semantoks.errors import ConfigError, InputError
@@ -235,16 +237,15 @@ def test_masks_that_cannot_fit_the_grid_are_refused():
 
 
 def make_loader(store, *, batch_size=4, n_patches=4, seed=0, **changes):
-    index = [np.asarray(i) for i in store.parcellation.network_indices]
+    rows = replace(TokenRows.by_group(store.parcellation), groups=np.array([0, 1, 1]))
     none = AugmentConfig(roi_dropout="none", time_dropout="none", amplitude="none", noise="none")
     options = {"crops": CropConfig(), "augmentation": none, "masks": MaskConfig(frequency=1.0)}
     return ViewLoader(
         store,
-        index,
+        rows,
         patch_length=6,
         n_patches=n_patches,
         batch_size=batch_size,
-        canonical_groups=np.array([0, 1, 1]),
         seed=seed,
         device=torch.device("cpu"),
         **{**options, **changes},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -59,8 +59,6 @@ class Flag:
     """Type that `read` is given, where it is neither the field's nor text."""
     shown: str | None = None
     """Default as the help shows it, where it is no plain value."""
-    switches: Callable[[], Mapping[str, str]] | None = None
-    """Returns names and helps: each is ``--NAME/--no-NAME``, and the value those left on."""
     on: str | None = None
     """Value of the field that the bare flag stands for."""
     hidden: bool = False

@@ -1,4 +1,4 @@
-"""What an assessment is made of: the question, the models, and the parts that look closer."""
+"""`Plan`: the question of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,29 +20,6 @@ from semantoks.evaluate.features.covariates import CONFOUNDS
 from semantoks.evaluate.predictors.probe import LinearModel
 from semantoks.evaluate.predictors.tuning import Train, Tuning
 from semantoks.flags import Flag
-
-Part = Literal[
-    "subgroups",
-    "confounds",
-    "adjusted",
-    "corruption",
-    "reliability",
-    "alarms",
-    "maps",
-    "importance",
-]
-#: What is done beyond the comparison, in this order.
-PARTS: tuple[Part, ...] = get_args(Part)
-PART_HELP: dict[Part, str] = {
-    "subgroups": "Compute scores within sites, TRs and motion.",
-    "confounds": "Predict site, TR and motion from the features.",
-    "adjusted": "Compute scores without confounds, and after ComBat.",
-    "corruption": "Compute scores on scans made worse.",
-    "reliability": "Compute fingerprints and ICC.",
-    "alarms": "Look for leaks, duplicates and implausible scores.",
-    "maps": "Draw maps of the embeddings.",
-    "importance": "Mask one network after the other in the models.",
-}
 
 
 def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
@@ -71,7 +48,7 @@ def _tuning(texts: Sequence[str]) -> Tuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The question of an assessment; a folder holds the answer to one of them.
+    """The question of an evaluation; a folder holds the answer to one of them.
 
     Raises
     ------
@@ -129,7 +106,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.targets:
-            raise InputError("must name at least one column to predict", field="targets")
+            raise InputError("must name at least one column", field="targets")
         for name in ("n_crops", "n_bootstrap", "n_permutations"):
             if getattr(self, name) < 1:
                 raise InputError("must be at least 1", field=name, value=getattr(self, name))
@@ -151,7 +128,7 @@ class Plan:
                 check_column(store.table, column, store.path, name)
 
     def settings(self) -> dict[str, Any]:
-        """Return the plan as plain values: two plans are one where these are equal."""
+        """Return the plan as plain values; plans with equal values ask the same question."""
         facts: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "n_permutations", "seed")
@@ -164,7 +141,7 @@ class Plan:
         facts["probe"] = {"model": self.probe.model, "class_weight": named}
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
-        if self.finetune:  # folders from before there was fine-tuning can be gone on with
+        if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
         return facts
 
@@ -176,15 +153,15 @@ def _plain(thing: Any) -> dict[str, Any]:
     return {"kind": type(thing).__name__} | fields
 
 
-#: Share of recordings that need a value for a column to be regressed out unasked.
+#: Share of recordings that must have a value for a column to be regressed out by default.
 MOSTLY_KNOWN = 0.9
 
 
 def confound_columns(store: RecordingStore) -> tuple[str, ...]:
-    """Return the columns that are regressed out unless somebody says otherwise.
+    """Return the columns that are regressed out by default.
 
     Age, sex, site, motion and the scanner's TR, as far as they vary and nine in ten recordings
-    have a value. The site says the TR: with one the other is left out.
+    have a value. The TR is left out where the site is there, which determines it.
     """
     usable = [c for c in CONFOUNDS if c in store.table and _usable(store.table[c])]
     return tuple(c for c in usable if c != "source_tr" or "site" not in usable)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import click
 
-from semantoks.assess.plan import PART_HELP, PARTS, Plan
+from semantoks.assess.parts.table import PARTS, chosen_parts
+from semantoks.assess.plan import Plan
 from semantoks.commands.model import Crops, Device, Model, Store
 from semantoks.commands.options import Argument, command
 from semantoks.commands.output import records, show
@@ -17,6 +18,11 @@ from semantoks.data.designs import Division
 from semantoks.flags import Flag
 
 _log = logging.getLogger(__name__)
+
+
+def _parts() -> tuple[str, ...]:
+    return tuple(PARTS)
+
 
 Targets = Annotated[
     tuple[str, ...],
@@ -35,7 +41,6 @@ def evaluate(
     out: Annotated[Path, Argument("FOLDER", "Folder of the evaluation.")],
     plan: Annotated[Plan, Flag(panel="Question")],
     division: Annotated[Division, Flag(panel="Design")],
-    parts: Annotated[tuple[str, ...], Flag(panel="Parts", switches=lambda: PART_HELP)],
     model: Annotated[
         tuple[str, ...],
         Flag(
@@ -44,6 +49,19 @@ def evaluate(
             help="Evaluate this run, checkpoint, model folder, .pth or owner/name on the hub; "
             "without one, the baselines alone",
         ),
+    ] = (),
+    only: Annotated[
+        tuple[str, ...],
+        Flag(
+            metavar="PART",
+            panel="Parts",
+            known=_parts,
+            help="Compute this part beyond the scores; by default all",
+        ),
+    ] = (),
+    skip: Annotated[
+        tuple[str, ...],
+        Flag(metavar="PART", panel="Parts", known=_parts, help="Leave out this part"),
     ] = (),
     device: Device = "auto",
     jobs: Annotated[
@@ -65,7 +83,7 @@ def evaluate(
         out,
         models=model,
         plan=replace(plan, design=division.design()),
-        parts=[part for part in PARTS if part in parts],
+        parts=chosen_parts(only or None, skip),
         device=device,
         n_jobs=jobs,
         say=_log.info,

@@ -122,20 +122,6 @@ class _One:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Switches:
-    """A tuple of names, each of which can be switched off."""
-
-    name: str
-    fields: Sequence[_One]
-
-    def value(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(one.name for one in self.fields if params[str(one.param.name)] is not False)
-
-    def all(self) -> Iterator[_One]:
-        yield from self.fields
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Record:
     """A dataclass, and what fills its fields."""
 
@@ -164,7 +150,7 @@ class _Record:
         yield from self.fields
 
 
-_Slot = _One | _Record | _Switches
+_Slot = _One | _Record
 
 
 def command(function: Callable[..., None]) -> Command:
@@ -215,12 +201,6 @@ def _slot(name: str, hint: Any, default: Any) -> _Slot:
     if isinstance(mark, Argument):
         return _argument(name, bare, default, mark)
     title: Panel = mark.panel or "Running"
-    if mark.switches is not None:
-        ones = [
-            _option(part, bool, True, Flag(), text, title, owner=name)
-            for part, text in mark.switches().items()
-        ]
-        return _Switches(name=name, fields=ones)
     inner, optional = _required(bare)
     if not isinstance(inner, type) or not dataclasses.is_dataclass(inner) or mark.read is not None:
         return _option(name, bare, default, mark, mark.help or "", title)

@@ -22,17 +22,18 @@ from torch import Tensor
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import parse, to_tree
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError, InputError
 from semantoks.files import refuse_existing, staged_folder
 from semantoks.model.authors import read_authors, write_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.projection import head_shapes
-from semantoks.model.weights import check_weights
+from semantoks.model.weights import check_weights, current_name
 
 Role = Literal["teacher", "student"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS, HEADER, ROIS = "model.safetensors", "config.json", "rois.tsv"
 
 
@@ -49,16 +50,17 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], encoder: Encoder) ->
         Gives the header.
     """
     save_file({k: v.detach().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
+    seen = encoder.pretraining
     header = {
         "format": FORMAT_VERSION,
         "encoder": to_tree(encoder.config),
         "preprocessing": to_tree(encoder.preprocessing),
-        "parcellation": {"name": encoder.parcellation.name, "hash": encoder.parcellation.hash},
-        "pretraining": encoder.pretraining,
+        "parcellation": {"name": encoder.channels.name, "hash": encoder.channels.hash},
+        "pretraining": None if seen is None else seen.to_json(),
         "versions": {name: metadata.version(name) for name in ("semantoks", "torch")},
     }
     (folder / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
-    encoder.parcellation.save(folder / ROIS)
+    encoder.channels.save(folder / ROIS)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -100,7 +102,7 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
     Returns
     -------
     Encoder
-        In evaluation mode, on the CPU. Its `parcellation` and `preprocessing` are those that the
+        In evaluation mode, on the CPU. Its `channels` and `preprocessing` are those that the
         weights expect, its `pretraining` says what they have seen.
 
     Raises
@@ -212,6 +214,8 @@ def _blank_encoder(folder: Path) -> Encoder:
     try:
         encoder_config = parse(EncoderConfig, header["encoder"])
         preprocessing = parse(Preprocessing, header["preprocessing"])
+        stated = header.get("pretraining")
+        seen = None if stated is None else SeenData.from_json(stated)
         parcellation = Parcellation.load(folder / ROIS)
         expected_hash = header["parcellation"]["hash"]
         name = header["parcellation"]["name"]
@@ -223,7 +227,7 @@ def _blank_encoder(folder: Path) -> Encoder:
         )
     parcellation = replace(parcellation, name=name)
     encoder = Encoder.random(encoder_config, parcellation, preprocessing, seed=0)
-    encoder.pretraining = header.get("pretraining")
+    encoder.pretraining = seen
     return encoder
 
 
@@ -263,7 +267,7 @@ def _tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as archive:
             return {
-                name.removeprefix(prefix): archive.get_tensor(name)
+                current_name(name).removeprefix(prefix): archive.get_tensor(name)
                 for name in archive.keys()  # noqa: SIM118 - not a dict
                 if name.startswith(prefix)
             }

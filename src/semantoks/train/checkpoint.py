@@ -19,6 +19,7 @@ from semantoks.data.reader import file_sha256
 from semantoks.errors import CheckpointError
 from semantoks.files import remove_folder, remove_partial, staged_folder
 from semantoks.model.pretrained import newest_checkpoint, read_weights, save_model
+from semantoks.model.weights import current_name
 from semantoks.objectives.distillation import SelfDistillation
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
@@ -45,11 +46,11 @@ def save_checkpoint(
     method : SelfDistillation
     optimizer : torch Optimizer
     keep : int
-        The newest so many stay.
+        Number of the newest checkpoints to keep.
     effective_rank : float, optional
-        Of the embeddings at this step; written down.
+        Of the embeddings at this step, for the record.
     keep_best : bool
-        The one with the highest effective rank stays, too.
+        Keep the one with the highest effective rank, too.
 
     Returns
     -------
@@ -137,7 +138,8 @@ def load_checkpoint(
     file = folder / OPTIMIZER
     try:
         with safe_open(file, framework="pt") as archive:
-            saved = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+            names = archive.keys()
+            saved = {current_name(name): archive.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"is missing or damaged ({error})", file=file) from None
     load_optimizer(_trained(method), optimizer, saved)
@@ -151,7 +153,7 @@ def _name(step: int) -> str:
 def _verified_step(folder: Path) -> int:
     """Return the steps done, after comparing every file with its checksum."""
     file = folder / PROGRESS
-    fix = f"Delete {folder.name} to go on from the checkpoint before it"
+    fix = f"Delete {folder.name} to resume from the checkpoint before it"
     try:
         progress = json.loads(file.read_text(encoding="utf-8"))
         step = int(progress["step"])

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semantoks.data.seen import SeenData
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.distillation import Losses, SelfDistillation
 from semantoks.objectives.terms import effective_rank, mean_cosine
@@ -46,7 +47,6 @@ from semantoks.train.setup import (
     open_run,
     pick_device,
     pick_precision,
-    pretraining_record,
     training_recordings,
 )
 from semantoks.train.stop import stop_requests
@@ -117,14 +117,13 @@ class Trainer:
             keep_few_kernels()
         self._loader = ViewLoader(
             store,
-            encoder.network_rois,
+            encoder.rows,
             patch_length=config.encoder.patch_length,
             n_patches=config.encoder.n_patches,
             batch_size=config.optim.batch_size,
             crops=config.views.crops,
             augmentation=config.views.augment,
             masks=config.views.masks,
-            canonical_groups=encoder.canonical_groups,
             weights=config.data.weights,
             seed=config.seed,
             device=self._device,
@@ -145,7 +144,7 @@ class Trainer:
         self.step = (load_checkpoint(self.run, self.method, self._optimizer) or 0) if resume else 0
         agree(self.step, self._device, self.run)
         self._gradient = Gradient(self.method, config.train.accumulate)
-        encoder.pretraining = pretraining_record(store, config)
+        encoder.pretraining = SeenData.of(store, epochs=config.optim.epochs)
         if is_main():
             open_run(self.run, config, self._device, self._precision)
             if resume:

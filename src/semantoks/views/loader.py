@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from semantoks.atlas.channels import TokenRows
 from semantoks.data.mixture import Recordings
 from semantoks.errors import InputError
 from semantoks.views.augment import AugmentConfig, BatchRows, augment
@@ -22,25 +23,28 @@ _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
 _Crops = tuple[IntArray, IntArray, Tensor, BatchRows]
 
 
-def missing_networks(
-    store: Recordings, network_rois: list[IntArray], labels: Sequence[str]
+def missing_rows(
+    store: Recordings, rows: TokenRows, place: Sequence[int], n_channels: int
 ) -> NDArray[np.bool_]:
-    """Return which networks have no ROI with data, shape (n_recordings, N).
+    """Return which rows of the token grid have no data, shape (n_recordings, N).
 
     Parameters
     ----------
     store : RecordingStore or StoreMixture
-    network_rois : list of int arrays, length N
-        ROIs of every network, as places in `labels`.
-    labels : sequence of str
-        Names of the ROIs.
+    rows : TokenRows
+        Of the model.
+    place : sequence of int
+        Channel of the model of every ROI of the store; the other channels have no data.
+    n_channels : int
+        Channels of the model C.
     """
-    names = np.asarray(labels)
     # Nearly all recordings lack the same ROIs, or none.
     kinds: dict[tuple[str, ...], int] = {}
     kind = [kinds.setdefault(m, len(kinds)) for m in store.table["missing_rois"]]
-    rows = [[bool(np.isin(names[rois], list(m)).all()) for rois in network_rois] for m in kinds]
-    return np.asarray(rows, dtype=bool).reshape(len(kinds), len(network_rois))[kind]
+    absent = np.ones((len(kinds), n_channels), dtype=bool)
+    for lacking, gone in zip(kinds, absent, strict=True):
+        gone[place] = np.isin(store.parcellation.labels, list(lacking))
+    return rows.missing(absent)[kind]
 
 
 class ViewLoader:
@@ -52,8 +56,9 @@ class ViewLoader:
     Parameters
     ----------
     store : RecordingStore or StoreMixture
-    network_rois : list of int arrays
-        ROIs of every row of the token grid.
+    rows : TokenRows
+        Of the model: what every row of the token grid reads, and for masks which rows belong
+        together.
     patch_length, n_patches : int
         A view has ``patch_length * n_patches`` time points.
     batch_size : int
@@ -61,8 +66,6 @@ class ViewLoader:
     crops : CropConfig
     augmentation : AugmentConfig
     masks : MaskConfig
-    canonical_groups : int array of shape (N,)
-        Canonical network of every row, for masks that keep these together.
     weights : sequence of float, optional
         One per store of a mixture, see `semantoks.views.epochs.WeightedEpochs`.
     seed : int
@@ -82,7 +85,7 @@ class ViewLoader:
     def __init__(
         self,
         store: Recordings,
-        network_rois: list[IntArray],
+        rows: TokenRows,
         *,
         patch_length: int,
         n_patches: int,
@@ -90,7 +93,6 @@ class ViewLoader:
         crops: CropConfig,
         augmentation: AugmentConfig,
         masks: MaskConfig,
-        canonical_groups: IntArray,
         weights: Sequence[float] | None = None,
         seed: int,
         device: torch.device,
@@ -107,8 +109,8 @@ class ViewLoader:
             )
         self._groups = None
         if masks.canonical:
-            self._groups = torch.from_numpy(canonical_groups).to(device)
-        n_rows = len(set(canonical_groups)) if masks.canonical else len(network_rois)
+            self._groups = torch.from_numpy(rows.groups).to(device)
+        n_rows = len(set(rows.groups)) if masks.canonical else len(rows)
         masks.check_grid(n_rows, n_patches)
         self._store, self._seed, self._device = store, seed, device
         self._patch_length, self._n_patches = patch_length, n_patches
@@ -117,7 +119,8 @@ class ViewLoader:
         self._by_subject = np.argsort(subject_of, kind="stable")
         self._counts = np.bincount(subject_of)
         self._first = np.cumsum(self._counts) - self._counts
-        self._missing_networks = missing_networks(store, network_rois, store.parcellation.labels)
+        n_rois = len(store.parcellation)
+        self._missing_networks = missing_rows(store, rows, range(n_rois), n_rois)
         self._reader = ThreadPoolExecutor(1)
         self._next: dict[int, Future[_Crops]] = {}
         self.n_subjects = len(subjects)

@@ -146,8 +146,8 @@ def _model_facts(folder: Path) -> Description:
     facts |= {
         "encoder": config,
         "n_parameters": n_parameters,
-        "parcellation": encoder.parcellation.name,
-        "n_rois": len(encoder.parcellation),
+        "parcellation": encoder.channels.name,
+        "n_rois": len(encoder.channels),
         "preprocessing": encoder.preprocessing,
         "pretraining": encoder.pretraining,
     }
@@ -156,14 +156,14 @@ def _model_facts(folder: Path) -> Description:
         f"{config.n_patches} patches of {config.patch_length} time points"
     )
     lines["parameters"] = f"{n_parameters:,}"
-    lines["parcellation"] = f"{encoder.parcellation.name}, {len(encoder.parcellation)} ROIs"
+    lines["parcellation"] = f"{encoder.channels.name}, {len(encoder.channels)} ROIs"
     lines["preprocessing"] = encoder.preprocessing
-    if encoder.pretraining:
-        seen = encoder.pretraining
+    seen = encoder.pretraining
+    if seen is not None:
         lines["has seen"] = "not stated"
-        if seen["subjects"] is not None:
+        if seen.subjects is not None:
             lines["has seen"] = (
-                f"{seen['n_recordings']} recordings of {seen['n_subjects']} people, "
-                f"sites {', '.join(seen['sites']) or 'not stated'}"
+                f"{seen.n_recordings} recordings of {seen.n_subjects} people, "
+                f"sites {', '.join(seen.sites or ()) or 'not stated'}"
             )
     return Description(facts, lines)

@@ -1,7 +1,7 @@
 """Studies of many runs: ablations, and scores against the number of people in pretraining.
 
-Every run of a study is an ordinary run with a folder of its own: an interrupted study goes on
-where it was. Test sites are left out of the pretraining of every run. Where a run mixes several
+Every run of a study is an ordinary run with its own folder, so that rerunning an interrupted study
+resumes it. Test sites are left out of the pretraining of every run. Where a run mixes several
 stores, the first is the one that is probed.
 """
 
@@ -172,7 +172,7 @@ def _compare(runs: Mapping[str, Path], out: Path, probing: Probing, store: str) 
     reference = next(iter(runs))
     encoder = load_pretrained(runs[reference])
     control = Encoder.random(
-        encoder.config, encoder.parcellation, encoder.preprocessing, seed=probing.seed
+        encoder.config, encoder.channels, encoder.preprocessing, seed=probing.seed
     )
     models: dict[str, Any] = {
         name: Embedder(run, n_crops=probing.n_crops) for name, run in runs.items()

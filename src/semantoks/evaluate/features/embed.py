@@ -98,7 +98,7 @@ class Embedder(SignalTransformer):
                 raise InputError(rule, field=name, value=getattr(self, name))
         encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
         self.encoder_ = encoder.eval().to(self.device)
-        self.n_features_in_ = len(self.encoder_.parcellation)
+        self.n_features_in_ = len(self.encoder_.channels)
         settings = (self.encoder_, self.n_crops, self.precision, self.device)
         self.engine_: EngineName
         if self.engine == "auto":
