@@ -484,7 +484,7 @@ def test_another_json_is_no_header(store):
 def test_a_truncated_shard_is_refused(store):
     shard = store.path / "signals-00001.npy"
     shard.write_bytes(shard.read_bytes()[:-40])
-    with pytest.raises(StoreError, match=r"signals-00001\.npy: a shard is truncated or damaged"):
+    with pytest.raises(StoreError, match=r"signals-00001\.npy: is damaged.*Restore"):
         RecordingStore(store.path)
 
 

@@ -21,7 +21,7 @@ from semantoks.assess.cache import StoredEmbedder, StoredTuner
 from semantoks.assess.parts import COMPUTE, Found, Work
 from semantoks.assess.plan import PARTS, Part, Plan
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, nearest, readable
+from semantoks.errors import InputError, entry, nearest, readable
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
@@ -309,9 +309,13 @@ def _compute(part: Part, work: Work, folder: Path, say: Say) -> None:
 def _read(folder: Path) -> Found:
     facts = _json(folder / _FACTS)
     with readable(folder):
-        return Found({n: pd.read_parquet(folder / f"{n}.parquet") for n in facts["tables"]}, facts)
+        names = entry(facts, "tables")
+        return Found({n: pd.read_parquet(folder / f"{n}.parquet") for n in names}, facts)
 
 
 def _json(file: Path) -> dict[str, Any]:
     with readable(file):
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("must be a mapping")
+    return content

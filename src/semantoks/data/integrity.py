@@ -46,9 +46,10 @@ def check_store(path: str | Path) -> list[str]:
     folder = Path(path)
     header = read_header(folder)
     with readable(folder / HEADER, StoreError):
-        expected = {ROIS: header["rois_sha256"], INDEX: header["index_sha256"]}
-        expected |= {str(shard["file"]): shard["sha256"] for shard in header["shards"]}
-        expected |= {Path(name).name: digest for name, digest in header.get("extras", {}).items()}
+        extras = dict(header.get("extras", {}))
+    expected = {ROIS: header["rois_sha256"], INDEX: header["index_sha256"]}
+    expected |= {str(shard["file"]): shard["sha256"] for shard in header["shards"]}
+    expected |= {Path(name).name: digest for name, digest in extras.items()}
     broken = {name: _fault(folder / name, digest) for name, digest in expected.items()}
     broken = {name: fault for name, fault in broken.items() if fault}
     table = None if INDEX in broken else read_index(folder / INDEX)

@@ -38,7 +38,7 @@ from semantoks.data.reader import HEADER, RecordingStore
 from semantoks.data.shards import of_shard, open_partial, write_part
 from semantoks.data.sources.items import Item
 from semantoks.data.store import StoreWriter
-from semantoks.errors import InputError, SemantoksError, StoreError
+from semantoks.errors import InputError, SemantoksError, StoreError, fault
 
 QUALITY, CARPETS = "quality.parquet", "carpets.npz"
 N_CARPETS = 4  # of the worst, and of the best recordings
@@ -270,10 +270,8 @@ def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
     except SemantoksError as error:
         parts.save(item, {"error": str(error)}, {})
         return False
-    except Exception as error:  # a broken file must not stop the cohort, whatever it does
-        where = item.files[0] if item.files else item.id
-        text = f"{where}: cannot be read: {type(error).__name__}: {error}"
-        parts.save(item, {"error": text}, {})
+    except Exception as error:  # one recording must not stop the cohort, whatever it does
+        parts.save(item, {"error": fault(error, item.files[0] if item.files else item.id)}, {})
         return False
     note = {"row": encoded.row, "source": encoded.source, "quality": quality}
     arrays: dict[str, NDArray[Any]] = {

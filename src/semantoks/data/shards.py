@@ -57,7 +57,10 @@ def open_partial(folder: Path, settings: Mapping[str, Any]) -> None:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return the settings with which a folder was begun."""
     with readable(folder / SETTINGS, StoreError):
-        return dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("must be a mapping")
+    return settings
 
 
 def write_part(path: Path, content: bytes) -> None:

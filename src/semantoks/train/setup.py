@@ -21,7 +21,7 @@ from semantoks import config as trees
 from semantoks.data.mixture import Recordings, StoreMixture
 from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
-from semantoks.errors import CheckpointError, ConfigError, nearest, readable
+from semantoks.errors import CheckpointError, ConfigError, entry, nearest, readable
 from semantoks.files import PARTIAL, refuse_existing, write_file
 from semantoks.objectives.parallel import n_processes
 from semantoks.train.run import DataConfig, RunConfig
@@ -223,5 +223,6 @@ def forget_metrics_after(file: Path, step: int) -> None:
         with readable(file, CheckpointError):
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
             # A last line without its end was being written when the process was killed.
-            kept = [x for x in lines if x.endswith("\n") and int(json.loads(x)["step"]) <= step]
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [x for x in whole if int(str(entry(json.loads(x), "step"))) <= step]
         write_file(file, "".join(kept), overwrite=True, kind=CheckpointError)
