@@ -21,6 +21,7 @@ from semantoks.figures.picture import Picture
 from semantoks.figures.style import short
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
+from semantoks.train.logs import TERM
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, ENVIRONMENT, METRICS
 
@@ -84,7 +85,12 @@ def _curves(metrics: pd.DataFrame) -> list[Picture]:
     return [
         Picture(
             plots.loss_terms(metrics),
-            f"Loss terms over epochs: CLS {from_to('loss_cls')}, mask {from_to('loss_mask')}",
+            "Loss terms over epochs: "
+            + ", ".join(
+                f"{column.removeprefix(TERM)} {from_to(column)}"
+                for column in metrics
+                if column.startswith(TERM)
+            ),
         ),
         Picture(
             plots.curve(metrics, "lr", "learning rate"),
