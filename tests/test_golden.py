@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from semantoks.model.authors import authors_name, read_authors
+from semantoks.objectives import schedules
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.objective import Losses
-from semantoks.objectives import schedules
 from semantoks.views.batch import ViewBatch
 
 TINY = Path(__file__).parent / "golden"

@@ -16,6 +16,7 @@ from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.objective import Losses
+from semantoks.objectives.schedules import network_weight
 from semantoks.objectives.terms.coding_rate import (
     coding_rate,
     coding_rate_weight,
@@ -23,7 +24,6 @@ from semantoks.objectives.terms.coding_rate import (
     simdino,
 )
 from semantoks.objectives.terms.monitors import effective_rank, mean_cosine
-from semantoks.objectives.schedules import network_weight
 from semantoks.views.batch import ViewBatch
 
 # B = 3, C = 11 in N = 3 networks, T = 24 = 4 patches of 6; d = 7.
@@ -237,13 +237,18 @@ def test_a_term_without_weight_is_not_computed(make, term):
     losses = step_of(make(**{f"{term}_weight": 0.0}), batch(), 0.3)
     assert losses.terms[term].item() == 0.0
     whole = step_of(make(), batch(), 0.3)
-    rest = {"cls": 0.3 * whole.terms["network"] + 0.5 * whole.terms["mask"], "mask": whole.terms["cls"] + 0.3 * whole.terms["network"]}
+    rest = {
+        "cls": 0.3 * whole.terms["network"] + 0.5 * whole.terms["mask"],
+        "mask": whole.terms["cls"] + 0.3 * whole.terms["network"],
+    }
     torch.testing.assert_close(losses.total, rest[term])
 
 
 def test_terms_carry_their_weights(make):
     losses = step_of(make(cls_weight=2.0, mask_weight=0.25), batch(), 0.7)
-    expected = 2.0 * losses.terms["cls"] + 0.7 * losses.terms["network"] + 0.25 * losses.terms["mask"]
+    expected = (
+        2.0 * losses.terms["cls"] + 0.7 * losses.terms["network"] + 0.25 * losses.terms["mask"]
+    )
     torch.testing.assert_close(losses.total, expected)
 
 
@@ -318,7 +323,10 @@ def test_what_is_missing_is_no_target(make):
     method, missing, step = make(), missing_tokens(), batch()
     everywhere = ViewBatch(step.views, step.masks | missing, missing)
     only_real = ViewBatch(step.views, step.masks & ~missing, missing)
-    torch.testing.assert_close(step_of(method, everywhere, 0.5).terms["mask"], step_of(method, only_real, 0.5).terms["mask"])
+    torch.testing.assert_close(
+        step_of(method, everywhere, 0.5).terms["mask"],
+        step_of(method, only_real, 0.5).terms["mask"],
+    )
     nothing = ViewBatch(step.views, missing, missing)
     assert step_of(method, nothing, 0.5).terms["mask"].item() == 0.0
 
@@ -332,9 +340,13 @@ def test_missing_data_without_masks(make):
 def test_the_batch_order_does_not_matter(make):
     method, step, order = make(), batch(missing=missing_tokens()), [2, 0, 1]
     shuffled = ViewBatch(step.views[:, order], step.masks[:, order], step.missing[:, order])
-    torch.testing.assert_close(step_of(method, shuffled, 0.5).total, step_of(method, step, 0.5).total)
+    torch.testing.assert_close(
+        step_of(method, shuffled, 0.5).total, step_of(method, step, 0.5).total
+    )
     swapped = ViewBatch(step.views.flip(0), step.masks.flip(0), step.missing.flip(0))
-    torch.testing.assert_close(step_of(method, swapped, 0.5).total, step_of(method, step, 0.5).total)
+    torch.testing.assert_close(
+        step_of(method, swapped, 0.5).total, step_of(method, step, 0.5).total
+    )
 
 
 def test_gradients_are_those_of_finite_differences(make):
@@ -362,7 +374,7 @@ def test_gradients_are_those_of_finite_differences(make):
         ({"network_epochs": 0.0}, r"objective\.network_epochs"),
         (
             {"cls_weight": 0.0, "network_weight": 0.0, "mask_weight": 0.0},
-            "at least one loss term needs a weight",
+            "at least one loss term must have a weight",
         ),
     ],
 )

@@ -69,7 +69,7 @@ def test_loading_leaves_the_global_generator_alone(folder):
 
 
 def test_an_unknown_role_is_refused(folder):
-    with pytest.raises(InputError, match=r"role = 'pupil': has to be one of"):
+    with pytest.raises(InputError, match=r"role = 'pupil': must be one of"):
         load_pretrained(folder, "pupil")
 
 
@@ -289,7 +289,7 @@ def test_a_run_saved_under_former_names_resumes_exactly(tiny_run, tmp_path):
     resumed = Trainer(config, tmp_path / "half", resume=True)
     assert 0 < resumed.step < resumed.n_steps
     resumed.fit()
-    for one, two in zip(whole.method.parameters(), resumed.method.parameters(), strict=True):
+    for one, two in zip(whole.objective.parameters(), resumed.objective.parameters(), strict=True):
         assert torch.equal(one, two)
 
 

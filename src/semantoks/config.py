@@ -54,7 +54,7 @@ def parse(cls: type[T], tree: Mapping[str, Any], *, file: str | Path | None = No
         raise ConfigError("\n".join(_explain(error, cls)), file=file) from None
 
 
-def _with_kinds(cls: type, tree: Mapping[str, Any]) -> Tree:
+def _with_kinds(cls: type, tree: Mapping[str, Any]) -> ConfigTree:
     """Return the tree with the kind of its default where a union of dataclasses states none."""
     hints = typing.get_type_hints(cls)
     out = dict(tree)
@@ -71,7 +71,7 @@ def kinds(tp: Any) -> dict[str, Any]:
     if typing.get_origin(tp) is typing.Annotated:
         tp = typing.get_args(tp)[0]
     members = [m for m in typing.get_args(tp) if dataclasses.is_dataclass(m)]
-    return {m.kind: m for m in members if hasattr(m, "kind")}  # type: ignore[attr-defined]
+    return {m.kind: m for m in members if hasattr(m, "kind")}
 
 
 def _explain(error: ValidationError, cls: type) -> Iterator[str]:

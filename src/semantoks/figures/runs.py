@@ -33,7 +33,7 @@ def score_intervals(rows: pd.DataFrame, level: tuple[float, str] | None) -> Figu
         Columns model, role (model, random, connectivity, chance), metric, value, ci_low, ci_high;
         one row per model, the first on top.
     level : (float, str), optional
-        Score of knowing nothing and its name, drawn as a dashed line.
+        Score at chance and its name, drawn as a dashed line.
     """
     figure = Figure(figsize=(4.8, 0.85 + 0.36 * len(rows)), layout="constrained")
     axes = panel_axes(figure)
@@ -75,13 +75,21 @@ def loss_terms(metrics: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=_PANEL, layout="constrained")
     axes = panel_axes(figure, "loss terms, before their weights")
-    columns = [column for column in metrics if column.startswith(TERM)]
+    columns = [str(column) for column in metrics if str(column).startswith(TERM)]
     for column, color in zip(columns, PALETTE, strict=False):
+        label = column.removeprefix(TERM)
         # A term that a step does not compute is logged as zero: leave it out of its curve.
         shown = metrics[metrics[column] != 0]
         if len(shown):
-            axes.plot(shown["epoch"], shown[column], ".-", ms=3, color=color, label=column.removeprefix(TERM),
-                lw=1.4)
+            axes.plot(
+                shown["epoch"],
+                shown[column],
+                ".-",
+                ms=3,
+                color=color,
+                label=label,
+                lw=1.4,
+            )
     axes.set_xlabel("epoch", fontsize=9, color=INK)
     if axes.lines:
         figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)

@@ -107,7 +107,7 @@ class Terms(NamedTuple):
     mask: bool
 
 
-class Plan(NamedTuple):
+class DistillationPlan(NamedTuple):
     """What a step computes.
 
     Parameters
@@ -176,7 +176,7 @@ class ProjectedEncoder(nn.Module):
         )
 
 
-class SelfDistillation(Objective[Plan, Projections]):
+class SelfDistillation(Objective[DistillationPlan, Projections]):
     """Student and teacher, and the loss between them.
 
     Parameters
@@ -208,7 +208,7 @@ class SelfDistillation(Objective[Plan, Projections]):
         self.teacher.eval()
         return self
 
-    def plan(self, batch: ViewBatch, moment: Moment) -> Plan:
+    def plan(self, batch: ViewBatch, moment: Moment) -> DistillationPlan:
         """Return which terms this step computes, and the weight of L_net."""
         config = self.config
         return self.plan_with(
@@ -218,26 +218,28 @@ class SelfDistillation(Objective[Plan, Projections]):
             ),
         )
 
-    def plan_with(self, batch: ViewBatch, network_weight: float) -> Plan:
+    def plan_with(self, batch: ViewBatch, network_weight: float) -> DistillationPlan:
         """Return the plan for a given weight of L_net; at 0 the term is not computed."""
         masked = batch.masks is not None and self.config.mask_weight > 0
         terms = Terms(self.config.cls_weight > 0, network_weight > 0, masked)
-        return Plan(terms, network_weight)
+        return DistillationPlan(terms, network_weight)
 
     def inputs(
-        self, part: ViewBatch, plan: Plan
+        self, part: ViewBatch, plan: DistillationPlan
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Terms]:
         """Return the student's arguments: views, hidden tokens, compared tokens, terms."""
         return part.views, hidden_tokens(part), _compared(part), plan.terms
 
     @torch.no_grad()
-    def targets(self, part: ViewBatch, plan: Plan) -> Projections:
+    def targets(self, part: ViewBatch, plan: DistillationPlan) -> Projections:
         """Return the teacher's projections of the whole views."""
         compared = _compared(part)
         targets: Projections = self.teacher(part.views, part.missing, compared, plan.terms)
         return targets
 
-    def loss(self, outputs: Projections, targets: Projections | None, plan: Plan) -> Losses:
+    def loss(
+        self, outputs: Projections, targets: Projections | None, plan: DistillationPlan
+    ) -> Losses:
         """Return the losses of the student's projections against the teacher's."""
         assert targets is not None
         config, student, teacher = self.config, outputs, targets

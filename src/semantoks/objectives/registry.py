@@ -43,4 +43,4 @@ def make_objective(encoder: Encoder, config: ObjectiveConfig) -> Objective[Any, 
     if config.kind not in OBJECTIVES:
         fix = nearest(config.kind, OBJECTIVES)
         raise ConfigError("is not an objective", field="objective.kind", value=config.kind, fix=fix)
-    return OBJECTIVES[config.kind][1](encoder, config)  # type: ignore[call-arg]
+    return OBJECTIVES[config.kind][1](encoder, config)

@@ -133,7 +133,7 @@ class VICReg(Objective[None, Expanded]):
         """Return the views and the tokens that are hidden."""
         return part.views, hidden_tokens(part)
 
-    def loss(self, outputs: Expanded, targets: None, plan: None) -> Losses:  # noqa: ARG002
+    def loss(self, outputs: Expanded, targets: Expanded | None, plan: None) -> Losses:  # noqa: ARG002
         """Return the weighted sum of the three terms (equation 6).
 
         Variance and covariance are those of the first view plus those of the second.

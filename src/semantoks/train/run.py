@@ -205,7 +205,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def _merged(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put changes into a preset; what the preset says of another kind of objective does not count."""
+    """Put changes into a preset, without what it states of another kind of objective."""
 
     def kind(tree: Mapping[str, Any]) -> object:
         objective = tree.get("objective")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semantoks.data.seen import SeenData
 from semantoks.model.encoder import Encoder
 from semantoks.objectives import schedules
 from semantoks.objectives.objective import Losses, Moment
@@ -46,7 +47,6 @@ from semantoks.train.setup import (
     open_run,
     pick_device,
     pick_precision,
-    pretraining_record,
     training_recordings,
 )
 from semantoks.train.stop import stop_requests
@@ -142,11 +142,13 @@ class Trainer:
             fused=self._device.type in ("cpu", "cuda"),
         )
         self.n_steps = config.optim.epochs * self._loader.steps_per_epoch
-        self.step = (load_checkpoint(self.run, self.objective, self._optimizer) or 0) if resume else 0
+        self.step = (
+            (load_checkpoint(self.run, self.objective, self._optimizer) or 0) if resume else 0
+        )
         agree(self.step, self._device, self.run)
         self._followed: dict[str, float] = {}
         self._gradient = Gradient(self.objective, config.train.accumulate)
-        encoder.pretraining = pretraining_record(store, config)
+        encoder.pretraining = SeenData.of(store, epochs=config.optim.epochs)
         if is_main():
             open_run(self.run, config, self._device, self._precision)
             if resume:

@@ -107,7 +107,8 @@ def draw_group(
     room = np.maximum(np.asarray(lengths) - view_length, 0)
     gap = np.minimum(view_length, room // max(group.n_views - 1, 1))
     first = rng.integers(0, room - gap * (group.n_views - 1) + 1)
-    return first + gap * np.arange(group.n_views)[:, None]
+    starts: IntArray = first + gap * np.arange(group.n_views)[:, None]
+    return starts
 
 
 def draw_starts(

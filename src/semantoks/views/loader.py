@@ -231,7 +231,9 @@ class ViewLoader:
         recordings, starts = recordings[part], starts[:, part]
         raw = torch.from_numpy(self._store.gather(recordings, starts, length))
         raw = raw.pin_memory() if self._device.type == "cuda" else raw
-        return _Crops(recordings, starts, raw, BatchRows(places.flatten(), len(lengths) * len(starts)))
+        return _Crops(
+            recordings, starts, raw, BatchRows(places.flatten(), len(lengths) * len(starts))
+        )
 
     def _missing(
         self, recordings: IntArray, starts: IntArray, grid: tuple[int, int, int, int]
