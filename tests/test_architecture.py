@@ -22,6 +22,7 @@ ORDER = [
     "errors",
     "files",
     "arrays",
+    "flags",
     "config",
     "atlas",
     "data",
@@ -36,7 +37,7 @@ ORDER = [
     "assess",
     "report",
     "workflow",
-    "cli",
+    "commands",
     "__main__",
 ]
 # The rooms of a folder, in the same sense.
@@ -124,10 +125,10 @@ def test_only_one_module_moves_files_and_refuses_to_overwrite(file):
 
 
 def test_no_two_public_types_have_one_name():
-    """Neither classes nor aliases; the command line's enumerations are named after options."""
+    """Neither classes nor aliases; those of commands are named after options."""
     places: dict[str, list[str]] = {}
     for file in MODULES:
-        if stage(name_of(file)) in ("cli", "commands"):
+        if stage(name_of(file)) == "commands":
             continue
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             names = [node.name] if isinstance(node, ast.ClassDef) else []
@@ -157,7 +158,7 @@ def test_only_objectives_know_their_kinds(file):
 
 def test_help_needs_no_heavy_import():
     code = (
-        "import sys; from semantoks.cli import app; from typer.testing import CliRunner\n"
+        "import sys; from semantoks.commands.main import app; from click.testing import CliRunner\n"
         "result = CliRunner().invoke(app, ['--help']); assert 'pretrain' in result.output\n"
         "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'nilearn', 'pydantic', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"

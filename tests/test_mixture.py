@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from semantoks.atlas.channels import TokenRows
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.cli import app
+from semantoks.commands.main import app
 from semantoks.data.mixture import StoreMixture
 from semantoks.data.recording import Recording, subject_key
 from semantoks.data.seen import SeenData, SeenStore

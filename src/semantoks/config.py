@@ -235,7 +235,7 @@ class ConfigKey:
 
 def describe(config: Any, prefix: str = "") -> Iterator[ConfigKey]:
     """Yield every leaf of a dataclass instance with its value and its documentation."""
-    docs = _field_docs(type(config))
+    docs = field_docs(type(config))
     hints = typing.get_type_hints(type(config))
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
@@ -267,7 +267,7 @@ def _type_name(tp: Any) -> str:
     return "null" if tp is type(None) else getattr(tp, "__name__", str(tp))
 
 
-def _field_docs(cls: type) -> dict[str, str]:
+def field_docs(cls: type) -> dict[str, str]:
     """Return the docstring under every field of a dataclass."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
