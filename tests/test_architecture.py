@@ -140,6 +140,22 @@ def test_no_two_public_types_have_one_name():
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+KIND_NAMES = ("SelfDistillation", "VICReg", "student", "teacher", "loss_cls", "network_weight")
+#: The authors' files hold a student and a teacher; the public names are listed once.
+KIND_FILES = ("model/authors", "model/pretrained.py", "__init__.py", "stats/significance.py")
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_only_objectives_know_their_kinds(file):
+    place = file.relative_to(PACKAGE).as_posix()
+    if place.startswith(("objectives/", *KIND_FILES)) or place.endswith(KIND_FILES):
+        return
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    words = {getattr(node, key, None) for node in ast.walk(tree) for key in ("id", "attr", "name")}
+    words |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert not words & set(KIND_NAMES)
+
+
 def test_help_needs_no_heavy_import():
     code = (
         "import sys; from semantoks.commands.main import app; from click.testing import CliRunner\n"

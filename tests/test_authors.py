@@ -27,7 +27,7 @@ from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.positions import sincos_positions
 from semantoks.model.pretrained import convert, load_pretrained, save_model
 from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch, StructuredBranch
-from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
+from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "reference_tiny.pth"
@@ -64,7 +64,7 @@ def model(
         parcellation = Parcellation.load(parcellation)
     torch.manual_seed(5)
     encoder = Encoder(config, parcellation, preprocessing or Preprocessing())
-    objective = ObjectiveConfig(
+    objective = DistillationConfig(
         projection_hidden=10, projection_width=6, separate_mask_head=separate
     )
     method = SelfDistillation(encoder, objective)
@@ -480,7 +480,7 @@ def test_every_name_and_shape_of_theirs_is_written():
     with torch.device("meta"):  # the default architecture is large
         method = SelfDistillation(
             Encoder(EncoderConfig(), Parcellation.load("semantoks457"), Preprocessing()),
-            ObjectiveConfig(),
+            DistillationConfig(),
         )
     state = to_authors(weights_of(method), method.student.encoder)
     ours = {(k, str(v.dtype).removeprefix("torch."), str(tuple(v.shape))) for k, v in state.items()}

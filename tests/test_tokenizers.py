@@ -89,7 +89,7 @@ def test_a_third_tokenizer_trains_resumes_and_embeds(tiny_run, store, tmp_path):
     trainer = Trainer(config, tmp_path / "run")
     trainer.fit()
     encoder = load_pretrained(tmp_path / "run")
-    trained = trainer.method.teacher.encoder
+    trained = trainer.objective.encoder("teacher")
     assert isinstance(encoder.tokenizer, GroupTokenizer)
     assert torch.equal(encoder.tokenizer.map.weight, trained.tokenizer.map.weight)
     assert encoder.config.granularity == "groups"

@@ -42,7 +42,7 @@ from semantoks.model.encoder import Encoder
 from semantoks.model.positions import sincos_positions
 from semantoks.model.weights import check_weights
 
-ROLES = ("student", "teacher")
+ROLES = ("teacher", "student")  # the first is what the paper evaluates
 CORTEX, *_UNUSED_ATLASES = ATLASES
 _TRANSFORMER = "inter_network_transformer"
 _POSITIONS = f"{_TRANSFORMER}.temporal_pos_embedding"

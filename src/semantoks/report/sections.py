@@ -27,6 +27,7 @@ from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.verdicts import design_sentences, reference, seen_facts, verdicts
+from semantoks.train.logs import TERM
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, ENVIRONMENT, METRICS
 
@@ -87,11 +88,13 @@ def _curves(metrics: pd.DataFrame) -> list[Picture]:
     def from_to(column: str) -> str:
         return f"from {first[column]:.3g} to {last[column]:.3g}"
 
+    columns = [str(column) for column in metrics if str(column).startswith(TERM)]
+    terms = [f"{column.removeprefix(TERM)} {from_to(column)}" for column in columns]
     norm = plots.curve(metrics, "grad_norm", "norm of the gradient, before clipping", log=True)
     return [
         Picture(
             plots.loss_terms(metrics),
-            f"Loss terms over epochs: CLS {from_to('loss_cls')}, mask {from_to('loss_mask')}",
+            f"Loss terms over epochs: {', '.join(terms)}",
         ),
         Picture(
             plots.curve(metrics, "lr", "learning rate"),
