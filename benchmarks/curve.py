@@ -35,14 +35,13 @@ def losses(name: str, config: RunConfig, store: RecordingStore, seed: int) -> It
     encoder = Encoder.random(config.encoder, store.parcellation, store.preprocessing, seed=seed)
     loader = ViewLoader(
         store,
-        encoder.network_rois,
+        encoder.rows,
         patch_length=config.encoder.patch_length,
         n_patches=config.encoder.n_patches,
         batch_size=BATCH,
         crops=config.views.crops,
         augmentation=config.views.augment,
         masks=config.views.masks,
-        canonical_groups=encoder.canonical_groups,
         seed=seed,
         device=torch.device("cpu"),
     )

@@ -29,7 +29,7 @@ N_RECORDINGS, N_TIMES, FAST_TR = 512, 240, 0.8
 def make_store(folder: Path, tr: float = 2.0, n_recordings: int = N_RECORDINGS) -> RecordingStore:
     """Write recordings of noise on the paper's 457 ROIs, of one duration whatever the TR."""
     encoder = encoder_for(RunConfig.preset("tiny"))
-    parcellation, preprocessing = encoder.parcellation, replace(encoder.preprocessing, tr=tr)
+    parcellation, preprocessing = encoder.channels, replace(encoder.preprocessing, tr=tr)
     rng, n_times = np.random.default_rng(0), int(2 * N_TIMES / tr)
     recordings = (
         Recording(
@@ -50,14 +50,13 @@ def make_loader(store: RecordingStore, config: RunConfig, batch_size: int) -> Vi
     encoder = encoder_for(config)
     return ViewLoader(
         store,
-        encoder.network_rois,
+        encoder.rows,
         patch_length=config.encoder.patch_length,
         n_patches=config.encoder.n_patches,
         batch_size=batch_size,
         crops=config.views.crops,
         augmentation=config.views.augment,
         masks=config.views.masks,
-        canonical_groups=encoder.canonical_groups,
         seed=0,
         device=torch.device("cpu"),
     )

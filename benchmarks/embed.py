@@ -30,7 +30,7 @@ GOAL, N_CROPS, N_COMPARED, N_TIMED, N_PLAIN = 8.0, 8, 40, 16, 2
 
 
 def noise(encoder: Encoder) -> list[tuple[Tensor, Tensor]]:
-    shape = (N_CROPS, len(encoder.parcellation), encoder.config.view_length)
+    shape = (N_CROPS, len(encoder.channels), encoder.config.view_length)
     generator = torch.Generator().manual_seed(0)
     missing = torch.zeros(N_CROPS, encoder.n_networks, encoder.config.n_patches, dtype=torch.bool)
     return [(torch.randn(shape, generator=generator), missing) for _ in range(N_TIMED)]

@@ -20,7 +20,8 @@ from torch import Tensor
 from benchmarks.common import Line, show
 from benchmarks.steps import KINDS, NETWORK_WEIGHT, OurStep, distillation, some_batch, some_masks
 from semantoks.model.encoder import Encoder, EncoderConfig
-from semantoks.model.tokenizer import DenseBranch, SemanticTokenizer, StructuredProjection
+from semantoks.model.tokenizers.branches import DenseBranch, StructuredProjection
+from semantoks.model.tokenizers.networks import SemanticTokenizer
 from semantoks.train.run import RunConfig
 from semantoks.views.augment import AugmentConfig, augment
 from semantoks.views.batch import ViewBatch

@@ -61,11 +61,11 @@ def encoded(n: int, parcellation: Parcellation) -> Iterator[Encoded]:
 
 def write(folder: Path, n: int) -> dict[str, float]:
     encoder = encoder_for(RunConfig.preset("tiny"))
-    spec = StoreSpec(parcellation=encoder.parcellation, preprocessing=encoder.preprocessing)
+    spec = StoreSpec(parcellation=encoder.channels, preprocessing=encoder.preprocessing)
     before = anonymous_gb()
     start = time.perf_counter()
     with StoreWriter(folder, spec) as writer:
-        for one in encoded(n, encoder.parcellation):
+        for one in encoded(n, encoder.channels):
             writer.append(one)
     return {"seconds": time.perf_counter() - start, "gb": peak_gb() - before}
 

@@ -19,11 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semantoks.model.encoder import Encoder, EncoderOutput
-from semantoks.model.longconv import StructuredConv
+from semantoks.model.positions import LearnedPositions, sincos_positions
 from semantoks.model.projection import ProjectionHead
-from semantoks.model.tokenizer import NetworkTokenizer, SemanticTokenizer, StructuredProjection
-from semantoks.model.transformer import Block, sincos_positions
-from semantoks.objectives.distillation import Losses, ProjectedEncoder, SelfDistillation
+from semantoks.model.tokenizers.branches import StructuredProjection
+from semantoks.model.tokenizers.longconv import StructuredConv
+from semantoks.model.tokenizers.networks import NetworkTokenizer, SemanticTokenizer
+from semantoks.model.transformer import Block
+from semantoks.objectives.distillation import ProjectedEncoder, SelfDistillation
+from semantoks.objectives.objective import Losses
 from semantoks.views.batch import ViewBatch
 
 
@@ -100,7 +103,9 @@ def encode(encoder: Encoder, x: Tensor, mask: Tensor | None = None) -> EncoderOu
     tokens = tokens_of(encoder.tokenizer, x)
     if mask is not None:
         tokens = torch.where(mask.unsqueeze(-1), encoder.mask_token, tokens)
-    tokens = tokens + encoder.network_embedding[:, None]
+    positions = encoder.tokenizer.positions
+    assert isinstance(positions, LearnedPositions)
+    tokens = tokens + positions.table[:, None]
     tokens = tokens + sincos_positions(tokens.shape[2], tokens.shape[3], like=tokens)
     sequence = torch.cat([encoder.cls_token.expand(len(x), 1, -1), tokens.flatten(1, 2)], dim=1)
     for block in encoder.blocks:
@@ -167,7 +172,8 @@ def losses(method: SelfDistillation, batch: ViewBatch, network_weight: float) ->
             found = project(student.mask_head, seen[v].tokens[hidden])
             mask = mask + masked_term(found, target, hidden) / (2 * len(hidden))
     total = config.cls_weight * cls + network_weight * network + config.mask_weight * mask
-    return Losses(total, cls, network, mask, whole[0].cls)
+    terms = {"cls": cls, "network": network, "mask": mask}
+    return Losses(total, terms, whole[0].cls)
 
 
 class PlainStep:

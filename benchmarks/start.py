@@ -43,13 +43,13 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     save_model(model, weights, encoder)
     rng = np.random.default_rng(0)
     recording = Recording(
-        signal=rng.standard_normal((240, len(encoder.parcellation)), dtype=np.float32),
-        roi_names=encoder.parcellation.labels,
+        signal=rng.standard_normal((240, len(encoder.channels)), dtype=np.float32),
+        roi_names=encoder.channels.labels,
         tr=2.0,
         subject="one",
         source="noise",
     )
-    write_store(folder / "store", [recording], encoder.parcellation, encoder.preprocessing)
+    write_store(folder / "store", [recording], encoder.channels, encoder.preprocessing)
     return model, folder / "store"
 
 

@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import GroupedKFold
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.authors import authors_name, read_authors, to_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.positions import sincos_positions
 from semantoks.model.pretrained import convert, load_pretrained, save_model
-from semantoks.model.tokenizer import DenseBranch, SeparableBranch, StructuredBranch
-from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
+from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch, StructuredBranch
+from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "reference_tiny.pth"
@@ -61,7 +64,7 @@ def model(
         parcellation = Parcellation.load(parcellation)
     torch.manual_seed(5)
     encoder = Encoder(config, parcellation, preprocessing or Preprocessing())
-    objective = ObjectiveConfig(
+    objective = DistillationConfig(
         projection_hidden=10, projection_width=6, separate_mask_head=separate
     )
     method = SelfDistillation(encoder, objective)
@@ -103,7 +106,7 @@ SMALL = EncoderConfig(
 def test_a_checkpoint_knows_what_its_weights_expect(role):
     encoder = load_pretrained(TINY, role)
     assert (encoder.config.width, encoder.config.depth, encoder.config.view_length) == (64, 2, 100)
-    assert encoder.parcellation == Parcellation.load("semantoks457")
+    assert encoder.channels == Parcellation.load("semantoks457")
     assert encoder.preprocessing == Preprocessing(tr=2.0, low_hz=0.01, high_hz=0.1, zscore=True)
     assert not encoder.training
     assert not any(p.requires_grad for p in encoder.parameters())
@@ -114,7 +117,7 @@ def test_a_checkpoint_knows_what_its_weights_expect(role):
     assert all(torch.equal(v, theirs[k].reshape(v.shape)) for k, v in state.items())
     assert state.keys() <= theirs.keys()
     assert encoder.pretraining is not None, "these weights are not random"
-    assert encoder.pretraining["subjects"] is None, "and do not say whom they have seen"
+    assert encoder.pretraining.subjects is None, "and do not say whom they have seen"
 
 
 def test_prefixes_of_parallel_training_are_taken_off(changed):
@@ -176,7 +179,7 @@ def test_a_published_map_beside_the_file_changes_nothing(changed, tmp_path):
         (GOLDEN / "reference_network_mapping.npz").read_bytes()
     )
     encoder = load_pretrained(changed(lambda _: None))
-    assert encoder.parcellation == Parcellation.load("semantoks457")
+    assert encoder.channels == Parcellation.load("semantoks457")
 
 
 def test_17_networks_are_known_by_the_config(tmp_path):
@@ -184,7 +187,7 @@ def test_17_networks_are_known_by_the_config(tmp_path):
     file = convert(source, tmp_path / "theirs.pth")
     assert content(file)["config"]["data"]["schaefer_networks"] == 17
     encoder = load_pretrained(file)
-    assert encoder.parcellation == Parcellation.load("semantoks457-17n")
+    assert encoder.channels == Parcellation.load("semantoks457-17n")
     assert encoder.n_networks == 19
     assert sorted(tmp_path.iterdir()) == [source, file], "a published map is not written again"
 
@@ -290,7 +293,7 @@ BLOCK = "teacher_encoder.inter_network_transformer.transformer_blocks"
         (set_config("model.depth", 3), rf"{BLOCK}\.2\.\S+ is missing"),
         (set_config("model.depth", 1), rf"{BLOCK}\.1\.\S+ is not known"),
         (set_config("data.schaefer_networks", 17), r"is missing|has the shape"),
-        (set_config("data.schaefer_networks", 12), r"= 12: its network map is not built in"),
+        (set_config("data.schaefer_networks", 12), r"= 12: has no built-in network map"),
         (set_config("data.schaefer_atlas", "schaefer200"), r"names of its ROIs are known for"),
         (set_config("data.channels", "cortex"), r"names of its ROIs are known for"),
         (set_config("data.target_signal_length", 110), r"multiple of patch_size \(20\)"),
@@ -345,6 +348,131 @@ def test_a_wrong_map_beside_the_file_is_refused(changed, tmp_path, damaged):
         load_pretrained(changed(lambda _: None))
 
 
+# -- other granularities ---------------------------------------------------------------------------
+
+ROWS = {"rois": 457, "one": 1}
+SWITCH = {"rois": "max_spatial", "one": "min_spatial"}
+
+
+def of_granularity(kind: str) -> Callable[[dict[str, Any]], None]:
+    """Turn the tiny checkpoint into one of another granularity, as METHOD section 10 says.
+
+    Width 64, patches of 20; the names are written out, not asked of the package.
+    """
+
+    def change(whole: dict[str, Any]) -> None:
+        whole["config"]["data"][SWITCH[kind]] = True
+        generator = torch.Generator().manual_seed(11)
+        state = whole["model_state_dict"]
+        for name in list(state):
+            rest = name.partition(".")[2]
+            if rest.endswith("network_learnable_pos_embedding.weight"):
+                state[name] = torch.randn(ROWS[kind], 64, generator=generator)
+            elif rest.startswith("network_tokenizers.schaefer400.0.") and kind == "one":
+                # The visual network has 61 ROIs, and one head for 32 channels, as 457 have.
+                shape = [457 if n == 61 else n for n in state[name].shape]
+                if state[name].dtype.is_floating_point:
+                    state[name] = 0.1 + torch.rand(shape, generator=generator)
+            elif rest.startswith("network_tokenizers."):
+                del state[name]
+        if kind == "rois":
+            for role in ("student", "teacher"):
+                weight = torch.randn(64, 20, generator=generator)
+                state[f"{role}_encoder.shared_roi_projection.weight"] = weight
+                state[f"{role}_encoder.shared_roi_projection.bias"] = weight[:, 0] - 0.5
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["rois", "one"])
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_other_granularities_give_the_numbers_of_their_weights(changed, kind, role):
+    file = changed(of_granularity(kind))
+    encoder, state = load_pretrained(file, role), content(file)["model_state_dict"]
+    assert encoder.config.granularity == kind
+    assert encoder.channels == Parcellation.load("semantoks457")
+    x = torch.randn(2, 457, 60, generator=torch.Generator().manual_seed(3))
+    tokens = encoder.tokenizer(x)
+    if kind == "rois":
+        weight, bias = (
+            state[f"{role}_encoder.shared_roi_projection.{n}"] for n in ("weight", "bias")
+        )
+        expected = torch.einsum("bcpl,dl->bcpd", x.view(2, 457, 3, 20), weight) + bias
+    else:
+        expected = plain_token(state, f"{role}_encoder.network_tokenizers.schaefer400.0", x)
+    torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-4)
+    # The transformer is that of every granularity: only its rows of positions differ.
+    mixer = f"{role}_encoder.inter_network_transformer"
+    table = state[f"{mixer}.network_learnable_pos_embedding.weight"]
+    mask = torch.rand(2, ROWS[kind], 3, generator=torch.Generator().manual_seed(5)) < 0.4
+    hidden = state[f"{mixer}.mask_embedding"].view(64)
+    grid = torch.where(mask[..., None], hidden, expected) + table[:, None]
+    grid = grid + sincos_positions(3, 64, like=grid)
+    cls = state[f"{mixer}.cls_token"].view(1, 1, 64).expand(2, 1, 64)
+    sequence = torch.cat([cls, grid.flatten(1, 2)], dim=1)
+    for block in encoder.blocks:
+        sequence = block(sequence)
+    out = encoder(x, mask)
+    torch.testing.assert_close(out.tokens, encoder.norm(sequence)[:, 1:], rtol=1e-4, atol=1e-4)
+
+
+def plain_token(state: dict[str, Any], prefix: str, x: torch.Tensor) -> torch.Tensor:
+    """A network's tokenizer as METHOD section 3 writes it: (B, C, T) -> (B, 1, P, D)."""
+    batch, n_rois, n_times = x.shape
+    patches = x.view(batch, n_rois, n_times // 20, 20).transpose(1, 2).flatten(0, 1)
+    of = {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
+    dense = F.conv1d(patches, of["branches.0.weight"], of["branches.0.bias"], padding="same")
+    conv = {k.removeprefix("branches.1.slconv."): v for k, v in of.items() if ".slconv." in k}
+    pieces = [conv[f"kernel_list.{i}"] for i in range(3)]
+    scaled = [
+        p.repeat_interleave(2 ** max(0, i - 1), dim=-1) * conv["multiplier"] ** (2 - i)
+        for i, p in enumerate(pieces)
+    ]
+    kernel = torch.cat(scaled, dim=-1) / conv["kernel_norm"]  # (h, C, 16)
+    full = F.conv1d(
+        F.pad(patches, (7, 8)), kernel.flip(-1).transpose(0, 1).reshape(-1, 1, 16), groups=n_rois
+    )
+    mixed = full + conv["D"].T.reshape(-1, 1) * patches
+    long = F.linear(mixed.transpose(1, 2), of["branches.1.projection.weight"]).transpose(1, 2)
+    long = long + of["branches.1.projection.bias"][:, None]
+    pooled = F.gelu(torch.cat([dense, long], dim=1)).mean(dim=-1)
+    token = F.layer_norm(pooled, (64,), of["norm.weight"], of["norm.bias"])
+    return token.view(batch, 1, -1, 64)
+
+
+@pytest.mark.parametrize("kind", ["rois", "one"])
+def test_other_granularities_go_there_and_back_exactly(changed, tmp_path, kind):
+    file = changed(of_granularity(kind))
+    convert(file, tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "theirs.pth")
+    before, after = content(file), content(tmp_path / "theirs.pth")
+    for name, tensor in before["model_state_dict"].items():
+        assert torch.equal(tensor, after["model_state_dict"][name]), name
+    added = after["model_state_dict"].keys() - before["model_state_dict"].keys()
+    assert not any("shared_roi" in name or ".schaefer400." in name for name in added)
+    assert after["config"]["data"][SWITCH[kind]] is True
+    one, two = load_pretrained(file), load_pretrained(tmp_path / "theirs.pth")
+    assert one.config == two.config
+    x = torch.randn(2, 457, 40)
+    assert torch.equal(one(x).cls_avg, two(x).cls_avg)
+
+
+def test_one_token_per_roi_needs_no_network_map(changed):
+    def change(whole: dict[str, Any]) -> None:
+        of_granularity("rois")(whole)
+        whole["config"]["data"]["schaefer_networks"] = 12
+
+    assert load_pretrained(changed(change)).n_networks == 457
+
+
+def test_two_granularities_at_once_are_refused(changed):
+    def change(whole: dict[str, Any]) -> None:
+        whole["config"]["data"] |= {"max_spatial": True, "min_spatial": True}
+
+    with pytest.raises(CheckpointError, match="contradict each other"):
+        load_pretrained(changed(change))
+
+
 # -- writing ---------------------------------------------------------------------------------------
 
 
@@ -352,7 +480,7 @@ def test_every_name_and_shape_of_theirs_is_written():
     with torch.device("meta"):  # the default architecture is large
         method = SelfDistillation(
             Encoder(EncoderConfig(), Parcellation.load("semantoks457"), Preprocessing()),
-            ObjectiveConfig(),
+            DistillationConfig(),
         )
     state = to_authors(weights_of(method), method.student.encoder)
     ours = {(k, str(v.dtype).removeprefix("torch."), str(tuple(v.shape))) for k, v in state.items()}
@@ -406,15 +534,14 @@ def test_a_whole_file_of_theirs_comes_back(tmp_path):
 
 def test_ours_to_theirs_to_ours_is_exact(tmp_path):
     method = model(SMALL, separate=True)
-    method.student.encoder.pretraining = seen = {
-        "n_recordings": 5,
-        "n_subjects": 4,
-        "subjects": ["ab12"],
-        "sites": ["east"],
-        "stores": [],
-        "epochs": 3,
-        "steps": 9,
-    }
+    method.student.encoder.pretraining = seen = SeenData(
+        n_recordings=5,
+        n_subjects=4,
+        subjects=("ab12",),
+        sites=("east",),
+        epochs=3,
+        steps=9,
+    )
     source = our_folder(tmp_path / "ours", method)
     file = convert(source, tmp_path / "theirs.pth")
     encoder, weights = read_authors(file)
@@ -475,7 +602,6 @@ def test_networks_of_ones_own_travel_with_their_map(tmp_path):
     ("changes", "parcellation", "preprocessing", "message"),
     [
         ({"pooling": "attention"}, "semantoks457", {}, "with mean or max pooling"),
-        ({"granularity": "one"}, "semantoks457", {}, "one token per network"),
         ({"branches": (SeparableBranch(),)}, "semantoks457", {}, "dense and structured branches"),
         ({}, "cc200", {}, r"knows the 457 ROIs of schaefer400 \+ tian3 \+ buckner7 only"),
         ({}, "semantoks457", {"tr": 0.8}, "states no preprocessing and always means the paper's"),

@@ -16,7 +16,7 @@ from semantoks import Embedder
 from semantoks.errors import InputError
 from semantoks.model import engines
 from semantoks.model.encoder import Encoder, EncoderConfig
-from semantoks.model.tokenizer import DenseBranch, SeparableBranch
+from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_recordings_come_out_in_their_order_and_are_read_as_they_are_needed(enco
 )
 def test_every_tokenizer_can_be_exported(encoder, name, changes):
     config = replace(encoder.config, **changes)
-    other = Encoder.random(config, encoder.parcellation, encoder.preprocessing, seed=4).eval()
+    other = Encoder.random(config, encoder.channels, encoder.preprocessing, seed=4).eval()
     views = torch.randn(3, 11, 24, generator=torch.Generator().manual_seed(6))
     missing = torch.zeros(3, other.n_networks, 4, dtype=torch.bool)
     missing[1, 0, 2:] = True

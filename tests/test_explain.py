@@ -12,7 +12,7 @@ from semantoks.explain.geometry import geometry
 from semantoks.explain.networks import network_embeddings, occlusion
 from semantoks.figures import brain as plots
 from semantoks.model.encoder import Encoder, EncoderConfig
-from semantoks.model.longconv import StructuredConv
+from semantoks.model.tokenizers.longconv import StructuredConv
 from semantoks.train.trainer import Trainer
 from semantoks.workflow.explain import explain
 
@@ -175,10 +175,10 @@ def test_a_glass_brain_needs_coordinates_only(preprocessing):
     config = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6)
     model = Encoder.random(config, Parcellation.load("aal116"), preprocessing, seed=0)
     summary = pd.DataFrame(
-        {"network": model.network_names, "measure": "without", "mean": np.linspace(0, 1, 9)}
+        {"network": model.rows.names, "measure": "without", "mean": np.linspace(0, 1, 9)}
     )
     figure = plots.glass_brain_figure(
-        model.parcellation.coordinates, plots.roi_values(model, summary, "without")
+        model.channels.coordinates, plots.roi_values(model, summary, "without")
     )
     assert figure is not None
     assert figure.axes

@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.utils import get_tags
 
 from semantoks.data.splits import hold_out, three_parts
 from semantoks.errors import CheckpointError, ConfigError, InputError
@@ -21,7 +22,8 @@ from semantoks.evaluate.compare.paper import paper_probe
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.predictors.lora import LowRank, add_low_rank, merge_low_rank
-from semantoks.evaluate.predictors.tuning import FineTuned, Tuning, layer_groups
+from semantoks.evaluate.predictors.training import FineTuned, layer_groups
+from semantoks.evaluate.predictors.tuning import Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 
@@ -76,15 +78,15 @@ def test_a_fine_tuned_encoder_says_whom_it_has_seen(encoder, easy, store):
     models = {train: FineTuner(encoder, train=train, **options) for train in ("full", "head")}
     seen = {train: model.fit(store, y).encoder_ for train, model in models.items()}
     people = store.table["subject"].nunique()
-    assert seen["full"].pretraining["n_subjects"] == people
+    assert seen["full"].pretraining.n_subjects == people
     alarms = seen_in_pretraining(store.table, {"tuned": seen["full"]})
     assert "leak" in {alarm.severity for alarm in alarms}
     assert seen["head"].pretraining is encoder.pretraining is None, "its weights are the old ones"
     again = FineTuner(seen["full"], **options).fit(store, y).encoder_.pretraining
-    assert (again["n_subjects"], again["n_recordings"]) == (people, 2 * len(store))
+    assert (again.n_subjects, again.n_recordings) == (people, 2 * len(store))
     signals, labels = easy
     unknown = FineTuner(encoder, **FAST | {"epochs": 1}).fit(signals[:8], labels[:8]).encoder_
-    assert unknown.pretraining["subjects"] is None
+    assert unknown.pretraining.subjects is None
 
 
 def test_regression_is_in_the_unit_of_the_target(encoder, easy):
@@ -102,7 +104,7 @@ def test_the_learning_rate_falls_from_layer_to_layer(encoder):
     assert counted == len(list(encoder.parameters())) + 2
     lowest = {id(p) for p in groups[-1]["params"]}
     assert id(encoder.cls_token) in lowest
-    assert id(encoder.network_embedding) in lowest
+    assert id(encoder.tokenizer.positions.table) in lowest
     names = {id(p): n for n, p in encoder.named_parameters()}
     assert {
         names[id(p)].split(".")[1] for p in groups[1]["params"] if "blocks" in names[id(p)]
@@ -167,7 +169,7 @@ def test_frozen_then_full_is_frozen_and_then_full(encoder, easy, monkeypatch):
         assert torch.equal(value, encoder.state_dict()[name]), name
     moved = changes(encoder, tuner)
     assert "blocks.0.mlp.0.weight" in moved
-    assert "network_embedding" in moved
+    assert "tokenizer.positions.table" in moved
     with pytest.raises(InputError, match="frozen_epochs = 4: must be fewer than the 4 epochs"):
         FineTuner(encoder, train="frozen-then-full", frozen_epochs=4, **QUICK).fit(signals, y)
 
@@ -250,7 +252,7 @@ def test_threads_do_not_draw_each_other_s_numbers(encoder, easy):
     """Stochastic depth draws from the generator of the process."""
     signals, y = easy
     config = dataclasses.replace(encoder.config, drop_path=0.5)
-    dropping = Encoder.random(config, encoder.parcellation, encoder.preprocessing, seed=0)
+    dropping = Encoder.random(config, encoder.channels, encoder.preprocessing, seed=0)
 
     def fit(seed):
         tuner = FineTuner(dropping, seed=seed, **{**QUICK, "epochs": 2})
@@ -339,7 +341,7 @@ def test_people_of_a_store_and_stated_groups_stay_whole(encoder, store, monkeypa
     assert not set(subjects[train]) & set(subjects[held])
     with pytest.raises(InputError, match="held_out = '2 parts': training stops on one part"):
         tuner.fit(store, y, held_out=[np.array([1]), np.array([2])])
-    with pytest.raises(InputError, match="nobody of some class is left to train on"):
+    with pytest.raises(InputError, match="leaves no training data of some class"):
         tuner.fit(store, y, held_out=[np.flatnonzero(y == "male")])
 
 
@@ -403,7 +405,7 @@ def test_a_killed_fit_ends_with_the_same_weights(
 ):
     signals, y = easy
     config = dataclasses.replace(encoder.config, drop_path=0.3)
-    encoder = Encoder.random(config, encoder.parcellation, encoder.preprocessing, seed=0)
+    encoder = Encoder.random(config, encoder.channels, encoder.preprocessing, seed=0)
     options = {**QUICK, "train": train, "epochs": 5, "frozen_epochs": 2, "patience": 4}
     whole = FineTuner(encoder, **options).fit(signals, y)
     file = tmp_path / "new" / "fit.safetensors"
@@ -429,7 +431,7 @@ def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_refused(encoder, easy, 
     options = {**QUICK, "epochs": 2, "checkpoint": file}
     FineTuner(encoder, **options).fit(signals, y)
     before = file.read_bytes()
-    other = Encoder.random(encoder.config, encoder.parcellation, encoder.preprocessing, seed=9)
+    other = Encoder.random(encoder.config, encoder.channels, encoder.preprocessing, seed=9)
     flipped = np.where(np.arange(24) == 3, "wild", y)
     for model, changed, labels, X, message in (
         (encoder, {"lr": 1e-3}, y, signals, "another fit: lr differ"),
@@ -543,3 +545,12 @@ def test_three_parts_are_disjoint_by_subject_and_stratified():
         three_parts(subjects[:9], labels[:9], (0.6, 0.15, 0.25), seed=4)
     with pytest.raises(InputError, match="sum to 1"):
         three_parts(subjects, labels, (0.6, 0.3, 0.3), seed=4)
+
+
+def test_it_takes_recordings_and_counts_their_rois(encoder, easy):
+    signals, y = easy
+    tuner = FineTuner(encoder, **{**FAST, "epochs": 1}).fit(signals[:8], y[:8])
+    assert tuner.n_features_in_ == len(encoder.channels)
+    tags = get_tags(tuner)
+    assert (tags.input_tags.two_d_array, tags.input_tags.three_d_array) == (False, True)
+    assert tags.estimator_type == "classifier"

@@ -33,7 +33,7 @@ from semantoks.data.reader import RecordingStore, file_sha256
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
-from semantoks.errors import SemantoksError
+from semantoks.errors import OWN_FAULT, SemantoksError
 from semantoks.model.authors import read_authors
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.checkpoint import check_checkpoints
@@ -76,7 +76,9 @@ def survives(call: Callable[[], object]) -> None:
     try:
         call()
     except SemantoksError as error:
-        assert str(error).strip()  # noqa: PT017 - it is the answer, not what is tested
+        text = str(error)
+        assert text.strip()
+        assert OWN_FAULT not in text
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
@@ -273,6 +275,7 @@ def use_source(source: Path, reading: Reading, out: Path) -> int:
         items = find_items(source, reading)
         done = prepare(items, out, spec)
         assert done.count("stored") <= len(items)
+        assert not done.quality["reason"].str.contains(OWN_FAULT).any(), done.quality["reason"]
         return done.count("stored")
     finally:
         for folder in (out, out.with_name(f"{out.name}.partial")):

@@ -10,19 +10,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
+from semantoks.atlas.channels import TokenRows
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.cli import app
+from semantoks.commands.main import app
 from semantoks.data.mixture import StoreMixture
 from semantoks.data.recording import Recording, subject_key
+from semantoks.data.seen import SeenData, SeenStore
 from semantoks.data.signal import Preprocessing, resample
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.pretrained import load_pretrained
-from semantoks.train.setup import pretraining_record, training_recordings
+from semantoks.train.setup import training_recordings
 from semantoks.train.trainer import Trainer
 from semantoks.views.augment import AugmentConfig
 from semantoks.views.crops import CropConfig
@@ -152,7 +154,7 @@ def make_loader(recordings, *, batch_size=6, seed=0, **changes) -> ViewLoader:
     none = AugmentConfig(roi_dropout="none", time_dropout="none", amplitude="none", noise="none")
     return ViewLoader(
         recordings,
-        [np.asarray(i) for i in recordings.parcellation.network_indices],
+        TokenRows.by_group(recordings.parcellation),
         **{
             "patch_length": 6,
             "n_patches": 4,
@@ -160,7 +162,6 @@ def make_loader(recordings, *, batch_size=6, seed=0, **changes) -> ViewLoader:
             "crops": CropConfig(),
             "augmentation": none,
             "masks": MaskConfig(frequency=1.0),
-            "canonical_groups": np.array([0, 1, 1]),
             "seed": seed,
             "device": torch.device("cpu"),
             **changes,
@@ -295,14 +296,14 @@ def test_training_on_a_mixture_resumes_exactly_and_records_all_it_saw(
     seen = one.pretraining
     kept = store.select((store.table["site"] != "west").to_numpy())
     names = {*kept.table["subject"], *fast.table["subject"]}
-    assert seen["subjects"] == sorted(map(subject_key, names))
-    assert seen["n_subjects"] == kept.table["subject"].nunique() + fast.table["subject"].nunique()
-    assert seen["n_recordings"] == len(kept) + len(fast)
-    assert seen["sites"] == ["east", "north", "south"]
-    assert seen["stores"] == [
-        {"name": "toy", "fingerprint": kept.fingerprint},
-        {"name": "fast", "fingerprint": fast.fingerprint},
-    ]
+    assert seen.subjects == tuple(sorted(map(subject_key, names)))
+    assert seen.n_subjects == kept.table["subject"].nunique() + fast.table["subject"].nunique()
+    assert seen.n_recordings == len(kept) + len(fast)
+    assert seen.sites == ("east", "north", "south")
+    assert seen.stores == (
+        SeenStore(name="toy", fingerprint=kept.fingerprint),
+        SeenStore(name="fast", fingerprint=fast.fingerprint),
+    )
     assert one.preprocessing == store.preprocessing
 
 
@@ -314,10 +315,10 @@ def test_sites_and_numbers_of_people_go_over_the_mixture(mixed_run):
     assert list(map(len, people)) == [5, 9]
     kept = training_recordings(mixed_run(data={"exclude_sites": ["toy:east", "south"]}))
     assert set(kept.table["site"]) == {"toy:north", "toy:west", "fast:east"}
-    assert pretraining_record(kept, few)["sites"] == ["east", "north", "west"]
+    assert SeenData.of(kept).sites == ("east", "north", "west")
     alone = training_recordings(mixed_run(data={"exclude_sites": ["fast:east", "south"]}))
     assert len(alone) == 13
-    assert [s["name"] for s in pretraining_record(alone, few)["stores"]] == ["toy"]
+    assert [s.name for s in SeenData.of(alone).stores] == ["toy"]
     make_loader(alone).batch(0)
     with pytest.raises(ConfigError, match="store number 2, of 0 people"):
         make_loader(alone, weights=(1, 1))
@@ -399,7 +400,7 @@ def test_parcellations_that_contradict_are_refused(tmp_path, recordings, parcell
         StoreMixture([store, renamed(recordings, tmp_path / "swapped", other)])
     part = parcellation.select(labels[1:])
     cut = [replace(r, signal=r.signal[:, 1:]) for r in recordings]
-    with pytest.raises(InputError, match=r"has \d of the \d ROIs of the network .* or not at all"):
+    with pytest.raises(InputError, match=r"has \d of the \d ROIs of the network .*, or absent"):
         StoreMixture([store, renamed(cut, tmp_path / "part", part)])
     here, there = np.full((2, 11, 3), 4.0)
     there[3] += 9

@@ -12,23 +12,24 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semantoks.atlas.channels import TokenRows
 from semantoks.config import parse
 from semantoks.errors import ConfigError, InputError
 from semantoks.model import transformer
 from semantoks.model.encoder import Encoder, EncoderConfig
-from semantoks.model.longconv import StructuredConv
 from semantoks.model.places import few_sizes, places
+from semantoks.model.positions import sincos_positions
 from semantoks.model.projection import ProjectionHead
-from semantoks.model.tokenizer import (
+from semantoks.model.tokenizers.branches import (
     DenseBranch,
-    NetworkTokenizer,
-    SemanticTokenizer,
     SeparableBranch,
     StructuredBranch,
     branch_widths,
     build_branch,
 )
-from semantoks.model.transformer import Block, attend, sincos_positions
+from semantoks.model.tokenizers.longconv import StructuredConv
+from semantoks.model.tokenizers.networks import NetworkTokenizer, SemanticTokenizer
+from semantoks.model.transformer import Block, attend
 
 # B = 3, C = 11 in networks of 2, 4 and 5 (the fixture `parcellation`), T = 24 = 4 patches of 6.
 B, C, T, N, P, L = 3, 11, 24, 3, 4, 6
@@ -51,6 +52,11 @@ def make(parcellation, preprocessing):
 @pytest.fixture
 def x() -> torch.Tensor:
     return torch.randn(B, C, T, generator=torch.Generator().manual_seed(2)).double()
+
+
+def some_rows(*members: list[int]) -> TokenRows:
+    names = tuple(f"row {i}" for i in range(len(members)))
+    return TokenRows(names, tuple(map(np.array, members)), np.arange(len(members)))
 
 
 def some_mask(*shape: int) -> torch.Tensor:
@@ -226,7 +232,9 @@ def test_folded_branches_give_the_same_tokens(
         DenseBranch(kernel_length=taps, dilation=dilation),
         StructuredBranch(n_scales=n_scales, base_length=base_length, decay_max=3.0),
     )
-    tokenizer = double(SemanticTokenizer([[4, 0, 2], [1, 3]], 11, length, branches, pooling))
+    tokenizer = double(
+        SemanticTokenizer(some_rows([4, 0, 2], [1, 3]), 11, length, branches, pooling)
+    )
     x = torch.randn(4, 5, 2 * length).double()
     before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
     folded = tokenizer.folded()
@@ -248,7 +256,7 @@ def test_a_token_is_made_of_its_own_network_and_patch(make, x, parcellation, poo
 def test_one_token_per_roi_is_one_linear_map(make, x):
     encoder = make(granularity="rois")
     assert encoder.n_networks == C
-    assert encoder.network_names == encoder.parcellation.labels
+    assert encoder.rows.names == encoder.channels.labels
     w = arrays(encoder.tokenizer)
     assert w["projection.weight"].shape == (20, L)
     tokens = encoder.tokenizer(x).detach().numpy()
@@ -260,13 +268,13 @@ def test_one_token_per_roi_is_one_linear_map(make, x):
 
 def test_one_network_holds_all_rois(make, x):
     encoder = make(granularity="one")
-    assert encoder.network_names == ("whole brain",)
+    assert encoder.rows.names == ("whole brain",)
     assert encoder.tokenizer.networks[0].branches[0].weight.shape == (10, C, 3)
     assert encoder(x, some_mask(B, 1, P)).tokens.shape == (B, P, 20)
 
 
 def test_networks_are_found_by_name_not_by_place(make, parcellation):
-    assert make().network_names == parcellation.network_names == ("Vis", "Limbic", "Default")
+    assert make().rows.names == parcellation.network_names == ("Vis", "Limbic", "Default")
     sizes = [network.branches[0].weight.shape[1] for network in make().tokenizer.networks]
     assert sizes == [2, 4, 5]
 
@@ -388,7 +396,7 @@ def test_the_encoder_is_the_sum_of_its_parts(make, x):
     for b, n, p in np.ndindex(B, N, P):
         if mask[b, n, p]:
             tokens[b, n, p] = encoder.mask_token
-        tokens[b, n, p] += encoder.network_embedding[n]
+        tokens[b, n, p] += encoder.tokenizer.positions.table[n]
         tokens[b, n, p] += sincos_positions(P, 20, like=tokens)[p]
     rows = [torch.cat([encoder.cls_token[None], *tokens[b]]) for b in range(B)]  # patch fast
     sequence = torch.stack(rows)
@@ -490,8 +498,9 @@ def test_random_weights_follow_the_seed_alone(parcellation, preprocessing):
 
 
 def test_tokens_begin_small(make):
-    for name in ("mask_token", "cls_token", "network_embedding"):
-        assert 0.01 < getattr(make(width=400), name).std() < 0.03
+    encoder = make(width=400)
+    for vectors in (encoder.mask_token, encoder.cls_token, encoder.tokenizer.positions.table):
+        assert 0.01 < vectors.std() < 0.03
 
 
 def test_projection_is_a_unit_vector():
@@ -559,8 +568,8 @@ def test_branch_widths_add_up_or_are_refused(given, width):
         ({"branches": [{"kind": "structured", "n_scales": 0}]}, r"n_scales = 0: must be positive"),
         ({"branches": [{"kind": "structured", "decay_min": 0}]}, r"decay_min = 0\.0: must be pos"),
         ({"branches": [{"kind": "fourier"}]}, r"expected tags: 'dense', 'separable', 'structured'"),
-        ({"granularity": "rois", "pooling": "max"}, r"no effect with one token per ROI"),
-        ({"granularity": "rois", "branches": [{"kind": "dense"}]}, r"no effect with one token per"),
+        ({"granularity": "rois", "pooling": "max"}, r"no effect with the granularity 'rois'"),
+        ({"granularity": "rois", "branches": [{"kind": "dense"}]}, r"no effect with the granul"),
     ],
 )
 def test_impossible_architectures_are_refused_with_a_reason(tree, message):

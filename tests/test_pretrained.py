@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from semantoks.errors import CheckpointError, InputError
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import convert, load_pretrained, save_model
-from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
+from semantoks.model.weights import weights_hash
+from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
+from semantoks.train.trainer import Trainer
 
 TINY = Path(__file__).parent / "golden" / "reference_tiny.pth"
 CONFIG = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patches=4)
@@ -22,7 +26,7 @@ CONFIG = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patche
 @pytest.fixture(scope="module")
 def method(parcellation, preprocessing) -> SelfDistillation:
     encoder = Encoder.random(CONFIG, parcellation, preprocessing, seed=11)
-    method = SelfDistillation(encoder, ObjectiveConfig(projection_hidden=7, projection_width=5))
+    method = SelfDistillation(encoder, DistillationConfig(projection_hidden=7, projection_width=5))
     for parameter in method.teacher.parameters():
         parameter.data.mul_(1.25)
     return method
@@ -46,8 +50,8 @@ def rewrite(folder: Path, **changes: object) -> None:
 def test_a_model_comes_back_as_it_was(folder, method, role):
     encoder, original = load_pretrained(folder, role), getattr(method, role).encoder
     assert encoder.config == CONFIG
-    assert encoder.parcellation == original.parcellation
-    assert encoder.parcellation.name == original.parcellation.name
+    assert encoder.channels == original.channels
+    assert encoder.channels.name == original.channels.name
     assert encoder.preprocessing == original.preprocessing
     state = original.state_dict()
     assert encoder.state_dict().keys() == state.keys()
@@ -65,7 +69,7 @@ def test_loading_leaves_the_global_generator_alone(folder):
 
 
 def test_an_unknown_role_is_refused(folder):
-    with pytest.raises(InputError, match=r"role = 'pupil': has to be one of"):
+    with pytest.raises(InputError, match=r"role = 'pupil': must be one of"):
         load_pretrained(folder, "pupil")
 
 
@@ -178,7 +182,7 @@ def test_truncated_and_missing_weights_are_refused(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, r"format = 2: was written by a newer version.*Upgrade semantoks"),
+        ({"format": 3}, r"format = 3: was written by a newer version.*Upgrade semantoks"),
         ({"encoder": {"widht": 16}}, r"unknown key widht"),
         ({"encoder": {"width": 24, "depth": 1}}, r"multiple of head_width"),
         (
@@ -245,3 +249,57 @@ def test_convert_says_when_it_cannot_write(tmp_path):
         with pytest.raises(CheckpointError, match="cannot be written"):
             convert(TINY, tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# -- weights saved before the tokenizer owned its positions ----------------------------------------
+
+POSITIONS = "tokenizer.positions.table"
+
+
+def with_former_names(file: Path) -> None:
+    """Rewrite a file of tensors as earlier versions named them."""
+    tensors = load_file(file)
+    assert any(POSITIONS in name for name in tensors)
+    save_file({k.replace(POSITIONS, "network_embedding"): v for k, v in tensors.items()}, file)
+
+
+def test_a_model_saved_under_former_names_still_loads(folder, method):
+    with_former_names(folder / "model.safetensors")
+    rewrite(folder, format=1)
+    state = method.teacher.encoder.state_dict()
+    found = load_pretrained(folder).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+    assert convert(folder, folder.with_name("again")).is_dir()
+
+
+def test_a_run_saved_under_former_names_resumes_exactly(tiny_run, tmp_path):
+    config = tiny_run(train__checkpoint_epochs=1)
+    whole = Trainer(config, tmp_path / "whole")
+    whole.fit()
+    half = Trainer(tiny_run(train__checkpoint_epochs=1), tmp_path / "half")
+    half.fit()
+    checkpoints = sorted((tmp_path / "half" / "checkpoints").iterdir())
+    shutil.rmtree(checkpoints.pop())
+    folder = checkpoints[-1]
+    progress = json.loads((folder / "progress.json").read_text())
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        with_former_names(folder / name)
+        progress["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "progress.json").write_text(json.dumps(progress))
+    resumed = Trainer(config, tmp_path / "half", resume=True)
+    assert 0 < resumed.step < resumed.n_steps
+    resumed.fit()
+    for one, two in zip(whole.objective.parameters(), resumed.objective.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_hash_of_weights_is_that_of_their_former_names(method):
+    encoder = method.teacher.encoder
+    digest = hashlib.sha256(
+        f"{encoder.config}{encoder.channels.hash}{encoder.preprocessing}".encode()
+    )
+    former = {k.replace(POSITIONS, "network_embedding"): v for k, v in encoder.state_dict().items()}
+    for name in sorted(former):
+        digest.update(name.encode())
+        digest.update(former[name].numpy().tobytes())
+    assert weights_hash(encoder) == digest.hexdigest()

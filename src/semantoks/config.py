@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from semantoks.errors import ConfigError, nearest
 
 T = TypeVar("T")
-Tree = dict[str, Any]
+ConfigTree = dict[str, Any]
 
 
 def parse(cls: type[T], tree: Mapping[str, Any], *, file: str | Path | None = None) -> T:
@@ -44,24 +44,51 @@ def parse(cls: type[T], tree: Mapping[str, Any], *, file: str | Path | None = No
     ConfigError
         All unknown keys, or all ill-typed and illegal values, in one message.
     """
+    tree = _with_kinds(cls, tree)
     problems = list(_unknown_keys(cls, tree, ""))
     if problems:
         raise ConfigError("\n".join(problems), file=file)
     try:
         return TypeAdapter(cls).validate_python(dict(tree))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error)), file=file) from None
+        raise ConfigError("\n".join(_explain(error, cls)), file=file) from None
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _with_kinds(cls: type, tree: Mapping[str, Any]) -> ConfigTree:
+    """Return the tree with the kind of its default where a union of dataclasses states none."""
+    hints = typing.get_type_hints(cls)
+    out = dict(tree)
+    for f in dataclasses.fields(cls):
+        given = out.get(f.name)
+        if kinds(hints[f.name]) and isinstance(given, Mapping) and "kind" not in given:
+            assert f.default_factory is not dataclasses.MISSING
+            out[f.name] = {"kind": f.default_factory().kind, **given}
+    return out
+
+
+def kinds(tp: Any) -> dict[str, Any]:
+    """Return the dataclasses of a union that are told apart by their `kind`."""
+    if typing.get_origin(tp) is typing.Annotated:
+        tp = typing.get_args(tp)[0]
+    members = [m for m in typing.get_args(tp) if dataclasses.is_dataclass(m)]
+    return {m.kind: m for m in members if hasattr(m, "kind")}
+
+
+def _explain(error: ValidationError, cls: type) -> Iterator[str]:
     for item in error.errors():
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):  # raised by a dataclass about itself
             yield str(cause).removesuffix(".")
         else:
-            # After a place in a list pydantic adds the kind of the union's member: it is no key.
+            # After a place in a list, or the name of a union, pydantic adds the kind of the member:
+            # it is no key.
             loc = item["loc"]
-            path = [str(p) for i, p in enumerate(loc) if not (i and isinstance(loc[i - 1], int))]
+            unions = {f for f, tp in typing.get_type_hints(cls).items() if kinds(tp)}
+            path = [
+                str(p)
+                for i, p in enumerate(loc)
+                if not (i and (isinstance(loc[i - 1], int) or loc[i - 1] in unions))
+            ]
             yield f"{'.'.join(path)} = {item['input']!r}: {item['msg'].lower()}"
 
 
@@ -93,7 +120,7 @@ def _choose(tp: Any, tree: Any) -> Any:
     return tp
 
 
-def read_yaml(path: str | Path) -> Tree:
+def read_yaml(path: str | Path) -> ConfigTree:
     """Read a configuration file; an empty one is an empty tree.
 
     Raises
@@ -115,7 +142,7 @@ def read_yaml(path: str | Path) -> Tree:
     return tree
 
 
-def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
+def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> ConfigTree:
     """Return `tree` with ``key.sub=value`` assignments applied; values are read as YAML.
 
     Raises
@@ -123,7 +150,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     ConfigError
         If an assignment has no ``=`` or goes through a key that holds a plain value.
     """
-    out: Tree = merge({}, tree)
+    out: ConfigTree = merge({}, tree)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
@@ -132,7 +159,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
                 value=assignment,
                 fix="For example: optim.epochs=20",
             )
-        node: Tree = {}
+        node: ConfigTree = {}
         try:
             leaf: Any = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -144,7 +171,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     return out
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> ConfigTree:
     """Return `base` with the leaves of `changes` put in, neither of them changed."""
     out = dict(base)
     for key, value in changes.items():
@@ -154,9 +181,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
     return out
 
 
-def to_tree(config: Any) -> Tree:
+def to_tree(config: Any) -> ConfigTree:
     """Return all values of a dataclass as plain nested dictionaries and lists."""
-    tree: Tree = plain(config)
+    tree: ConfigTree = plain(config)
     return tree
 
 
@@ -167,11 +194,11 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, tuple) else value
 
 
-def differences(config: Any, base: Any) -> Tree:
+def differences(config: Any, base: Any) -> ConfigTree:
     """Return the part of `config` in which it differs from `base` (same class)."""
 
-    def diff(new: Tree, old: Tree) -> Tree:
-        out: Tree = {}
+    def diff(new: ConfigTree, old: ConfigTree) -> ConfigTree:
+        out: ConfigTree = {}
         for key, value in new.items():
             if value == old.get(key):
                 continue
@@ -188,7 +215,7 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Key:
+class ConfigKey:
     """One key of a configuration.
 
     Parameters
@@ -206,16 +233,18 @@ class Key:
     doc: str
 
 
-def describe(config: Any, prefix: str = "") -> Iterator[Key]:
+def describe(config: Any, prefix: str = "") -> Iterator[ConfigKey]:
     """Yield every leaf of a dataclass instance with its value and its documentation."""
-    docs = _field_docs(type(config))
+    docs = field_docs(type(config))
     hints = typing.get_type_hints(type(config))
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            yield from describe(value, f"{prefix}{f.name}.")
+            for key in describe(value, f"{prefix}{f.name}."):
+                several = kinds(hints[f.name]) if key.path == f"{prefix}{f.name}.kind" else {}
+                yield dataclasses.replace(key, type=" | ".join(several)) if several else key
         else:
-            yield Key(f"{prefix}{f.name}", _type_name(hints[f.name]), value, docs[f.name])
+            yield ConfigKey(f"{prefix}{f.name}", _type_name(hints[f.name]), value, docs[f.name])
             for member in _members(hints[f.name]):
                 yield from describe(member(), f"{prefix}{f.name}.[{member().kind}].")
 
@@ -238,7 +267,7 @@ def _type_name(tp: Any) -> str:
     return "null" if tp is type(None) else getattr(tp, "__name__", str(tp))
 
 
-def _field_docs(cls: type) -> dict[str, str]:
+def field_docs(cls: type) -> dict[str, str]:
     """Return the docstring under every field of a dataclass."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)

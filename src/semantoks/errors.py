@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final
+from traceback import walk_tb
+from typing import Any, Final, Self
 
 _UNSET: Final = object()
+_PACKAGE: Final = Path(__file__).parent
+#: How `fault` names a mistake of ours.
+OWN_FAULT: Final = "stopped at a fault of semantoks itself"
+#: What a mistake in a program raises; libraries raise these over damaged files, too.
+_MISTAKES: Final = (AttributeError, TypeError, LookupError, NameError, NotImplementedError)
 
 
 class SemantoksError(Exception):
@@ -45,12 +51,17 @@ class InputError(SemantoksError, ValueError):
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
             value = value.item()  # a NumPy scalar reads better as Python's own
         self.value = None if value is _UNSET else value
+        self._given = value
         where = "" if file is None else f"{file}: "
         what = field or ""
         if value is not _UNSET:
             what = f"{what} = {value!r}" if what else repr(value)
         text = f"{where}{what}{': ' if what else ''}{_sentence(rule)}"
         super().__init__(text if fix is None else f"{text} {_sentence(fix)}")
+
+    def about(self, field: str) -> Self:
+        """Return the same error with another name of the field, such as that of an option."""
+        return type(self)(self.rule, file=self.file, field=field, value=self._given, fix=self.fix)
 
 
 def _sentence(text: str) -> str:
@@ -70,17 +81,22 @@ class CheckpointError(InputError):
 
 
 @contextmanager
-def readable(file: str | Path, kind: type[InputError] = InputError) -> Iterator[None]:
+def readable(
+    file: str | Path, kind: type[InputError] = InputError, *, fix: str | None = None
+) -> Iterator[None]:
     """Turn whatever a library raises over a damaged file into an error that names the file.
 
     For the lines that hand a file to a parser, and nothing else: pandas, NumPy, pyarrow and their
-    like raise nearly anything over damaged input.
+    like raise nearly anything over damaged input. A fault of this package (`is_own_fault`) passes
+    unchanged: it is not the file's.
 
     Parameters
     ----------
     file : path
     kind : type
         Class of the error.
+    fix : str, optional
+        The way out.
 
     Raises
     ------
@@ -92,10 +108,49 @@ def readable(file: str | Path, kind: type[InputError] = InputError) -> Iterator[
     except SemantoksError:
         raise
     except OSError as error:
-        raise kind(f"cannot be read ({error.strerror or error})", file=file) from error
+        raise kind(f"cannot be read ({error.strerror or error})", file=file, fix=fix) from error
     except Exception as error:
+        if is_own_fault(error):
+            raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise kind(f"is damaged, or not what it should be ({reason})", file=file) from error
+        rule = f"is damaged, or not what it should be ({reason})"
+        raise kind(rule, file=file, fix=fix) from error
+
+
+def is_own_fault(error: BaseException) -> bool:
+    """Return whether an exception is a mistake in this package, not trouble with its input.
+
+    That is an error as mistakes in programs raise it (``AttributeError``, ``TypeError``,
+    ``KeyError``, ...) whose innermost frame lies in this package: a parser that stumbles over a
+    damaged file does so in its own code.
+    """
+    frames = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+    return isinstance(error, _MISTAKES) and bool(frames) and _PACKAGE in Path(frames[-1]).parents
+
+
+def fault(error: BaseException, file: str | Path) -> str:
+    """Return an unexpected exception in words: trouble with a file, or a fault of this package."""
+    what = f"{type(error).__name__}: {error}"
+    if not is_own_fault(error):
+        return f"{file}: cannot be read ({what})."
+    where, line = list(walk_tb(error.__traceback__))[-1]
+    place = f"{Path(where.f_code.co_filename).relative_to(_PACKAGE)}, line {line}"
+    return f"{file}: {OWN_FAULT} ({what}; {place}). The file may be fine; please report this."
+
+
+def entry(content: object, *keys: str) -> Any:
+    """Return an entry of parsed JSON, nested under `keys`.
+
+    Raises
+    ------
+    ValueError
+        There is no such entry; `readable` adds the file.
+    """
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise ValueError(f"has no entry {key!r}")
+        content = content[key]
+    return content
 
 
 def nearest(word: str, known: Iterable[str], n: int = 1) -> str:
@@ -112,6 +167,12 @@ def nearest(word: str, known: Iterable[str], n: int = 1) -> str:
     words = sorted(known)
     close = get_close_matches(word, words, n=n, cutoff=0.6 if n == 1 else 0.0)
     if not close:
-        return f"Known: {', '.join(words)}"
+        return f"Known: {listed(words, shown=12)}"
     *others, last = map(repr, close)
     return f"Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+
+
+def listed(names: Sequence[str], *, shown: int = 5) -> str:
+    """Return names in a message, so that it stays readable: the first ones, "and N more"."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -1,89 +1,98 @@
-"""What is computed once: embeddings that several parts need, predictions of fine-tuned folds."""
+"""Caches: embeddings that several parts need, predictions of fine-tuned folds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    clone,
+    is_classifier,
+)
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.features.transformer import SignalTransformer
 from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
 from semantoks.files import staged_file
 from semantoks.model.encoder import Encoder
-from semantoks.model.engines import EngineName, Precision
 from semantoks.model.weights import weights_hash
 
 
-class StoredEmbedder(Embedder):
-    """An `Embedder` that keeps the embeddings of one store in a file.
+class StoredEmbedder(SignalTransformer):
+    """An `Embedder` whose embeddings of one store are kept in a file.
 
     Parameters
     ----------
-    model, tr, n_crops, features, device, engine, precision
-        See `Embedder`.
-    file : path, optional
+    embedder : Embedder
+    file : path
         ``.npz`` that holds the embeddings of the store of `fingerprint`; made when they are first
         needed. Everything else that is embedded (corrupted recordings, halves) is computed.
     fingerprint : str
         Of the store.
+
+    Attributes
+    ----------
+    embedder_ : Embedder
+        Fitted.
+    encoder_ : Encoder
+    n_features_in_ : int
+        Number of ROIs of the encoder.
     """
 
-    def __init__(
-        self,
-        model: str | Path | Encoder,
-        *,
-        tr: float | None = None,
-        n_crops: int = 8,
-        features: Literal["cls_avg", "cls"] = "cls_avg",
-        device: str = "cpu",
-        engine: EngineName | Literal["auto"] = "torch",
-        precision: Precision = "float32",
-        file: Path | None = None,
-        fingerprint: str = "",
-    ) -> None:
-        super().__init__(
-            model,
-            tr=tr,
-            n_crops=n_crops,
-            features=features,
-            device=device,
-            engine=engine,
-            precision=precision,
-        )
+    stateless: ClassVar[bool] = Embedder.stateless
+
+    def __init__(self, embedder: Embedder, file: Path, fingerprint: str) -> None:
+        self.embedder = embedder
         self.file = file
         self.fingerprint = fingerprint
 
+    def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
+        """Load the encoder; see `Embedder.fit`."""
+        self.embedder_ = copy(self.embedder).fit(X)  # shares the weights, which nothing changes
+        self.n_features_in_ = self.embedder_.n_features_in_
+        return self
+
+    def _output_names(self, rois: list[str]) -> list[str]:
+        return [*self.embedder_.get_feature_names_out(rois)]
+
+    @property
+    def encoder_(self) -> Encoder:
+        """Encoder of the fitted embedder."""
+        return self.embedder_.encoder_
+
     def transform(self, X: Signals) -> NDArray[np.float32]:
         """Embed, or read what was embedded before; see `Embedder.transform`."""
-        if self.file is None or not isinstance(X, RecordingStore):
-            return super().transform(X)
-        if X.fingerprint != self.fingerprint:
-            return super().transform(X)
-        how = f"{self.n_crops} {self.features} {self.engine_} {self.precision}"
+        check_is_fitted(self)
+        embedder = self.embedder_
+        if not isinstance(X, RecordingStore) or X.fingerprint != self.fingerprint:
+            return embedder.transform(X)
+        how = f"{embedder.n_crops} {embedder.features} {embedder.engine_} {embedder.precision}"
         key = sha256(f"{weights_hash(self.encoder_)} {X.fingerprint} {how}".encode()).hexdigest()
         if self.file.exists():
             with np.load(self.file, allow_pickle=False) as held:
                 if str(held["key"]) == key:
                     return np.asarray(held["embeddings"], np.float32)
-        embeddings = super().transform(X)
+        embeddings = embedder.transform(X)
         _save(self.file, key=np.array(key), embeddings=embeddings)
         return embeddings
 
 
 class StoredTuner(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """A fine-tuner whose predictions are kept in files: what was predicted is not trained again.
+    """A fine-tuner whose predictions are kept in files, so that no fold is trained twice.
 
-    Nothing is trained before a prediction is asked for that no file holds. Training goes on from
-    its checkpoint, which is deleted when the prediction is written.
+    Training starts when a prediction is asked for that no file holds. It resumes from its
+    checkpoint, which is deleted when the prediction is written.
 
     Parameters
     ----------

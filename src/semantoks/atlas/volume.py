@@ -6,7 +6,6 @@ where the parcellation has them: a volume in another order is refused.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,15 +13,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.errors import InputError
+from semantoks.errors import InputError, readable
 
-#: What reading a damaged image raises.
-BROKEN = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, KeyError)
 #: The ROIs of a volume may lie this far from where their table has them, in the median, mm.
 MAX_SHIFT = 8.0
 
@@ -37,10 +32,8 @@ def load_image(file: Path) -> Any:
     """
     if not file.is_file():
         raise InputError("there is no such file", file=file)
-    try:
+    with readable(file):
         return nib.load(file)
-    except BROKEN as error:
-        raise InputError(f"is no image that can be read ({error})", file=file) from None
 
 
 def image_data(image: Any, file: Path) -> NDArray[Any]:
@@ -52,12 +45,10 @@ def image_data(image: Any, file: Path) -> NDArray[Any]:
         The file is truncated or damaged.
     """
     data = image.dataobj
-    try:
+    with readable(file):
         if (getattr(data, "slope", 1), getattr(data, "inter", 0)) != (1, 0):
             return np.asarray(data.get_scaled(np.float32))
         return np.asarray(data)
-    except BROKEN as error:
-        raise InputError(f"is truncated or damaged ({error})", file=file) from None
 
 
 def image_affine(image: Any, file: Path) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from semantoks.atlas.channels import Channels, TokenRows
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.reader import RecordingStore
 from semantoks.data.signal import Preprocessing, resampled_length, resampling_window
@@ -140,7 +141,7 @@ class _Part:
         """Return a store that fits the mixture."""
         atlas, tr = mixture.parcellation, mixture.preprocessing.tr
         _check_preprocessing(store, mixture.preprocessing)
-        place = places(atlas, store, list(atlas.network_indices), atlas.network_names)
+        place = places(atlas, store, TokenRows.by_group(atlas))
         lengths = [resampled_length(int(n), store.tr, tr) for n in store.table["length"]]
         _check_atlas(store, atlas, place)
         return cls(store, np.asarray(place), atlas, tr, np.asarray(lengths, np.int64))
@@ -206,40 +207,33 @@ def _continued(x: NDArray[np.float32], first: int, n: int) -> NDArray[np.float32
     return np.asarray(out + 2 * turns[:, None] * (x[-1] - x[0]), np.float32)
 
 
-def places(
-    atlas: Parcellation,
-    store: RecordingStore,
-    rows: Sequence[NDArray[np.integer]],
-    names: Sequence[str],
-) -> list[int]:
-    """Return the ROI of `atlas` of every column of a store, which may lack whole networks.
+def places(channels: Channels, store: RecordingStore, rows: TokenRows) -> list[int]:
+    """Return the channel of every column of a store, which may lack whole rows.
 
     Parameters
     ----------
-    atlas : Parcellation
+    channels : Channels
         What the recordings are to be read in.
     store : RecordingStore
-    rows : sequence of int arrays
-        ROIs, in `atlas`, of every network.
-    names : sequence of str
-        What the networks are called.
+    rows : TokenRows
+        Which channels are present together, or not at all, e.g. those of a network.
 
     Raises
     ------
     InputError
-        A ROI is unknown, or a network is there in part.
+        A ROI is unknown, or a row has some of its channels only.
     """
-    place = atlas.indices_of(store.parcellation.labels, store.path)
+    place = channels.indices_of(store.parcellation.labels, store.path)
     there = set(place)
-    for name, rois in zip(names, rows, strict=True):
+    for name, rois in zip(rows.names, rows.channels, strict=True):
         found = sum(int(roi) in there for roi in rois)
         if 0 < found < len(rois):
             raise InputError(
-                f"has {found} of the {len(rois)} ROIs of the network {name}; a network is there as "
-                "a whole, or not at all",
+                f"has {found} of the {len(rois)} ROIs of the network {name}; a network must be "
+                "complete, or absent",
                 file=store.path,
                 field="ROI names",
-                fix=f"Prepare the recordings with {atlas.name} and mark the ROIs without data",
+                fix=f"Prepare the recordings with {channels.name} and mark the ROIs without data",
             )
     return place
 

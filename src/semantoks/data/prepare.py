@@ -1,4 +1,4 @@
-"""From a source to a store, at scale: in parallel, in shards, and again after a kill.
+"""Preparation at scale: from a source to a store, in parallel, in shards, resumable.
 
 1. Every recording is read, checked, encoded and measured on its own, in any order, by any process,
    and kept as one file in ``STORE.partial``. A recording that cannot be used leaves its error.
@@ -6,7 +6,7 @@
    it holds does not depend on how the work was done. Then the partial folder is removed, unless a
    recording failed: once its file is repaired and the store deleted, the others are not read again.
 
-A killed run continues where it was: what is there is not read again, unless its files changed.
+Rerunning a killed run resumes it: no recording is read again unless its files changed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from semantoks.data.reader import HEADER, RecordingStore
 from semantoks.data.shards import of_shard, open_partial, write_part
 from semantoks.data.sources.items import Item
 from semantoks.data.store import StoreWriter
-from semantoks.errors import InputError, SemantoksError, StoreError
+from semantoks.errors import InputError, SemantoksError, StoreError, fault
 
 QUALITY, CARPETS = "quality.parquet", "carpets.npz"
 N_CARPETS = 4  # of the worst, and of the best recordings
@@ -270,10 +270,8 @@ def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
     except SemantoksError as error:
         parts.save(item, {"error": str(error)}, {})
         return False
-    except Exception as error:  # a broken file must not stop the cohort, whatever it does
-        where = item.files[0] if item.files else item.id
-        text = f"{where}: cannot be read: {type(error).__name__}: {error}"
-        parts.save(item, {"error": text}, {})
+    except Exception as error:  # one recording must not stop the cohort, whatever it does
+        parts.save(item, {"error": fault(error, item.files[0] if item.files else item.id)}, {})
         return False
     note = {"row": encoded.row, "source": encoded.source, "quality": quality}
     arrays: dict[str, NDArray[Any]] = {

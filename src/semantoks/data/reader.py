@@ -12,9 +12,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.config import parse
 from semantoks.data.encode import INDEX_COLUMNS
 from semantoks.data.signal import Preprocessing
-from semantoks.errors import InputError, StoreError, readable
+from semantoks.errors import InputError, StoreError, entry, readable
 
 FORMAT = "semantoks-store"
 FORMAT_VERSION = 1
@@ -42,14 +43,13 @@ class RecordingStore:
         self.path = Path(path)
         self.header = read_header(self.path)
         with readable(self.path / HEADER, StoreError):
-            checksums = self.header["rois_sha256"], self.header["index_sha256"]
-            name = self.header["parcellation"]["name"]
-            self.preprocessing = Preprocessing(**self.header["preprocessing"])
-        rois = _checked(self.path, ROIS, checksums[0])
+            name = str(entry(self.header, "parcellation", "name"))
+            self.preprocessing = _preprocessing(self.header, self.path / HEADER)
+        rois = _checked(self.path, ROIS, self.header["rois_sha256"])
         with readable(rois, StoreError):
             frame = pd.read_csv(rois, sep="\t", dtype=str, keep_default_na=False)
             self.parcellation = Parcellation.from_frame(frame, name=name, source=rois)
-        self.table = read_index(_checked(self.path, INDEX, checksums[1]))
+        self.table = read_index(_checked(self.path, INDEX, self.header["index_sha256"]))
         self._shards = self._map_shards()
         rows = np.array([len(shard) for shard in self._shards])
         shard, start, length = (self.table[n].to_numpy() for n in ("shard", "start", "length"))
@@ -69,13 +69,10 @@ class RecordingStore:
         for shard in self.header["shards"]:
             file = self.path / shard["file"]
             shape = (shard["rows"], len(self.parcellation))
-            try:
+            if not file.is_file():
+                raise StoreError("a shard is missing", file=file, fix=_RESTORE)
+            with readable(file, StoreError, fix=_RESTORE):
                 signals = np.load(file, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError:
-                raise StoreError("a shard is missing", file=file, fix=_RESTORE) from None
-            except Exception as error:  # NumPy raises nearly anything for a damaged file
-                rule = f"a shard is truncated or damaged ({error})"
-                raise StoreError(rule, file=file, fix=_RESTORE) from None
             # A damaged beginning can make an archive of it, which is no array at all.
             found = getattr(signals, "shape", None), getattr(signals, "dtype", None)
             if found != (shape, np.float16):
@@ -337,17 +334,31 @@ def read_index(path: Path) -> pd.DataFrame:
     """Read the index and check that it can be used, whoever wrote it."""
     with readable(path, StoreError):
         table = pd.read_parquet(path)
-        table["missing_rois"] = [tuple(map(str, names)) for names in table["missing_rois"]]
-        if "offset" not in table.columns:  # written before recordings could be cut
-            table = table.assign(offset=0.0, acquisition=None)
+    if "offset" not in table.columns:  # written before recordings could be cut
+        table = table.assign(offset=0.0, acquisition=None)
+    absent = [name for name in INDEX_COLUMNS if name not in table.columns]
+    if absent:
+        raise StoreError("lacks columns", file=path, field="columns", value=absent, fix=_RESTORE)
+    with readable(path, StoreError):
+        table["missing_rois"] = table["missing_rois"].map(_names)
         for name in ("shard", "start", "length"):
             table[name] = table[name].astype(np.int64)
         for name in ("id", "subject"):
             table[name] = table[name].astype(str)
-    absent = [name for name in INDEX_COLUMNS if name not in table.columns]
-    if absent:
-        raise StoreError("lacks columns", file=path, field="columns", value=absent, fix=_RESTORE)
     return table
+
+
+def _names(cell: object) -> tuple[str, ...]:
+    if not isinstance(cell, (np.ndarray, list, tuple)):
+        raise ValueError("missing_rois must hold lists of names")
+    return tuple(map(str, cell))
+
+
+def _preprocessing(header: dict[str, Any], file: Path) -> Preprocessing:
+    stated = entry(header, "preprocessing")
+    if not isinstance(stated, dict):
+        raise ValueError("preprocessing must be a mapping")
+    return parse(Preprocessing, stated, file=file)
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -380,8 +391,16 @@ def read_header(folder: Path) -> dict[str, Any]:
         fix = "Update semantoks, or write the store again with this version"
         raise StoreError(rule, file=path, field="format_version", value=version, fix=fix)
     with readable(path, StoreError):
-        shards = [(str(s["file"]), int(s["rows"]), str(s["sha256"])) for s in header["shards"]]
-    outside = [name for name, *_ in shards if Path(name).name != name]
+        for name in ("package_version", "steps", "rois_sha256", "index_sha256"):
+            entry(header, name)
+        shards = entry(header, "shards")
+        if not isinstance(shards, list):
+            raise ValueError("shards must be a list")
+        for shard in shards:
+            if not (isinstance(entry(shard, "rows"), int) and entry(shard, "sha256")):
+                raise ValueError("a shard must state its rows and its checksum")
+        names = [str(entry(shard, "file")) for shard in shards]
+    outside = [name for name in names if Path(name).name != name]
     if outside:
         rule = "a shard has to lie in the folder of the store"
         raise StoreError(rule, file=path, field="shards", value=outside[0])

@@ -128,7 +128,7 @@ def occlusion(
                 distances[row, i] = 1.0 - F.cosine_similarity(whole, moved, dim=0)
         alone.append(distances[0].numpy())
         without.append(distances[1].numpy())
-    return Occlusion(encoder.network_names, np.stack(alone), np.stack(without))
+    return Occlusion(encoder.rows.names, np.stack(alone), np.stack(without))
 
 
 def _embedding(encoder: Encoder, views: Tensor, mask: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ def roi_values(encoder: Encoder, summary: pd.DataFrame, measure: str) -> NDArray
     measure : {"alone", "without"}
     """
     means = summary[summary["measure"] == measure].set_index("network")["mean"]
-    values = np.full(len(encoder.parcellation), np.nan)
-    for name, rois in zip(encoder.network_names, encoder.network_rois, strict=True):
+    values = np.full(len(encoder.channels), np.nan)
+    for name, rois in zip(encoder.rows.names, encoder.rows.channels, strict=True):
         values[rois] = means.get(name, np.nan)
     return values
 

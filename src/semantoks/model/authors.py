@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from semantoks.config import to_tree
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
-from semantoks.errors import CheckpointError
+from semantoks.errors import CheckpointError, ConfigError
 from semantoks.files import staged_file
 from semantoks.model.authors_config import (
     architecture,
@@ -36,16 +37,17 @@ from semantoks.model.authors_config import (
     to_authors_config,
     value_at,
 )
-from semantoks.model.authors_map import ATLASES, MAP_PATH, map_section, network_map, token_order
+from semantoks.model.authors_map import ATLASES, MAP_PATH, map_section, token_map, token_order
 from semantoks.model.encoder import Encoder
-from semantoks.model.transformer import sincos_positions
+from semantoks.model.positions import sincos_positions
 from semantoks.model.weights import check_weights
 
-ROLES = ("student", "teacher")
+ROLES = ("teacher", "student")  # the first is what the paper evaluates
 CORTEX, *_UNUSED_ATLASES = ATLASES
 _TRANSFORMER = "inter_network_transformer"
 _POSITIONS = f"{_TRANSFORMER}.temporal_pos_embedding"
 _INITIALIZED = "kernel_norm_initialized"
+_SHARED = "shared_roi_projection"
 
 # Our name -> theirs, applied one after another.
 _NAMES = (
@@ -53,7 +55,8 @@ _NAMES = (
     (r"\.blocks\.", f".{_TRANSFORMER}.transformer_blocks."),
     (r"\.cls_token$", f".{_TRANSFORMER}.cls_token"),
     (r"\.mask_token$", f".{_TRANSFORMER}.mask_embedding"),
-    (r"\.network_embedding$", f".{_TRANSFORMER}.network_learnable_pos_embedding.weight"),
+    (r"\.tokenizer\.positions\.table$", f".{_TRANSFORMER}.network_learnable_pos_embedding.weight"),
+    (r"\.tokenizer\.projection\.", f".{_SHARED}."),
     (r"\.attention\.projection\.", ".attn.proj."),
     (r"\.attention\.", ".attn."),
     (r"\.scale(\d)$", r".ls\1.gamma"),
@@ -74,7 +77,7 @@ def authors_name(ours: str, order: Sequence[int]) -> str:
     ours : str
         Our name, ``teacher.encoder.cls_token`` say.
     order : sequence of int
-        Their token index of every network of ours.
+        Their token index of every row of ours.
     """
     name = re.sub(
         r"\.tokenizer\.networks\.(\d+)\.",
@@ -131,13 +134,15 @@ def read_authors(
     """
     content = _open(file)
     config = find_config(content, file)
-    parcellation, tokens = network_map(value_at(config, "data", dict, file), file)
-    encoder = Encoder.random(architecture(config, file), parcellation, Preprocessing(), seed=0)
+    encoder_config = architecture(config, file)
+    data = value_at(config, "data", dict, file)
+    parcellation, tokens = token_map(data, encoder_config.granularity, file)
+    encoder = Encoder.random(encoder_config, parcellation, Preprocessing(), seed=0)
     encoder.pretraining = _pretraining(content, file)
     shapes = {f"encoder.{name}": tensor.shape for name, tensor in encoder.state_dict().items()}
     if heads:
         shapes |= heads_of(config, file)
-    order = token_order(parcellation, tokens)
+    order = token_order(encoder.rows, tokens)
     ours = {f"{role}.{name}": shape for role in roles for name, shape in shapes.items()}
     theirs = {authors_name(name, order): _shape_there(name, shape) for name, shape in ours.items()}
     entries = _entries(content, file)
@@ -145,8 +150,8 @@ def read_authors(
     check_weights(_relevant(entries, {name.split(".")[0] for name in theirs}), theirs, file)
     weights = {name: entries[authors_name(name, order)].view(s).float() for name, s in ours.items()}
     for role in roles:
-        embedding = weights[f"{role}.encoder.network_embedding"]
-        weights[f"{role}.encoder.network_embedding"] = embedding[order]
+        positions = f"{role}.encoder.tokenizer.positions.table"
+        weights[positions] = weights[positions][order]
     return encoder, weights
 
 
@@ -228,12 +233,15 @@ def _check_constants(
             raise CheckpointError(rule, file=file, field=name)
 
 
-def _pretraining(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _pretraining(content: Mapping[str, Any], file: Path) -> SeenData:
     """Return what the weights have seen; the authors' own files do not say."""
-    unknown = dict.fromkeys(("n_recordings", "n_subjects", "subjects", "sites", "epochs", "steps"))
     stated = content.get("pretraining")
-    stated = stated if isinstance(stated, dict) else {"source": file.name}
-    return {**unknown, "stores": [], **stated}
+    if not isinstance(stated, dict):
+        return SeenData(source=file.name)
+    try:
+        return SeenData.from_json(stated)
+    except ConfigError as error:
+        raise CheckpointError(f"is damaged: {error}", file=file, field="pretraining") from None
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -311,11 +319,11 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
     config = to_authors_config(
         encoder.config, hidden=hidden, out_width=out_width, separate=separate
     )
-    section, maps = map_section(encoder.parcellation, file.stem)
+    section, maps = map_section(encoder.channels, file.stem)
     config["data"] |= section
-    unknown = float("nan")
+    unknown, seen = float("nan"), encoder.pretraining
     content: dict[str, Any] = {
-        "epoch": (encoder.pretraining or {}).get("epochs") or 0,
+        "epoch": 0 if seen is None else seen.epochs or 0,
         "model_state_dict": to_authors(weights, encoder),
         "optimizer_state_dict": {"state": {}, "param_groups": []},
         "scheduler_state_dict": {},
@@ -324,7 +332,7 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
         "lr": unknown,
         "wd": unknown,
         "mask_loss_weight": unknown,
-        "pretraining": encoder.pretraining,
+        "pretraining": None if seen is None else seen.to_json(),
     }
     stream = io.BytesIO()  # on a full disk `torch.save` raises what says nothing about it
     torch.save(content, stream)

@@ -12,7 +12,7 @@ from semantoks.config import parse, read_yaml
 from semantoks.errors import CheckpointError, ConfigError
 from semantoks.model.encoder import EncoderConfig
 from semantoks.model.projection import head_shapes
-from semantoks.model.tokenizer import Branch, DenseBranch, StructuredBranch
+from semantoks.model.tokenizers.branches import Branch, DenseBranch, StructuredBranch
 
 # What this package expresses; a file that says otherwise is another architecture.
 _FIXED = {
@@ -23,6 +23,8 @@ _FIXED = {
     "model.projection_nlayers": 2,
 }
 _POOLING = ("mean", "max")
+#: The switch in their section ``data`` -> our granularity, "" for neither switch.
+_GRANULARITIES = {"": "networks", "min_spatial": "one", "max_spatial": "rois"}
 # Kinds of branches whose names in the weights are known: their key -> our field.
 _DENSE = {"out_channels": "width", "kernel_size": "kernel_length", "dilation": "dilation"}
 _STRUCTURED = {
@@ -108,26 +110,41 @@ def architecture(config: Mapping[str, Any], file: Path) -> EncoderConfig:
         "mlp_ratio": mlp / width if mlp else _MLP_RATIO,
         "layer_scale": value_at(config, "model.layer_scale_init_value", number, file, 0.1),
         "drop_path": value_at(config, "model.drop_path_rate", number, file, 0.0),
-        "pooling": value_at(config, "model.tokenizer.pooling_type", str, file, "mean"),
-        "branches": [
-            _branch(entry, file) for entry in value_at(config, "model.tokenizer.config", list, file)
-        ],
+        **_tokenizer(config, width, file),
+        **_patches(config, file),
     }
-    tree |= _patches(config, file)
-    if (
-        value_at(config, "model.cnn_dim", int, file, width) != width
-        or tree["pooling"] not in _POOLING
-    ):
-        raise CheckpointError(
-            f"cnn_dim has to be embedding_dim, and the pooling one of {', '.join(_POOLING)}",
-            file=file,
-            field="config.model",
-            value={"cnn_dim": config["model"].get("cnn_dim"), "pooling_type": tree["pooling"]},
-        )
     try:
         return parse(EncoderConfig, tree)
     except ConfigError as error:
         raise CheckpointError(f"states an impossible architecture: {error}", file=file) from None
+
+
+def _tokenizer(config: Mapping[str, Any], width: int, file: Path) -> dict[str, Any]:
+    granularity = _granularity(config, file)
+    if granularity == "rois":  # a linear map, which no other key says anything about
+        return {"granularity": granularity}
+    pooling = value_at(config, "model.tokenizer.pooling_type", str, file, "mean")
+    cnn_width = value_at(config, "model.cnn_dim", int, file, width)
+    if cnn_width != width or pooling not in _POOLING:
+        raise CheckpointError(
+            f"cnn_dim has to be embedding_dim, and the pooling one of {', '.join(_POOLING)}",
+            file=file,
+            field="config.model",
+            value={"cnn_dim": cnn_width, "pooling_type": pooling},
+        )
+    entries = value_at(config, "model.tokenizer.config", list, file)
+    branches = [_branch(entry, file) for entry in entries]
+    return {"granularity": granularity, "pooling": pooling, "branches": branches}
+
+
+def _granularity(config: Mapping[str, Any], file: Path) -> str:
+    """Return what one token stands for, in our words."""
+    switches = [key for key in _GRANULARITIES if key]
+    on = [key for key in switches if value_at(config, f"data.{key}", bool, file, False)]
+    if len(on) > 1:
+        rule = "contradict each other: one token per ROI, or one for the whole brain"
+        raise CheckpointError(rule, file=file, field=f"config.data.{', '.join(on)}", value=True)
+    return _GRANULARITIES[on[0] if on else ""]
 
 
 def _patches(config: Mapping[str, Any], file: Path) -> dict[str, int]:
@@ -190,9 +207,10 @@ def to_authors_config(
     CheckpointError
         If the authors' form cannot express it.
     """
-    if config.granularity != "networks" or config.pooling not in _POOLING:
+    if config.granularity not in _GRANULARITIES.values() or config.pooling not in _POOLING:
         raise CheckpointError(
-            "the authors' form is known for one token per network, with mean or max pooling",
+            f"must be one of {', '.join(_GRANULARITIES.values())} in the authors' form, "
+            "with mean or max pooling",
             field="encoder.granularity, encoder.pooling",
             value=(config.granularity, config.pooling),
         )
@@ -200,7 +218,11 @@ def to_authors_config(
     return {
         "model_type": _FIXED["model_type"],
         "dino": {"use_separate_mask_predictor": separate},
-        "data": {"patch_size": config.patch_length, "target_signal_length": config.view_length},
+        "data": {
+            "patch_size": config.patch_length,
+            "target_signal_length": config.view_length,
+            **{key: config.granularity == ours for key, ours in _GRANULARITIES.items() if key},
+        },
         "model": {
             "backbone_type": _FIXED["model.backbone_type"],
             "cnn_final_norm": _FIXED["model.cnn_final_norm"],

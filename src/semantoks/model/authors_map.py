@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semantoks.atlas.channels import Channels, TokenRows
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.errors import CheckpointError
 
@@ -26,13 +27,17 @@ BUILT_IN = {7: "semantoks457", 17: "semantoks457-17n"}
 _ROLES = ("schaefer", "tian", "buckner")
 
 
-def network_map(data: Mapping[str, Any], file: Path) -> tuple[Parcellation, NDArray[np.int64]]:
+def token_map(
+    data: Mapping[str, Any], granularity: str, file: Path
+) -> tuple[Parcellation, NDArray[np.int64]]:
     """Return the parcellation that a checkpoint expects, and the token of every ROI in it.
 
     Parameters
     ----------
     data : mapping
         The section ``data`` of the authors' config.
+    granularity : {"networks", "one", "rois"}
+        What a token stands for. Unless it is a network, no map is needed.
     file : Path
         The checkpoint; a map of the name that the config gives may lie beside it.
 
@@ -40,7 +45,7 @@ def network_map(data: Mapping[str, Any], file: Path) -> tuple[Parcellation, NDAr
     -------
     parcellation : Parcellation
     tokens : ndarray of int, shape (n_rois,)
-        Index of every ROI's network in the checkpoint.
+        Index of every ROI's token in the checkpoint.
 
     Raises
     ------
@@ -55,37 +60,50 @@ def network_map(data: Mapping[str, Any], file: Path) -> tuple[Parcellation, NDAr
             field="config.data",
             value=given | {"channels": data.get("channels", "all")},
         )
+    parcellation, tokens = _networks(data, granularity, file)
+    if granularity == "rois":
+        tokens = np.arange(len(parcellation))
+    elif granularity == "one":
+        tokens = np.zeros(len(parcellation), np.int64)
+    return parcellation, tokens
+
+
+def _networks(
+    data: Mapping[str, Any], granularity: str, file: Path
+) -> tuple[Parcellation, NDArray[np.int64]]:
+    """Return the parcellation, and the number of every ROI's network in the map."""
     n_networks = data.get("schaefer_networks")
     beside = file.parent / PurePosixPath(str(data.get(MAP_PATH))).name
     if beside.is_file():
         return _own(_read_map(beside, n_networks), beside)
     plain = data.get("tian_networks", 1) == data.get("buckner_networks", 1) == 1
-    if n_networks in BUILT_IN and plain:
-        parcellation = Parcellation.load(BUILT_IN[n_networks])
-        return parcellation, _tokens(parcellation)
-    raise CheckpointError(
-        f"its network map is not built in (those with {sorted(BUILT_IN)} cortical networks are)",
-        file=file,
-        field="config.data.schaefer_networks",
-        value=n_networks,
-        fix=f"Put the map beside the checkpoint, as {beside.name}",
-    )
+    name = BUILT_IN.get(n_networks) if plain and isinstance(n_networks, int) else None
+    if name is None and granularity == "networks":
+        raise CheckpointError(
+            f"has no built-in network map (those with {sorted(BUILT_IN)} cortical networks have)",
+            file=file,
+            field="config.data.schaefer_networks",
+            value=n_networks,
+            fix=f"Put the map beside the checkpoint, as {beside.name}",
+        )
+    parcellation = Parcellation.load(name or BUILT_IN[7])
+    return parcellation, _tokens(parcellation)
 
 
-def token_order(parcellation: Parcellation, tokens: NDArray[np.int64]) -> list[int]:
-    """Return the checkpoint's token index of every network of ours."""
-    return [int(tokens[rois[0]]) for rois in parcellation.network_indices]
+def token_order(rows: TokenRows, tokens: NDArray[np.int64]) -> list[int]:
+    """Return the checkpoint's token index of every row of ours."""
+    return [int(tokens[rois[0]]) for rois in rows.channels]
 
 
 def map_section(
-    parcellation: Parcellation, stem: str
+    channels: Channels, stem: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.int64]]]:
     """Return the section ``data`` on atlases and networks, and the map if it is not built in.
 
     Parameters
     ----------
-    parcellation : Parcellation
-        Tokens are numbered in the order of its networks.
+    channels : Channels
+        Tokens are numbered in the order of their groups.
     stem : str
         Name of the checkpoint; the map beside it is named after it.
 
@@ -101,24 +119,24 @@ def map_section(
         If the ROIs are not those of the authors' atlases, or a network spans two of them.
     """
     labels = Parcellation.load(BUILT_IN[7]).labels
-    if parcellation.labels != labels:
+    if channels.labels != labels:
         raise CheckpointError(
             f"the authors' form knows the {len(labels)} ROIs of {' + '.join(ATLASES)} only",
             field="parcellation",
-            value=parcellation.name,
+            value=channels.name,
         )
-    ids = _split(_tokens(parcellation))
+    ids = _split(_tokens(channels))
     if any(ids[i].max() >= ids[i + 1].min() for i in range(len(ids) - 1)):
         raise CheckpointError(
             "the authors' form numbers the networks atlas by atlas: cortex, subcortex, cerebellum",
             field="parcellation.networks",
-            value=parcellation.network_names,
+            value=channels.group_names,
         )
     counts = [len(np.unique(part)) for part in ids]
     section: dict[str, Any] = {"channels": "all", MAP_PATH: "network_mapping.npz"}
     for role, (atlas, n_rois), count in zip(_ROLES, ATLASES.items(), counts, strict=True):
         section |= {f"{role}_atlas": atlas, f"{role}_rois": n_rois, f"{role}_networks": count}
-    if any(parcellation == Parcellation.load(name) for name in BUILT_IN.values()):
+    if any(channels.groups == Parcellation.load(name).groups for name in BUILT_IN.values()):
         return section, {}
     section[MAP_PATH] = f"{stem}_network_mapping.npz"
     return section, dict(zip(_keys(counts[0]), ids, strict=True))
@@ -133,9 +151,9 @@ def _split(tokens: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(tokens, np.cumsum(list(ATLASES.values()))[:-1])
 
 
-def _tokens(parcellation: Parcellation) -> NDArray[np.int64]:
-    number = {name: i for i, name in enumerate(parcellation.network_names)}
-    return np.array([number[name] for name in parcellation.networks])
+def _tokens(channels: Channels) -> NDArray[np.int64]:
+    number = {name: i for i, name in enumerate(channels.group_names)}
+    return np.array([number[name] for name in channels.groups])
 
 
 def _read_map(file: Path, n_networks: object) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """The Brain-Semantoks encoder: parcellated BOLD signals in, one embedding and N x P tokens out.
 
-1. `SemanticTokenizer` turns every functional network's signals into one token per time patch.
-2. Masked tokens are replaced by a learned vector; network and patch positions are added.
+1. A tokenizer turns the signals of every row, e.g. a functional network, into a token per patch.
+2. Masked tokens are replaced by a learned vector; the tokenizer's positions are added.
 3. A CLS token is prepended and a pre-norm transformer mixes everything.
 4. The recording's embedding is ``cls_avg``: the mean over tokens next to the CLS token.
 
@@ -12,32 +12,19 @@ N networks, P patches, L patch length, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from semantoks.atlas.networks import canonical_network
-from semantoks.atlas.parcellation import Parcellation
+from semantoks.atlas.channels import Channels, TokenRows
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.recompute import run
-from semantoks.model.tokenizer import (
-    Branch,
-    DenseBranch,
-    Pooling,
-    RoiTokenizer,
-    SemanticTokenizer,
-    StructuredBranch,
-    branch_widths,
-)
-from semantoks.model.transformer import Block, sincos_positions
-
-Granularity = Literal["networks", "one", "rois"]
-
-_BRANCHES: tuple[Branch, ...] = (DenseBranch(), StructuredBranch())
+from semantoks.model.tokenizers.base import Pooling
+from semantoks.model.tokenizers.branches import BRANCHES, Branch, branch_widths
+from semantoks.model.tokenizers.registry import TOKENIZERS
+from semantoks.model.transformer import Block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +47,10 @@ class EncoderConfig:
     """Time points per patch L, in volumes at the store's TR."""
     n_patches: int = 5
     """Patches per view P; a view has patch_length * n_patches time points."""
-    granularity: Granularity = "networks"
-    """What one token stands for: a functional network, the whole brain ("one"), or one ROI."""
-    branches: tuple[Branch, ...] = _BRANCHES
+    granularity: str = "networks"
+    """What one token stands for: "networks" (a functional network), "one" (the whole brain) or
+    "rois" (one ROI)."""
+    branches: tuple[Branch, ...] = BRANCHES
     """Parallel branches of the tokenizer, concatenated in this order (not for "rois")."""
     pooling: Pooling = "mean"
     """Pooling over the time points of a patch: mean, max or attention (not for "rois")."""
@@ -85,9 +73,16 @@ class EncoderConfig:
             raise ConfigError("must be positive", field="encoder.mlp_ratio", value=self.mlp_ratio)
         if not self.branches:
             raise ConfigError("needs at least one branch", field="encoder.branches")
-        if self.granularity == "rois" and (self.branches, self.pooling) != (_BRANCHES, "mean"):
+        if self.granularity not in TOKENIZERS:
             raise ConfigError(
-                "have no effect with one token per ROI, which is a single linear map",
+                f"must be one of {', '.join(TOKENIZERS)}",
+                field="encoder.granularity",
+                value=self.granularity,
+            )
+        own = (self.branches, self.pooling) != (BRANCHES, "mean")
+        if own and not TOKENIZERS[self.granularity].has_branches:
+            raise ConfigError(
+                f"have no effect with the granularity {self.granularity!r}",
                 field="encoder.branches, encoder.pooling",
                 fix="Leave them out, or choose another encoder.granularity",
             )
@@ -124,39 +119,23 @@ class EncoderOutput:
         return torch.cat([self.tokens.mean(dim=1), self.cls], dim=-1)
 
 
-def _token_rows(
-    granularity: Granularity, parcellation: Parcellation
-) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
-    """Return the name and the ROIs of every row of the token grid."""
-    if granularity == "rois":
-        return parcellation.labels, [np.array([i]) for i in range(len(parcellation))]
-    if granularity == "one":
-        return ("whole brain",), [np.arange(len(parcellation))]
-    return parcellation.network_names, [i.astype(np.int64) for i in parcellation.network_indices]
-
-
 class Encoder(nn.Module):
-    """Encoder of parcellated BOLD signals.
+    """Encoder of signals with named channels, e.g. the ROIs of a parcellation.
 
     Parameters
     ----------
     config : EncoderConfig
-    parcellation : Parcellation
-        Names, order and network of the ROIs that the encoder reads.
+    channels : Channels
+        Names, order, groups and places of the channels that the encoder reads.
     preprocessing : Preprocessing
         What was done to the signals that it was trained on: TR, band, z-score.
 
     Attributes
     ----------
-    network_names : tuple of str, length N
-        What every row of the token grid stands for.
-    network_rois : list of int arrays, length N
-        ROIs of every row of the token grid.
-    canonical_groups : int array of shape (N,)
-        Canonical network of every row: rows with the same number belong together.
-    pretraining : dict or None
-        What the weights have seen: recordings, hashed subjects, sites; also in fine-tuning
-        (``fine_tuned``). None for random weights.
+    tokenizer : Tokenizer
+        The kind that `EncoderConfig.granularity` names; owns the positions of the tokens.
+    pretraining : SeenData or None
+        What the weights have seen, also in fine-tuning. None for random weights.
     checkpoint : bool
         In training, keep only what enters every network's tokenizer and every block and compute
         their insides again for the gradient: the same numbers in less memory, for one more forward
@@ -164,30 +143,17 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, config: EncoderConfig, parcellation: Parcellation, preprocessing: Preprocessing
+        self, config: EncoderConfig, channels: Channels, preprocessing: Preprocessing
     ) -> None:
         super().__init__()
-        self.config, self.parcellation, self.preprocessing = config, parcellation, preprocessing
-        self.pretraining: dict[str, Any] | None = None
+        self.config, self.channels, self.preprocessing = config, channels, preprocessing
+        self.pretraining: SeenData | None = None
         self.checkpoint = False
-        self.network_names, self.network_rois = _token_rows(config.granularity, parcellation)
-        networks = [canonical_network(parcellation.networks[rois[0]]) for rois in self.network_rois]
-        self.canonical_groups = np.unique(networks, return_inverse=True)[1]
-        self.tokenizer: SemanticTokenizer | RoiTokenizer
-        if config.granularity == "rois":
-            self.tokenizer = RoiTokenizer(config.width, config.patch_length)
-        else:
-            self.tokenizer = SemanticTokenizer(
-                [rois.tolist() for rois in self.network_rois],
-                config.width,
-                config.patch_length,
-                config.branches,
-                config.pooling,
-            )
+        self.tokenizer = TOKENIZERS[config.granularity].build(config, channels)
         width = config.width
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.cls_token = nn.Parameter(0.02 * torch.randn(width))
-        self.network_embedding = nn.Parameter(0.02 * torch.randn(self.n_networks, width))
+        self.tokenizer.positions.draw()  # here: a seed gives the weights that it always gave
         self.blocks = nn.ModuleList(
             Block(
                 width,
@@ -204,7 +170,7 @@ class Encoder(nn.Module):
     def random(
         cls,
         config: EncoderConfig,
-        parcellation: Parcellation,
+        channels: Channels,
         preprocessing: Preprocessing,
         *,
         seed: int,
@@ -212,12 +178,37 @@ class Encoder(nn.Module):
         """Return an encoder with seeded random weights, the global generator left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(config, parcellation, preprocessing)
+            return cls(config, channels, preprocessing)
+
+    def reading(self, channels: Channels) -> Encoder:
+        """Return an encoder with a copy of the weights that reads other channels.
+
+        Raises
+        ------
+        InputError
+            If the tokenizer cannot: the weights of most belong to a fixed list of channels.
+        """
+        if not self.tokenizer.reads(channels):
+            raise InputError(
+                f"cannot be read by weights made for {self.channels.name}",
+                field="channels",
+                value=channels.name,
+                fix=f"Prepare the recordings with {self.channels.name}",
+            )
+        other = Encoder.random(self.config, channels, self.preprocessing, seed=0)
+        other.load_state_dict(self.state_dict())
+        other.pretraining = self.pretraining
+        return other.train(self.training)
+
+    @property
+    def rows(self) -> TokenRows:
+        """What every row of the token grid stands for."""
+        return self.tokenizer.rows
 
     @property
     def n_networks(self) -> int:
         """Rows of the token grid N."""
-        return len(self.network_names)
+        return len(self.rows)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> EncoderOutput:
         """Encode views.
@@ -225,7 +216,7 @@ class Encoder(nn.Module):
         Parameters
         ----------
         x : Tensor of shape (B, C, T)
-            Z-scored signals, ROIs in the order of `parcellation`; T a multiple of the patch
+            Z-scored signals in the order of `channels`; T a multiple of the patch
             length, any number of patches.
         mask : Tensor of bool, shape (B, N, P), optional
             True where a token is replaced by the mask vector.
@@ -309,18 +300,17 @@ class Encoder(nn.Module):
         """
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
-        tokens = tokens + self.network_embedding[:, None]
-        tokens = tokens + sincos_positions(tokens.shape[2], tokens.shape[3], like=tokens)
+        tokens = self.tokenizer.positions(tokens)
         cls = self.cls_token.to(tokens.dtype).expand(len(tokens), 1, -1)
         return torch.cat([cls, tokens.flatten(1, 2)], dim=1)
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
-        if x.ndim != 3 or x.shape[1] != len(self.parcellation):
+        if x.ndim != 3 or x.shape[1] != len(self.channels):
             raise InputError(
-                f"signals must have the shape (recordings, {len(self.parcellation)} ROIs, times)",
+                f"signals must have the shape (recordings, {len(self.channels)} ROIs, times)",
                 field="x.shape",
                 value=tuple(x.shape),
-                fix=f"Order the ROIs as in the parcellation {self.parcellation.name!r}",
+                fix=f"Order the ROIs as in {self.channels.name!r}",
             )
         length = self.config.patch_length
         if x.shape[2] == 0 or x.shape[2] % length:

@@ -31,7 +31,6 @@ from torch import Tensor, nn
 
 from semantoks.errors import InputError
 from semantoks.model.encoder import Encoder
-from semantoks.model.tokenizer import SemanticTokenizer
 
 EngineName = Literal["torch", "onnx", "openvino"]
 Precision = Literal["float32", "low"]
@@ -96,7 +95,7 @@ def fastest_engine(
     recording keeps a cosine below `SMALLEST_COSINE` to float32 is out.
     """
     plain = make_engine("torch", encoder, n_crops, precision, device)
-    shape = (n_crops, len(encoder.parcellation), encoder.config.view_length)
+    shape = (n_crops, len(encoder.channels), encoder.config.view_length)
     views = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     missing = torch.zeros(n_crops, encoder.n_networks, encoder.config.n_patches, dtype=torch.bool)
     seconds, _ = _timed(plain, (views, missing))
@@ -161,9 +160,7 @@ class _Exported(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        tokenizer = encoder.tokenizer
-        folded = tokenizer.folded() if isinstance(tokenizer, SemanticTokenizer) else tokenizer
-        self.tokenizer = folded
+        self.tokenizer = encoder.tokenizer.folded()
 
     def forward(self, views: Tensor, missing: Tensor) -> Tensor:
         encoder = self.encoder
@@ -177,7 +174,7 @@ class _Exported(nn.Module):
 def _examples(encoder: Encoder, n_crops: int) -> tuple[Tensor, Tensor]:
     config = encoder.config
     return (
-        torch.zeros(n_crops, len(encoder.parcellation), config.view_length),
+        torch.zeros(n_crops, len(encoder.channels), config.view_length),
         torch.zeros(n_crops, encoder.n_networks, config.n_patches, dtype=torch.bool),
     )
 

@@ -180,15 +180,3 @@ class Block(nn.Module):
         """Add what attention mixed, and the MLP, to these rows of `x`."""
         y = torch.addcmul(pick(x, rows), self.scale1, self._drop(mixed, x, rows))
         return torch.addcmul(y, self.scale2, self._drop(self.mlp(self.norm2(y)), x, rows))
-
-
-def sincos_positions(n_patches: int, width: int, *, like: Tensor) -> Tensor:
-    """Return fixed sine-cosine positions of the patches, shape (P, D): sines, then cosines.
-
-    Computed for as many patches as there are, in float64, then rounded to float32 and cast to
-    the type of `like`.
-    """
-    frequencies = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
-    angles = torch.arange(n_patches, dtype=torch.float64)[:, None] * frequencies
-    positions = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return positions.float().to(dtype=like.dtype, device=like.device)

@@ -1,4 +1,4 @@
-"""The one check that weights from a file are those of an architecture, and their hashes."""
+"""Weights by name: the check that a file has those of an architecture, former names, hashes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from semantoks.errors import CheckpointError
 from semantoks.model.encoder import Encoder
 
 _SHOWN = 5
+_POSITIONS, _FORMER_POSITIONS = "tokenizer.positions.table", "network_embedding"
+
+
+def current_name(name: str) -> str:
+    """Return today's name of a weight that was saved by any version of this package.
+
+    The learned positions belonged to the encoder before they belonged to the tokenizer.
+    """
+    return name.replace(_FORMER_POSITIONS, _POSITIONS)
 
 
 def check_weights(
@@ -59,6 +68,10 @@ def tensors_hash(tensors: Mapping[str, Tensor], what: str = "") -> str:
 
 
 def weights_hash(encoder: Encoder) -> str:
-    """Return the SHA-256 of an encoder's weights and of what it reads."""
-    reads = f"{encoder.config}{encoder.parcellation.hash}{encoder.preprocessing}"
-    return tensors_hash(encoder.state_dict(), reads)
+    """Return the SHA-256 of an encoder's weights and of what it reads.
+
+    Weights go by the names that they have always had, so that recorded hashes stay true.
+    """
+    reads = f"{encoder.config}{encoder.channels.hash}{encoder.preprocessing}"
+    weights = {k.replace(_POSITIONS, _FORMER_POSITIONS): v for k, v in encoder.state_dict().items()}
+    return tensors_hash(weights, reads)

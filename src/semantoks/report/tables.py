@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from semantoks.config import Key, plain
+from semantoks.config import ConfigKey, plain
 
 #: Metrics of a table: as many as a terminal of 80 columns holds.
 _METRICS = 3
@@ -48,7 +48,7 @@ def score_tables(scores: pd.DataFrame) -> Group:
     return Group(*tables)
 
 
-def key_lines(keys: Iterable[Key]) -> str:
+def key_lines(keys: Iterable[ConfigKey]) -> str:
     """Return every key of a configuration with its value, type and documentation, as text."""
     entries = []
     for key in keys:

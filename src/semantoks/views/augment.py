@@ -91,7 +91,7 @@ def white_noise(shape: Sequence[int], generator: Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchRows:
     """Which views of a larger batch are here: random numbers are drawn for all of them.
 
     Parameters
@@ -118,7 +118,7 @@ class Rows:
 
 
 def augment(
-    x: Tensor, config: AugmentConfig, generator: Generator, rows: Rows | None = None
+    x: Tensor, config: AugmentConfig, generator: Generator, rows: BatchRows | None = None
 ) -> Tensor:
     """Augment views, in place: new memory costs more than the arithmetic.
 
@@ -128,7 +128,7 @@ def augment(
         Z-scored views, each augmented on its own; overwritten.
     config : AugmentConfig
     generator : torch Generator on the device of `x`
-    rows : Rows, optional
+    rows : BatchRows, optional
         Where `x` is a part of a batch: it becomes what it would be within the whole.
 
     Returns
@@ -137,7 +137,7 @@ def augment(
         `x` itself.
     """
     _, n_rois, n_times = x.shape
-    rows = rows or Rows(np.arange(len(x)), len(x))
+    rows = rows or BatchRows(np.arange(len(x)), len(x))
     m = rows.total
     # What a view's ROIs, and its times, are multiplied with: the large tensor is passed over once
     # for each of the two and once for the noise, in place.

@@ -1,4 +1,4 @@
-"""`explain`: everything about the inside of one encoder, as figures and tables in a folder."""
+"""Explanations of one encoder: network occlusion, filters and geometry, in a folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def explain(
         recordings.table["subject"].to_numpy(str), seed=seed
     )
     embeddings = network_embeddings(encoder, recordings, n_crops=n_crops)
-    found = geometry(embeddings, encoder.network_names)
+    found = geometry(embeddings, encoder.rows.names)
     band = (encoder.preprocessing.low_hz, encoder.preprocessing.high_hz)
     names = list(found.networks)
     tables = {
@@ -74,7 +74,7 @@ def explain(
     figures = {
         "occlusion.png": plots.occlusion_figure(summary),
         "glass_brain.png": plots.glass_brain_figure(
-            encoder.parcellation.coordinates, plots.roi_values(encoder, summary, "without")
+            encoder.channels.coordinates, plots.roi_values(encoder, summary, "without")
         ),
         "filters.png": plots.filter_figure(filters, band),
         "geometry.png": plots.geometry_figure(found),

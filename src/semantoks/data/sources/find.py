@@ -16,7 +16,7 @@ from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.images import header_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import ENDINGS, SEPARATORS, named_columns, read_series
+from semantoks.data.sources.series import SEPARATORS, is_series, named_columns, read_series
 from semantoks.data.sources.table import table_items
 from semantoks.errors import InputError, readable
 
@@ -60,7 +60,7 @@ def _items(path: Path, reading: Reading) -> list[Item]:
         return hdf5_items(path, reading)
     if path.suffix in SEPARATORS and "file" in (named_columns(path) or ()):
         return table_items(path, reading)
-    if is_image(path) or path.name.endswith(ENDINGS):
+    if is_image(path) or is_series(path):
         return [_single(path, reading)]
     rule = "is no derivatives folder, table of files, HDF5 file, image or file of time series"
     raise InputError(rule, file=path, field="source", value=path.name)

@@ -20,9 +20,9 @@ from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ParcelsAxis, S
 from numpy.typing import NDArray
 
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.atlas.volume import BROKEN, AtlasVolume, image_affine, image_data, load_image
+from semantoks.atlas.volume import AtlasVolume, image_affine, image_data, load_image
 from semantoks.data.sources.items import Reading
-from semantoks.errors import InputError
+from semantoks.errors import InputError, readable
 
 _ENDINGS = (".nii", ".nii.gz", ".func.gii", ".gii")
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -169,10 +169,10 @@ def header_tr(file: Path) -> float | None:
 
 def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]]:
     image = load_image(file)
-    try:
+    if not isinstance(image, nib.Cifti2Image):
+        raise InputError("is no CIFTI-2 file", file=file, value=type(image).__name__)
+    with readable(file):
         axes = [image.header.get_axis(i) for i in (0, 1)]
-    except (AttributeError, *BROKEN) as error:
-        raise InputError(f"is no CIFTI file that can be read ({error})", file=file) from None
     if not (isinstance(axes[0], kinds[0]) and isinstance(axes[1], kinds[1])):
         found = " x ".join(type(axis).__name__ for axis in axes)
         wanted = " x ".join(kind.__name__ for kind in kinds)

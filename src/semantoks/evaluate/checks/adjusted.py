@@ -24,7 +24,7 @@ from semantoks.errors import InputError
 from semantoks.evaluate.checks.combat import ComBat
 from semantoks.evaluate.checks.confounds import ConfoundRegressor
 
-Features = NDArray[np.float32]
+FeatureMatrix = NDArray[np.float32]
 
 
 class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -35,10 +35,10 @@ class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _columns(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def _learn(self, X: Features, table: pd.DataFrame) -> None:
+    def _learn(self, X: FeatureMatrix, table: pd.DataFrame) -> None:
         raise NotImplementedError
 
-    def _clean(self, X: Features, table: pd.DataFrame) -> NDArray[np.float64]:
+    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.float64]:
         raise NotImplementedError
 
     def prepare(self, X: RecordingStore) -> NDArray[np.void]:
@@ -82,7 +82,7 @@ class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._learn(prepared["features"], self._table(prepared))
         return self
 
-    def transform_prepared(self, prepared: NDArray[np.void]) -> Features:
+    def transform_prepared(self, prepared: NDArray[np.void]) -> FeatureMatrix:
         """Return the cleaned features, float32 (n_recordings, n_features)."""
         return self._clean(prepared["features"], self._table(prepared)).astype(np.float32)
 
@@ -90,7 +90,7 @@ class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Learn from the recordings of a store; see `fit_prepared`."""
         return self.fit_prepared(self.prepare(X))
 
-    def transform(self, X: RecordingStore) -> Features:
+    def transform(self, X: RecordingStore) -> FeatureMatrix:
         """Return the cleaned features of the recordings of a store.
 
         Returns
@@ -148,13 +148,13 @@ class Harmonised(_Adjusted):
     def _covariates(self, table: pd.DataFrame) -> pd.DataFrame | None:
         return table[[*self.keep]] if self.keep else None
 
-    def _learn(self, X: Features, table: pd.DataFrame) -> None:
+    def _learn(self, X: FeatureMatrix, table: pd.DataFrame) -> None:
         combat = ComBat(unseen=self.unseen)
         self.combat_ = combat.fit(
             X, batch=table[self.batch].to_numpy(object), covariates=self._covariates(table)
         )
 
-    def _clean(self, X: Features, table: pd.DataFrame) -> NDArray[np.float64]:
+    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.float64]:
         batch = table[self.batch].to_numpy(object)
         return self.combat_.transform(X, batch=batch, covariates=self._covariates(table))
 
@@ -196,8 +196,8 @@ class Residualised(_Adjusted):
     def _columns(self) -> tuple[str, ...]:
         return tuple(self.confounds)
 
-    def _learn(self, X: Features, table: pd.DataFrame) -> None:
+    def _learn(self, X: FeatureMatrix, table: pd.DataFrame) -> None:
         self.regressor_ = ConfoundRegressor(unseen=self.unseen).fit(X, confounds=table)
 
-    def _clean(self, X: Features, table: pd.DataFrame) -> NDArray[np.float64]:
+    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.float64]:
         return self.regressor_.transform(X, confounds=table)

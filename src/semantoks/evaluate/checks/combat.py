@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from semantoks.arrays import Array
 from semantoks.errors import InputError
 from semantoks.evaluate.checks.confounds import Coding, as_frame
-
-Array = NDArray[np.float64]
 
 _CHANGE = 1e-8  # of the empirical Bayes estimates between the last two rounds
 _ROUNDS = 1000

@@ -17,13 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from semantoks.arrays import Array
 from semantoks.data.splits import Fold, grouped_folds
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.metrics import METRICS, cluster_resamples, estimate
-
-Array = NDArray[np.float64]
-
 
 # -- confounds as numbers --------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from semantoks.arrays import Array
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.stats.agreement import (
@@ -29,7 +30,6 @@ from semantoks.evaluate.stats.agreement import (
     similarity_matrix,
 )
 
-Array = NDArray[np.float64]
 _BLOCK = 64  # bootstrap samples whose variances of all features are held at once
 
 

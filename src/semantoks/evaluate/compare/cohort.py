@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from semantoks.arrays import Rows
 from semantoks.data.designs import AcrossStores, Design
 from semantoks.data.store import RecordingStore
-
-Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from semantoks.arrays import Rows
 from semantoks.errors import InputError
-from semantoks.evaluate.compare.cohort import Cohort, Rows
+from semantoks.evaluate.compare.cohort import Cohort
 
 Values = NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from semantoks.evaluate.stats.metrics import balanced_accuracy, mean_absolute_er
 LEARNING_RATES = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 EPOCHS, MOMENTUM, WEIGHT_STD, LARGEST_BATCH = 50, 0.9, 2e-5, 256
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+TorchLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def paper_probe(
@@ -73,7 +73,7 @@ def paper_probe(
     classify = kind == "classification"
     classes, codes = np.unique(values, return_inverse=True)
     y = torch.from_numpy(codes) if classify else torch.tensor(values).float()[:, None]
-    loss: Loss = F.cross_entropy if classify else F.l1_loss
+    loss: TorchLoss = F.cross_entropy if classify else F.l1_loss
     rows = []
     for repetition in range(n_repetitions):
         parts = three_parts(subjects, values if classify else None, shares, seed=seed + repetition)
@@ -94,7 +94,9 @@ def paper_probe(
     return pd.DataFrame(rows)
 
 
-def _fit(X: Tensor, y: Tensor, n_outputs: int, loss: Loss, rate: float, seed: int) -> nn.Module:
+def _fit(
+    X: Tensor, y: Tensor, n_outputs: int, loss: TorchLoss, rate: float, seed: int
+) -> nn.Module:
     """Train batch normalisation and a linear layer by SGD."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -18,7 +18,7 @@ from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.models import Features
-from semantoks.evaluate.compare.targets import Labels, Target
+from semantoks.evaluate.compare.targets import Target, TargetRows
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
 
@@ -64,7 +64,7 @@ class Task:
 def make_task(
     cohort: Cohort,
     target: Target,
-    label: Labels,
+    label: TargetRows,
     design: Design,
     curve: SmallSamples | None,
     unit: str,
@@ -96,9 +96,9 @@ def make_task(
         absent = sorted(set(y) - set(y[fold.train]))
         if absent:
             of_site = isinstance(design, LeaveOneSiteOut)
-            where = f"without site {fold.name!r}" if of_site else f"in fold {fold.name}"
+            where = f"leaving out site {fold.name!r}" if of_site else f"fold {fold.name}"
             raise InputError(
-                f"{where} nobody of the class {str(absent[0])!r} is left to train on",
+                f"{where} leaves no training data of the class {str(absent[0])!r}",
                 field="design",
                 value=design.sentence(),
                 fix="Group by subject, or leave the class out",

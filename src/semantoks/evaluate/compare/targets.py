@@ -51,12 +51,12 @@ class Target:
         return cls(column, kind=kind or None)  # type: ignore[arg-type]
 
 
-Labels = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
+TargetRows = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
 
 
 def target_values(
     store: RecordingStore | Cohort, target: Target, missing: str, unit: str = "subject"
-) -> Labels:
+) -> TargetRows:
     """Return the rows that have a value of the target, the values, and the kind.
 
     Parameters

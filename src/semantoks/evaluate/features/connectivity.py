@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.covariance import ledoit_wolf
-from sklearn.utils.validation import check_is_fitted
 
 from semantoks.errors import InputError
-from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
+from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.tangent import standardised
+from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 
 _LARGEST = 1.0 - 1e-6  # two equal signals have no finite Fisher z
 
@@ -72,7 +71,7 @@ _KINDS: dict[str, Callable[[NDArray[np.floating]], NDArray[np.float64]]] = {
 }
 
 
-class ConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ConnectivityBaseline(SignalTransformer):
     """Functional connectivity: Fisher-z transformed correlations of all pairs of ROIs.
 
     Nothing is learned, so that it can come before any split. Put `LinearProbe` behind it to have
@@ -86,7 +85,18 @@ class ConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[mis
 
     Attributes
     ----------
-    n_rois_ : int
+    n_features_in_ : int
+        Number of ROIs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> signals = np.random.default_rng(0).standard_normal((2, 50, 3))
+    >>> baseline = ConnectivityBaseline().fit(signals)
+    >>> baseline.get_feature_names_out(["LH_Vis_1", "RH_Vis_2", "LH_Cont_1"]).tolist()
+    ['LH_Vis_1~RH_Vis_2', 'LH_Vis_1~LH_Cont_1', 'RH_Vis_2~LH_Cont_1']
+    >>> baseline.set_output(transform="pandas").transform(signals).columns.tolist()
+    ['roi0~roi1', 'roi0~roi2', 'roi1~roi2']
     """
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
@@ -95,7 +105,7 @@ class ConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[mis
         self.kind = kind
 
     def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
-        """Note the number of ROIs.
+        """Note the ROIs.
 
         Parameters
         ----------
@@ -108,9 +118,7 @@ class ConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[mis
         """
         if self.kind not in _KINDS:
             raise InputError("is unknown", field="kind", value=self.kind, fix=f"Give {_or(_KINDS)}")
-        self.n_rois_ = roi_count(X)
-        if self.n_rois_ < 2:
-            raise InputError("connectivity needs at least 2 ROIs", field="X", value=self.n_rois_)
+        self._see_rois(X, at_least=2)
         return self
 
     def transform(self, X: Signals) -> NDArray[np.float32]:
@@ -124,15 +132,11 @@ class ConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[mis
         -------
         ndarray of float32, shape (n_recordings, n_rois * (n_rois - 1) / 2)
         """
-        check_is_fitted(self)
-        describe = _KINDS[self.kind]
-        return np.stack([describe(s).astype(np.float32) for s in each_signal(X, self.n_rois_)])
+        signals = self._signals(X)
+        return np.stack([_KINDS[self.kind](s).astype(np.float32) for s in signals])
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
+    def _output_names(self, rois: list[str]) -> list[str]:
+        return pair_names(rois, diagonal=False)
 
 
 def _or(names: Mapping[str, object]) -> str:

@@ -33,6 +33,10 @@ class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of str
+        The columns, if it was fitted on a store.
     coding_ : list
         Of every column the mean of a number, or the values of text.
     """
@@ -64,6 +68,9 @@ class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         InputError
             If `X` is no store, a column is unknown, or none is left.
         """
+        return self._columns(X).to_numpy(object)
+
+    def _columns(self, X: RecordingStore) -> pd.DataFrame:
         if not hasattr(X, "table"):
             raise InputError("confounds are columns of a store", field="X", fix="Give a store")
         table: pd.DataFrame = X.table
@@ -76,10 +83,11 @@ class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not names:
             raise InputError("no confound is left", file=X.path, field="columns")
         chosen = table[names].astype(object)
-        return chosen.where(chosen.notna(), None).to_numpy(object)
+        return chosen.where(chosen.notna(), None)
 
     def fit_prepared(self, prepared: NDArray[np.object_]) -> Self:
         """Find means and values of a training part, as `prepare` returned it."""
+        self.n_features_in_ = prepared.shape[1]
         self.coding_: list[float | list[str]] = []
         for column in prepared.T:
             known = [value for value in column if value is not None]
@@ -106,7 +114,9 @@ class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: RecordingStore, y: object = None) -> Self:  # noqa: ARG002
         """Find means and values of the recordings of a store."""
-        return self.fit_prepared(self.prepare(X))
+        columns = self._columns(X)
+        self.feature_names_in_ = np.asarray(columns.columns, dtype=object)
+        return self.fit_prepared(columns.to_numpy(object))
 
     def transform(self, X: RecordingStore) -> NDArray[np.float32]:
         """Return the coded columns of the recordings of a store.
@@ -114,9 +124,29 @@ class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray of float32, shape (n_recordings, n_features)
+
+        Raises
+        ------
+        InputError
+            If the store has other columns than that of fit.
         """
         check_is_fitted(self, "coding_")
-        return self.transform_prepared(self.prepare(X))
+        columns = self._columns(X)
+        if [*columns] != [*self.feature_names_in_]:
+            rule = f"must be those that the estimator was fitted on: {[*self.feature_names_in_]}"
+            raise InputError(rule, file=X.path, field="columns", value=[*columns])
+        return self.transform_prepared(columns.to_numpy(object))
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
+        """Return the column, or column=value for text; a mark of unknown numbers follows each."""
+        check_is_fitted(self, "coding_")
+        names: list[str] = []
+        for column, coding in zip(self.feature_names_in_, self.coding_, strict=True):
+            if isinstance(coding, float):
+                names += [column, f"{column} unknown"]
+            else:
+                names += [f"{column}={value}" for value in coding]
+        return np.asarray(names, dtype=object)
 
 
 def _is_number(value: object) -> bool:

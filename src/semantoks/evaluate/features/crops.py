@@ -16,7 +16,7 @@ from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals, signal_list
 from semantoks.model.encoder import Encoder
 from semantoks.views.crops import IntArray
-from semantoks.views.loader import missing_networks
+from semantoks.views.loader import missing_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +77,10 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
 
 
 def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
-    n_rois = len(encoder.parcellation)
+    n_rois = len(encoder.channels)
     if isinstance(X, RecordingStore):
-        place, columns = _fit(encoder, X)
-        absent = missing_networks(X, columns, X.parcellation.labels)
+        place = _fit(encoder, X)
+        absent = missing_rows(X, encoder.rows, place, n_rois)
         for i in range(len(X)):
             signal = np.zeros((int(X.table["length"].iloc[i]), n_rois), np.float32)
             signal[:, place] = X.signal(i)
@@ -98,10 +98,10 @@ def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Sourc
         yield Source(f"X[{i}]", encoder.preprocessing.apply(x, tr, f"X[{i}]"), none)
 
 
-def _fit(encoder: Encoder, store: RecordingStore) -> tuple[list[int], list[IntArray]]:
-    """Return the encoder's ROI of every column of the store, and the columns of every network.
+def _fit(encoder: Encoder, store: RecordingStore) -> list[int]:
+    """Return the encoder's channel of every column of the store.
 
-    A store without the ROIs of some networks (no cerebellum, say) fits: a network without columns
+    A store without the ROIs of some networks (e.g. no cerebellum) fits: a network without columns
     counts as one without data.
     """
     if store.preprocessing != encoder.preprocessing:
@@ -113,12 +113,7 @@ def _fit(encoder: Encoder, store: RecordingStore) -> tuple[list[int], list[IntAr
             value=store.preprocessing,
             fix="Prepare the recordings again with the encoder's settings",
         )
-    atlas, names = encoder.parcellation, store.parcellation.labels
-    place = places(atlas, store, encoder.network_rois, encoder.network_names)
-    column = np.full(len(atlas), -1, np.int64)
-    column[place] = np.arange(len(names))
-    columns = [column[rois] for rois in encoder.network_rois]
-    return place, [found[found >= 0] for found in columns]
+    return places(encoder.channels, store, encoder.rows)
 
 
 def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Tensor]:

@@ -7,19 +7,19 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from semantoks.errors import InputError
 from semantoks.evaluate.features.crops import cut, sources
 from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.features.transformer import SignalTransformer
 from semantoks.model.encoder import Encoder
 from semantoks.model.engines import EngineName, Precision, fastest_engine, make_engine
 from semantoks.model.pretrained import load_pretrained
 from semantoks.views.crops import evenly_spaced_starts
 
 
-class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Embedder(SignalTransformer):
     """Embed recordings with a frozen encoder.
 
     A recording becomes evenly spaced crops, each of the length of a view; their embeddings are
@@ -50,6 +50,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     encoder_ : Encoder
     engine_ : str
         The engine in use.
+    n_features_in_ : int
+        Number of ROIs of the encoder.
     """
 
     stateless: ClassVar[bool] = True  # every recording is encoded on its own
@@ -96,6 +98,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 raise InputError(rule, field=name, value=getattr(self, name))
         encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
         self.encoder_ = encoder.eval().to(self.device)
+        self.n_features_in_ = len(self.encoder_.channels)
         settings = (self.encoder_, self.n_crops, self.precision, self.device)
         self.engine_: EngineName
         if self.engine == "auto":
@@ -158,15 +161,6 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         first = encoder.config.width if self.features == "cls" else 0
         return [crops[:, first:] for crops in self._run(recordings)]
 
-    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
-        """Return ``e0000``, ``e0001``, ..."""
-        check_is_fitted(self)
+    def _output_names(self, rois: list[str]) -> list[str]:  # noqa: ARG002 - they are mixed
         width = self.encoder_.config.width * (2 if self.features == "cls_avg" else 1)
-        return np.asarray([f"e{i:04d}" for i in range(width)], dtype=object)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.requires_fit = True
-        return tags
+        return [f"e{i:04d}" for i in range(width)]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from semantoks.data.signal import check_tr
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
+from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.features.transformer import SignalTransformer
 
 #: Slow-5, slow-4 and slow-3 (Zuo et al. 2010), hertz.
 SLOW_BANDS = ((0.01, 0.027), (0.027, 0.073), (0.073, 0.198))
 _SMALLEST = 1e-6  # a region without data has no logarithm
 
 
-class AmplitudeBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class AmplitudeBaseline(SignalTransformer):
     """Logarithm of the standard deviation over time, of networks or of ROIs.
 
     Parameters
@@ -30,7 +29,10 @@ class AmplitudeBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    n_rois_ : int
+    n_features_in_ : int
+        Number of ROIs.
+    network_names_ : tuple of str
+        Of ``level="network"``.
     """
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
@@ -48,13 +50,15 @@ class AmplitudeBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         if self.level not in ("network", "roi"):
             raise InputError("must be network or roi", field="level", value=self.level)
-        if self.level == "network" and not isinstance(X, RecordingStore):
+        if self.level == "roi":
+            refuse_z_scored(X, "level")
+        elif isinstance(X, RecordingStore):
+            self.network_names_ = X.parcellation.network_names
+        else:
             raise InputError(
                 "networks are known of a store only", field="X", fix="Give a store, or level='roi'"
             )
-        if self.level == "roi":
-            refuse_z_scored(X, "level")
-        self.n_rois_ = roi_count(X)
+        self._see_rois(X)
         return self
 
     def transform(self, X: Signals) -> NDArray[np.float32]:
@@ -64,18 +68,17 @@ class AmplitudeBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         -------
         ndarray of float32, shape (n_recordings, n_networks) or (n_recordings, n_rois)
         """
-        check_is_fitted(self)
-        signals = each_signal(X, self.n_rois_)
+        signals = self._signals(X)
         if self.level == "network" and isinstance(X, RecordingStore):
             members = X.parcellation.network_indices
             signals = (_network_means(s, members) for s in signals)
         return np.stack([np.log(s.std(axis=0) + _SMALLEST).astype(np.float32) for s in signals])
 
-    def __sklearn_tags__(self) -> Any:
-        return _of_signals(super().__sklearn_tags__())
+    def _output_names(self, rois: list[str]) -> list[str]:
+        return rois if self.level == "roi" else [*self.network_names_]
 
 
-class SpectralBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class SpectralBaseline(SignalTransformer):
     """Amplitude of every ROI in bands of frequency: ALFF, or its share of all amplitude: fALFF.
 
     Sources: Zang et al. 2007; Zou et al. 2008.
@@ -92,7 +95,8 @@ class SpectralBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    n_rois_ : int
+    n_features_in_ : int
+        Number of ROIs.
     """
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
@@ -127,7 +131,7 @@ class SpectralBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 )
         if not self.relative:
             refuse_z_scored(X, "relative")
-        self.n_rois_ = roi_count(X)
+        self._see_rois(X)
         return self
 
     def _tr(self, X: Signals) -> float:
@@ -146,9 +150,8 @@ class SpectralBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         InputError
             If a recording is too short to have a frequency within a band.
         """
-        check_is_fitted(self)
-        tr = self._tr(X)
-        return np.stack([self._describe(s, tr) for s in each_signal(X, self.n_rois_)])
+        signals, tr = self._signals(X), self._tr(X)
+        return np.stack([self._describe(s, tr) for s in signals])
 
     def _describe(self, signal: NDArray[np.floating], tr: float) -> NDArray[np.float32]:
         x = signal - signal.mean(axis=0)
@@ -171,8 +174,8 @@ class SpectralBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 parts.append(np.log(band.mean(axis=0) / np.sqrt(len(x)) + _SMALLEST))
         return np.concatenate(parts).astype(np.float32)
 
-    def __sklearn_tags__(self) -> Any:
-        return _of_signals(super().__sklearn_tags__())
+    def _output_names(self, rois: list[str]) -> list[str]:
+        return [f"{roi} {low:g}-{high:g} Hz" for low, high in self.bands for roi in rois]
 
 
 def refuse_z_scored(X: Signals, field: str) -> None:
@@ -204,9 +207,3 @@ def _network_means(
         ],
         axis=1,
     )
-
-
-def _of_signals(tags: Any) -> Any:
-    tags.input_tags.two_d_array = False
-    tags.input_tags.three_d_array = True
-    return tags

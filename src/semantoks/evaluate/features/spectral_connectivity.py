@@ -10,22 +10,21 @@ anything that is fitted on other people. Source: matrix power normalisation for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from semantoks.errors import InputError
-from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
+from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.tangent import standardised
+from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 
-Kind = Literal["power", "log"]
+Compression = Literal["power", "log"]
 
 
 def spectral_connectivity(
-    signal: NDArray[np.floating], kind: Kind = "power", strength: float = 0.5
+    signal: NDArray[np.floating], kind: Compression = "power", strength: float = 0.5
 ) -> NDArray[np.float64]:
     """Return R^a or log(I + b R) of the correlation matrix R.
 
@@ -70,7 +69,7 @@ _FUNCTIONS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]
 }
 
 
-class SpectralConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class SpectralConnectivityBaseline(SignalTransformer):
     """Spectral connectivity: R^a or log(I + b R), lower triangle with the diagonal.
 
     Nothing is learned. Off-diagonal values are multiplied by the square root of 2, so that
@@ -85,7 +84,8 @@ class SpectralConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ig
 
     Attributes
     ----------
-    n_rois_ : int
+    n_features_in_ : int
+        Number of ROIs.
 
     See Also
     --------
@@ -95,12 +95,12 @@ class SpectralConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ig
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
 
-    def __init__(self, kind: Kind = "power", strength: float = 0.5) -> None:
+    def __init__(self, kind: Compression = "power", strength: float = 0.5) -> None:
         self.kind = kind
         self.strength = strength
 
     def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
-        """Record the number of ROIs.
+        """Note the ROIs.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class SpectralConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ig
         if self.strength <= 0 or (self.kind == "power" and self.strength > 1):
             rule = "must be in (0, 1] for a power, and positive for log"
             raise InputError(rule, field="strength", value=self.strength)
-        self.n_rois_ = roi_count(X)
+        self._see_rois(X)
         return self
 
     def transform(self, X: Signals) -> NDArray[np.float32]:
@@ -130,17 +130,14 @@ class SpectralConnectivityBaseline(TransformerMixin, BaseEstimator):  # type: ig
         -------
         ndarray of float32, shape (n_recordings, n_rois * (n_rois + 1) / 2)
         """
-        check_is_fitted(self)
-        rows, columns = np.tril_indices(self.n_rois_)
+        signals = self._signals(X)
+        rows, columns = np.tril_indices(self.n_features_in_)
         scale = np.where(rows == columns, 1.0, np.sqrt(2.0))
         found = []
-        for signal in each_signal(X, self.n_rois_):
+        for signal in signals:
             matrix = spectral_connectivity(signal, self.kind, self.strength)
             found.append((matrix[rows, columns] * scale).astype(np.float32))
         return np.stack(found)
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
+    def _output_names(self, rois: list[str]) -> list[str]:
+        return pair_names(rois, diagonal=True)

@@ -7,17 +7,17 @@ those of single recordings and computed once; M and what follows are fitted in e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted
 
 from semantoks.errors import InputError
-from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
+from semantoks.evaluate.features.inputs import Signals, each_signal
+from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 
 Matrices = NDArray[np.float64]  # (..., n, n), symmetric
 
@@ -83,7 +83,7 @@ def _batches(matrices: NDArray[np.floating]) -> Any:
         yield matrices[start : start + _BATCH].astype(np.float64)
 
 
-class TangentBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class TangentBaseline(SignalTransformer):
     """Connectivity in the tangent space at the mean of the training part.
 
     Covariances are those of standardised ROIs, with Ledoit-Wolf shrinkage.
@@ -96,7 +96,8 @@ class TangentBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    n_rois_ : int
+    n_features_in_ : int
+        Number of ROIs.
     whitening_ : ndarray of shape (C, C)
         Inverse square root of the reference.
     """
@@ -119,23 +120,24 @@ class TangentBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InputError
-            If a parameter is illegal, a signal is no signal, or there are fewer than 2 ROIs.
+            If a parameter is illegal, or a signal is no signal.
         """
+        return self._prepare(each_signal(X))
+
+    def _prepare(self, signals: Iterator[NDArray[np.floating]]) -> NDArray[np.float32]:
         if self.reference not in ("log-euclidean", "geometric"):
             rule = "must be log-euclidean or geometric"
             raise InputError(rule, field="reference", value=self.reference)
-        n_rois = roi_count(X)
-        if n_rois < 2:
-            raise InputError("connectivity needs at least 2 ROIs", field="X", value=n_rois)
-        self.n_rois_ = n_rois
         rows = []
-        for signal in each_signal(X, n_rois):
+        for signal in signals:
             covariance, _ = ledoit_wolf(self._embed(standardised(signal)), assume_centered=True)
             parts = [covariance]
             if self.reference == "log-euclidean":
                 parts.append(of_eigenvalues(np.log, covariance))
             rows.append(np.stack(parts).astype(np.float32))
         return np.stack(rows)
+
+    _n_copies = 1  # of every ROI in the matrices
 
     def _embed(self, signal: NDArray[np.float64]) -> NDArray[np.float64]:
         return signal
@@ -147,6 +149,7 @@ class TangentBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         else:
             mean = of_eigenvalues(np.exp, prepared[:, 1].mean(axis=0, dtype=np.float64))
         self.whitening_ = of_eigenvalues(_inverse_root, mean)
+        self.n_features_in_ = len(mean) // self._n_copies
         return self
 
     def transform_prepared(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -168,8 +171,14 @@ class TangentBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+
+        Raises
+        ------
+        InputError
+            If a parameter is illegal, a signal is no signal, or there are fewer than 2 ROIs.
         """
-        return self.fit_prepared(self.prepare(X))
+        self._see_rois(X, at_least=2)
+        return self.fit_prepared(self._prepare(self._signals(X)))
 
     def transform(self, X: Signals) -> NDArray[np.float32]:
         """Return the tangent vectors of recordings.
@@ -184,13 +193,10 @@ class TangentBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             The lower triangle, row by row, off-diagonal values times the root of 2.
         """
         check_is_fitted(self, "whitening_")
-        return self.transform_prepared(self.prepare(X))
+        return self.transform_prepared(self._prepare(self._signals(X)))
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
+    def _output_names(self, rois: list[str]) -> list[str]:
+        return pair_names(rois, diagonal=True)
 
 
 class AugmentedCovarianceBaseline(TangentBaseline):
@@ -209,7 +215,8 @@ class AugmentedCovarianceBaseline(TangentBaseline):
 
     Attributes
     ----------
-    n_rois_ : int
+    n_features_in_ : int
+        Number of ROIs.
     whitening_ : ndarray of shape (order * n_rois, order * n_rois)
     """
 
@@ -222,6 +229,14 @@ class AugmentedCovarianceBaseline(TangentBaseline):
         super().__init__(reference)
         self.order = order
         self.lag = lag
+
+    @property
+    def _n_copies(self) -> int:  # type: ignore[override]
+        return self.order
+
+    def _output_names(self, rois: list[str]) -> list[str]:
+        copies = (f"+{k * self.lag}" if k else "" for k in range(self.order))
+        return pair_names([f"{roi}{copy}" for copy in copies for roi in rois], diagonal=True)
 
     def _embed(self, signal: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.order < 1 or self.lag < 1:

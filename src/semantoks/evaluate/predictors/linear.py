@@ -22,8 +22,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, log_softmax
 from sklearn.preprocessing import StandardScaler
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.intp]
+from semantoks.arrays import Array, Rows
+
 Fit = tuple[Array, Array]  # coefficients (n_coordinates, n_outputs), intercepts (n_outputs,)
 
 _BLOCK = 2048  # features standardised at a time: a copy of all of them would double the memory

@@ -19,11 +19,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from semantoks.arrays import Array, Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.predictors.linear import (
-    Array,
     RidgePath,
-    Rows,
     RowSpace,
     logistic_loss,
     smooth_path,

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from semantoks.errors import CheckpointError
 from semantoks.files import staged_file
-from semantoks.model.weights import check_weights, tensors_hash
+from semantoks.model.weights import check_weights, current_name, tensors_hash
 from semantoks.train.checkpoint import load_optimizer, optimizer_tensors
 
 
-class Progress:
+class TuningCheckpoint:
     """The trained parameters, the best of them so far, the optimiser, and what was measured.
 
     Parameters
@@ -112,6 +112,7 @@ class Progress:
             )
         if tensors_hash(found) != expected:
             raise CheckpointError("is damaged (its checksum differs)", file=file, fix=fix)
+        found = {current_name(name): value for name, value in found.items()}
         of = {
             part: {n.removeprefix(f"{part}|"): v for n, v in found.items() if n.startswith(part)}
             for part in ("model", "best", "optimizer")

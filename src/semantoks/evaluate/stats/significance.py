@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from semantoks.arrays import Array
 from semantoks.errors import InputError
-from semantoks.evaluate.stats.metrics import Array, Codes, Metric, mean_score
+from semantoks.evaluate.stats.metrics import Codes, Metric, mean_score
 
 _CHUNK = 500  # sign flips drawn at a time: all of them at once would be gigabytes of signs
 

@@ -1,20 +1,15 @@
-"""Semantic tokenizer: one token per functional network and time patch.
+"""Branches of the semantic tokenizer: convolutions from a network's ROIs to channels.
 
-1. The ROIs of one network and one patch, (C_n, L), go through parallel branches of convolutions.
-2. The branches' outputs are concatenated to D channels, GELU, pooled over the L time points.
-3. LayerNorm.
-
-Every network has its own weights. Inside, signals have the shape (C_n, L, M) with all patches of
-all recordings along the last axis M, so that everything is a few large matrix products.
+Inside, signals have the shape (C_n, L, M) with all patches of all recordings along the last axis M,
+so that everything is a few large matrix products.
 Source: Brain-Semantoks (ICLR 2026), semantic tokenizer.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +17,7 @@ from pydantic import Discriminator
 from torch import Tensor, nn
 
 from semantoks.errors import ConfigError
-from semantoks.model.longconv import StructuredConv, convolve_rois, shifts
-from semantoks.model.places import places
-from semantoks.model.recompute import run
-
-Pooling = Literal["mean", "max", "attention"]
+from semantoks.model.tokenizers.longconv import StructuredConv, convolve_rois, shifts
 
 
 def _check_positive(branch: Branch, *names: str) -> None:
@@ -93,6 +84,9 @@ class StructuredBranch:
 
 # Told apart by `kind`, so that an error is about the branch that was meant.
 Branch = Annotated[DenseBranch | SeparableBranch | StructuredBranch, Discriminator("kind")]
+
+#: The paper's.
+BRANCHES: tuple[Branch, ...] = (DenseBranch(), StructuredBranch())
 
 
 def branch_widths(branches: Sequence[Branch], width: int) -> list[int]:
@@ -235,181 +229,3 @@ def build_branch(branch: Branch, n_rois: int, width: int, length: int) -> nn.Mod
     if isinstance(branch, SeparableBranch):
         return SeparableConv(n_rois, width, length, branch)
     return StructuredProjection(n_rois, width, length, branch)
-
-
-class AttentionPooling(nn.Module):
-    """Weighted mean over time with one learned, bias-free scorer."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scorer = nn.Linear(width, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (D, L, M) to (D, M)."""
-        weights = (self.scorer.weight @ x.flatten(1)).view(x.shape[1:]).softmax(dim=0)
-        return (x * weights).sum(dim=1)
-
-
-class NetworkTokenizer(nn.Module):
-    """Token of one network: (C_n, L, M) -> (M, D)."""
-
-    def __init__(
-        self,
-        n_rois: int,
-        width: int,
-        length: int,
-        branches: Sequence[Branch],
-        pooling: Pooling,
-    ) -> None:
-        super().__init__()
-        widths = branch_widths(branches, width)
-        self.branches = nn.ModuleList(
-            build_branch(branch, n_rois, w, length)
-            for branch, w in zip(branches, widths, strict=True)
-        )
-        self.pooling = pooling
-        self.attention = AttentionPooling(width) if pooling == "attention" else None
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokenize patches on their own, with zero padding at their borders."""
-        return self.token([F.gelu(branch(x)) for branch in self.branches])
-
-    def token(self, parts: list[Tensor]) -> Tensor:
-        """Pool what comes out of the branches, (W, L, M) each, and normalise it: (M, D)."""
-        if self.attention is not None:
-            pooled = self.attention(torch.cat(parts))
-        elif self.pooling == "mean":
-            pooled = torch.cat([part.sum(dim=1) for part in parts]) / parts[0].shape[1]
-        else:
-            pooled = torch.cat([part.amax(dim=1) for part in parts])
-        out: Tensor = self.norm(pooled.T)
-        return out
-
-
-class FoldedTokenizer(nn.Module):
-    """`NetworkTokenizer` without gradient, every branch as one convolution: (C_n, L, M) -> (M, D).
-
-    A library of convolutions skips the padding and leaves channels last, which mean pooling keeps.
-    """
-
-    def __init__(self, network: NetworkTokenizer, length: int) -> None:
-        super().__init__()
-        self.network = network
-        self.mean = nn.AvgPool2d((length, 1))
-        self.convs = nn.ModuleList()
-        for branch in network.branches:
-            assert isinstance(branch, DenseConv | SeparableConv | StructuredProjection)
-            self.convs.append(branch.folded())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokenize patches on their own, with zero padding at their borders."""
-        parts = [F.gelu(conv(x.unsqueeze(0))) for conv in self.convs]
-        if self.network.pooling == "mean":  # pooled beforehand, by the same library
-            parts = [self.mean(part) for part in parts]
-        return self.network.token([part.squeeze(0) for part in parts])
-
-
-class SemanticTokenizer(nn.Module):
-    """One token per network and patch, every network with its own weights.
-
-    Parameters
-    ----------
-    network_rois : sequence of sequences of int
-        ROI columns of every network.
-    width : int
-        Token width D.
-    patch_length : int
-        Time points per patch L.
-    branches : sequence of Branch
-        Parallel branches of every network's tokenizer.
-    pooling : {"mean", "max", "attention"}
-        Pooling over the time points of a patch.
-    """
-
-    def __init__(
-        self,
-        network_rois: Sequence[Sequence[int]],
-        width: int,
-        patch_length: int,
-        branches: Sequence[Branch],
-        pooling: Pooling,
-    ) -> None:
-        super().__init__()
-        self.patch_length = patch_length
-        self.networks = nn.ModuleList(
-            NetworkTokenizer(len(rois), width, patch_length, branches, pooling)
-            for rois in network_rois
-        )
-        for i, rois in enumerate(network_rois):
-            self.register_buffer(f"rois_{i}", torch.as_tensor(rois), persistent=False)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, checkpoint: bool = False) -> Tensor:
-        """Tokenize.
-
-        Parameters
-        ----------
-        x : Tensor of shape (B, C, T)
-        mask : Tensor of bool, shape (B, N, P), optional
-            True where no token is needed: what is there means nothing.
-        checkpoint : bool
-            Compute the insides of every network's tokenizer again for the gradient.
-
-        Returns
-        -------
-        Tensor of shape (B, N, P, D)
-        """
-        batch, n_rois, n_times = x.shape
-        n_patches = n_times // self.patch_length
-        if torch.is_autocast_enabled(x.device.type):  # once, before every network reads it
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        grid = x.reshape(batch, n_rois, n_patches, self.patch_length)
-        patches = grid.permute(1, 3, 0, 2).flatten(2)
-        kept = self._kept(mask)
-        tokens = []
-        for i, network in enumerate(self.networks):
-            own = patches.index_select(0, self.get_buffer(f"rois_{i}"))
-            if kept is None:
-                tokens.append(run(network, own, checkpoint=checkpoint))
-            else:
-                token = run(network, own.index_select(2, kept[i]), checkpoint=checkpoint)
-                nothing = token.new_zeros(patches.shape[2], token.shape[1])
-                tokens.append(nothing.index_copy(0, kept[i], token))
-        return torch.stack(tokens).view(len(tokens), batch, n_patches, -1).transpose(0, 1)
-
-    @torch.no_grad()
-    def folded(self) -> SemanticTokenizer:
-        """Return a copy for embedding alone, with `FoldedTokenizer` for every network."""
-        copied = copy.deepcopy(self)
-        networks = cast("list[NetworkTokenizer]", list(copied.networks))
-        copied.networks = nn.ModuleList(
-            FoldedTokenizer(network, self.patch_length) for network in networks
-        )
-        return copied
-
-    @staticmethod
-    def _kept(mask: Tensor | None) -> Sequence[Tensor] | None:
-        """Return the places along the axis of patches that each network tokenizes."""
-        if mask is None:
-            return None
-        return [where for where, _ in places(~mask.transpose(0, 1).flatten(1))]
-
-
-class RoiTokenizer(nn.Module):
-    """One token per ROI and patch: a linear map of its L values, shared by all ROIs."""
-
-    def __init__(self, width: int, patch_length: int) -> None:
-        super().__init__()
-        self.patch_length = patch_length
-        self.projection = nn.Linear(patch_length, width)
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,  # noqa: ARG002
-        *,
-        checkpoint: bool = False,  # noqa: ARG002
-    ) -> Tensor:
-        """Map (B, C, T) to (B, C, P, D); too cheap to leave masked tokens out."""
-        tokens: Tensor = self.projection(x.reshape(*x.shape[:2], -1, self.patch_length))
-        return tokens

@@ -1,0 +1,1 @@
+"""How signals become tokens: one file per kind, and the table of them. Imports data and atlas."""

@@ -1,0 +1,74 @@
+"""`Tokenizer`: what turns signals into a grid of tokens, whatever a row of the grid stands for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor, nn
+
+from semantoks.atlas.channels import Channels, TokenRows
+from semantoks.model.positions import Positions
+
+if TYPE_CHECKING:
+    from semantoks.model.encoder import EncoderConfig
+
+Pooling = Literal["mean", "max", "attention"]
+
+
+class Tokenizer(nn.Module, ABC):
+    """Signals (B, C, T) to tokens (B, N, P, D), P patches of L time points each.
+
+    A new kind of tokenizer is one file with a subclass, and one line in
+    `semantoks.model.tokenizers.registry`.
+
+    Parameters
+    ----------
+    rows : TokenRows
+        What every row of the token grid stands for, and which channels it reads.
+    positions : Positions
+        Adds to every token where it stands.
+    """
+
+    #: Whether it is made of `EncoderConfig.branches` and `EncoderConfig.pooling`.
+    has_branches = False
+
+    def __init__(self, rows: TokenRows, positions: Positions) -> None:
+        super().__init__()
+        self.rows = rows
+        self.positions = positions  # first, so that optimisers meet it first
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: EncoderConfig, channels: Channels) -> Tokenizer:
+        """Return the tokenizer of an encoder."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, checkpoint: bool = False) -> Tensor:
+        """Tokenize.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, T)
+        mask : Tensor of bool, shape (B, N, P), optional
+            True where no token is needed: what is there means nothing.
+        checkpoint : bool
+            Compute the insides again for the gradient, where that saves memory.
+
+        Returns
+        -------
+        Tensor of shape (B, N, P, D)
+            Without positions.
+        """
+
+    def folded(self) -> nn.Module:
+        """Return what maps signals to the same tokens fastest, for embedding alone."""
+        return self
+
+    def reads(self, channels: Channels) -> bool:  # noqa: ARG002
+        """Return whether the same weights can read these channels in place of their own.
+
+        The weights of most tokenizers belong to a fixed list of channels. One that works from
+        groups or coordinates says here which other channels it understands.
+        """
+        return False
