@@ -167,3 +167,14 @@ def test_help_needs_no_heavy_import():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_functions_are_short(file):
+    """At most 80 lines, without the docstring."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            size = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                size -= node.body[0].end_lineno - node.body[0].lineno + 1
+            assert size <= 80, f"{node.name}: {size} lines"

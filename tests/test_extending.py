@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from semantoks.assess.assessment import assess
 from semantoks.assess.parts.table import PARTS
@@ -27,13 +29,15 @@ from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.tokenizers.registry import TOKENIZERS
+from semantoks.objectives.registry import OBJECTIVES
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.page import write_report
 from semantoks.train.trainer import Trainer
+from semantoks.views.masks import MASKS, MaskConfig, draw_masks
 from semantoks.workflow.prepare import prepare_store
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
-TABLES = (BASELINES, PARTS, SERIES, TOKENIZERS)
+TABLES = (BASELINES, MASKS, OBJECTIVES, PARTS, SERIES, TOKENIZERS)
 PLAN = Plan(
     targets=(Target("sex"),), design=GroupedKFold(n_folds=2), n_bootstrap=20, n_permutations=19
 )
@@ -77,7 +81,7 @@ def test_every_recipe_is_tested():
 
 def test_a_baseline(run_recipe, store, tmp_path):
     module = run_recipe("Baseline")
-    plan = Plan(**vars(PLAN) | {"baselines": ("global-fc",)})
+    plan = replace(PLAN, baselines=("global-fc",))
     found = assess(store, tmp_path / "out", {}, plan, parts=(), say=silent)
     assert "global connectivity" in set(found.comparison.scores["model"])
     assert (
@@ -129,6 +133,50 @@ def test_a_source_format(run_recipe, parcellation, recordings, tmp_path):
     (tmp_path / "0.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InputError, match=r"0\.parquet: is not a Parquet table of numbers"):
         SERIES[".parquet"](tmp_path / "0.parquet", reading)
+
+
+def test_a_mask(run_recipe, tiny_run, tmp_path):
+    run_recipe("Mask")
+    config = MaskConfig(kind="staggered", frequency=1.0, ratio_min=0.4, ratio_max=0.7)
+    masks = draw_masks(50, 5, 8, config, torch.Generator().manual_seed(2))
+    assert masks.shape == (50, 5, 8)
+    n_hidden = masks.sum(dim=2)
+    assert set(n_hidden.unique().tolist()) == {3, 4, 5}  # ceil(8 r) - 1, r from 0.4 to 0.7
+    borders = (masks[..., 1:] != masks[..., :-1]).sum(dim=2) + masks[..., [0, -1]].sum(dim=2)
+    assert (borders == 2).all(), "a run"
+    assert (masks != masks[:, :1]).any(dim=2)[:, 1:].float().mean() > 0.5, "not one for all"
+    with pytest.raises(InputError, match="staggered masks need at least 2 patches"):
+        config.check_grid(5, 1)
+    run = tiny_run(views={"masks": {"kind": "staggered", "frequency": 1.0}})
+    trainer = Trainer(run, tmp_path / "run")
+    trainer.fit()
+    assert trainer.step == trainer.n_steps
+
+
+def test_an_objective(run_recipe, tiny_run, tmp_path):
+    module = run_recipe("Objective")
+    config = tiny_run(optim__base_lr=0.5, optim__epochs=6, train__precision="float64")
+    config = replace(config, objective=module.SimSiamConfig(predictor_width=7))
+    trainer = Trainer(config, tmp_path / "run")
+    trainer.fit()
+    loss = pd.read_json(tmp_path / "run" / "metrics.jsonl", lines=True)["loss_prediction"]
+    assert loss.iloc[-1] < loss.iloc[0] - 0.2, "it learned"
+    x = torch.randn(2, 11, 24, generator=torch.Generator().manual_seed(3))
+    trained = trainer.objective.encoder().eval()(x.double()).cls_avg
+    loaded = load_pretrained(tmp_path / "run")(x).cls_avg
+    torch.testing.assert_close(loaded.double(), trained, rtol=1e-4, atol=1e-5)
+    parts = replace(config, train=replace(config.train, accumulate=2))
+    Trainer(parts, tmp_path / "parts").fit()
+    again = pd.read_json(tmp_path / "parts" / "metrics.jsonl", lines=True)["loss_prediction"]
+    np.testing.assert_allclose(again, loss, rtol=1e-9, err_msg="in two parts")
+    # The embeddings of the other view, in any length, are predicted perfectly.
+    embedding = torch.randn(2, 5, 16, requires_grad=True)
+    prediction = (3 * embedding.detach().flip(0)).requires_grad_()
+    losses = trainer.objective.loss(module.Predicted(embedding, prediction), None, None)
+    losses.total.backward()
+    assert losses.total.item() == pytest.approx(-1, abs=1e-6)
+    assert prediction.grad is not None
+    assert embedding.grad is None
 
 
 def test_a_tokenizer(run_recipe, tiny_run, store, tmp_path):
