@@ -32,6 +32,7 @@ from semantoks.model.tokenizers.registry import TOKENIZERS
 from semantoks.objectives.registry import OBJECTIVES
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.page import write_report
+from semantoks.train.run import RunConfig
 from semantoks.train.trainer import Trainer
 from semantoks.views.masks import MASKS, MaskConfig, draw_masks
 from semantoks.workflow.prepare import prepare_store
@@ -77,6 +78,16 @@ def silent(_):
 def test_every_recipe_is_tested():
     tested = re.findall(r'run_recipe\("(.+?)"\)', Path(__file__).read_text(encoding="utf-8"))
     assert sorted(tested) == sorted(recipes())
+
+
+@pytest.mark.parametrize("heading", ["Mask", "Tokenizer"])
+def test_the_command_line_knows_the_key(run_recipe, heading):
+    section = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    (change,) = re.findall(r"`semantoks pretrain RUN --store STORE (\S+)`", section)[:1]
+    with pytest.raises(InputError):
+        RunConfig.load(overrides=[change])
+    run_recipe(heading)
+    assert change.split("=")[1] in RunConfig.load(overrides=[change]).to_yaml()
 
 
 def test_a_baseline(run_recipe, store, tmp_path):
