@@ -25,7 +25,8 @@ from semantoks.model.tokenizers.branches import StructuredProjection
 from semantoks.model.tokenizers.longconv import StructuredConv
 from semantoks.model.tokenizers.networks import NetworkTokenizer, SemanticTokenizer
 from semantoks.model.transformer import Block
-from semantoks.objectives.distillation import Losses, ProjectedEncoder, SelfDistillation
+from semantoks.objectives.distillation import ProjectedEncoder, SelfDistillation
+from semantoks.objectives.objective import Losses
 from semantoks.views.batch import ViewBatch
 
 
@@ -171,7 +172,8 @@ def losses(method: SelfDistillation, batch: ViewBatch, network_weight: float) ->
             found = project(student.mask_head, seen[v].tokens[hidden])
             mask = mask + masked_term(found, target, hidden) / (2 * len(hidden))
     total = config.cls_weight * cls + network_weight * network + config.mask_weight * mask
-    return Losses(total, cls, network, mask, whole[0].cls)
+    terms = {"cls": cls, "network": network, "mask": mask}
+    return Losses(total, terms, whole[0].cls)
 
 
 class PlainStep:

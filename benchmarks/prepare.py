@@ -59,12 +59,15 @@ def make(root: Path, n_recordings: int, n_volumes: int) -> None:
 
 def ours(root: Path, jobs: int) -> None:
     from semantoks.atlas.parcellation import Parcellation
+    from semantoks.data.shards import Running
     from semantoks.data.sources.items import Reading
     from semantoks.workflow.prepare import prepare_store
 
     atlas = Parcellation.load(root / "atlas.tsv")
     reading = Reading(atlas=atlas, atlas_images=(root / "atlas.nii.gz",))
-    report = prepare_store(str(root / "tree"), root / "store", reading=reading, n_jobs=jobs)
+    report = prepare_store(
+        str(root / "tree"), root / "store", reading=reading, running=Running(n_jobs=jobs)
+    )
     assert report.count("failed") == 0, report.quality["reason"].tolist()
 
 

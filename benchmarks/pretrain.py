@@ -14,7 +14,7 @@ import torch
 from benchmarks.common import Line, in_new_process, peak_gb, show, side_by_side, use_threads
 from benchmarks.plain import PlainStep
 from benchmarks.steps import KINDS, NETWORK_WEIGHT, OurStep, distillation, some_batch
-from semantoks.objectives.distillation import Losses
+from semantoks.objectives.objective import Losses
 from semantoks.train.memory import keep_few_kernels
 from semantoks.train.run import RunConfig
 from semantoks.views.batch import ViewBatch

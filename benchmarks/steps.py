@@ -6,7 +6,8 @@ import torch
 
 from benchmarks.common import ATLAS, encoder_for
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.objectives.distillation import Losses, SelfDistillation
+from semantoks.objectives.distillation import SelfDistillation
+from semantoks.objectives.objective import Losses
 from semantoks.train.gradient import Gradient
 from semantoks.train.run import RunConfig
 from semantoks.views.batch import ViewBatch
@@ -71,7 +72,8 @@ class OurStep:
                 device, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False
             )
 
-        losses, backward = self.gradient.losses(batch, network_weight, arithmetic)
+        plan = self.method.plan_with(batch, network_weight)
+        losses, backward = self.gradient.losses(batch, plan, arithmetic)
         backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()

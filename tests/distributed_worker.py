@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from semantoks.objectives.terms import simdino
+from semantoks.objectives.terms.coding_rate import simdino
 from semantoks.train.distributed import gather_rows, is_main, n_processes, process_group
 from semantoks.train.run import RunConfig
 from semantoks.train.trainer import Trainer

@@ -22,6 +22,7 @@ from semantoks.atlas.networks import NETWORK_ORDER
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.atlas.transfer import Transfer
 from semantoks.atlas.volume import AtlasVolume
+from semantoks.data.encode import RoiRules
 from semantoks.data.reader import RecordingStore
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
@@ -169,7 +170,9 @@ def test_a_painted_volume_of_a_real_person_gives_back_its_series(tmp_path):
     assert there.mean() > 0.98
     scale = series[:, there].std()
     np.testing.assert_allclose(ours[:, there], series[:, there], atol=0.02 * scale)
-    store = prepare_store(str(file), tmp_path / "s", reading=reading, missing_rois="mark").store
+    store = prepare_store(
+        str(file), tmp_path / "s", reading=reading, rois=RoiRules(missing_rois="mark")
+    ).store
     expected = Preprocessing().apply(series[:, there], 2.0)
     assert (
         np.corrcoef(RecordingStore(store).signal(0)[:, there].ravel(), expected.ravel())[0, 1]

@@ -17,6 +17,7 @@ import yaml
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import GroupedKFold
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
@@ -26,7 +27,7 @@ from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.positions import sincos_positions
 from semantoks.model.pretrained import convert, load_pretrained, save_model
 from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch, StructuredBranch
-from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
+from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "reference_tiny.pth"
@@ -63,7 +64,7 @@ def model(
         parcellation = Parcellation.load(parcellation)
     torch.manual_seed(5)
     encoder = Encoder(config, parcellation, preprocessing or Preprocessing())
-    objective = ObjectiveConfig(
+    objective = DistillationConfig(
         projection_hidden=10, projection_width=6, separate_mask_head=separate
     )
     method = SelfDistillation(encoder, objective)
@@ -116,7 +117,7 @@ def test_a_checkpoint_knows_what_its_weights_expect(role):
     assert all(torch.equal(v, theirs[k].reshape(v.shape)) for k, v in state.items())
     assert state.keys() <= theirs.keys()
     assert encoder.pretraining is not None, "these weights are not random"
-    assert encoder.pretraining["subjects"] is None, "and do not say whom they have seen"
+    assert encoder.pretraining.subjects is None, "and do not say whom they have seen"
 
 
 def test_prefixes_of_parallel_training_are_taken_off(changed):
@@ -479,7 +480,7 @@ def test_every_name_and_shape_of_theirs_is_written():
     with torch.device("meta"):  # the default architecture is large
         method = SelfDistillation(
             Encoder(EncoderConfig(), Parcellation.load("semantoks457"), Preprocessing()),
-            ObjectiveConfig(),
+            DistillationConfig(),
         )
     state = to_authors(weights_of(method), method.student.encoder)
     ours = {(k, str(v.dtype).removeprefix("torch."), str(tuple(v.shape))) for k, v in state.items()}
@@ -533,15 +534,14 @@ def test_a_whole_file_of_theirs_comes_back(tmp_path):
 
 def test_ours_to_theirs_to_ours_is_exact(tmp_path):
     method = model(SMALL, separate=True)
-    method.student.encoder.pretraining = seen = {
-        "n_recordings": 5,
-        "n_subjects": 4,
-        "subjects": ["ab12"],
-        "sites": ["east"],
-        "stores": [],
-        "epochs": 3,
-        "steps": 9,
-    }
+    method.student.encoder.pretraining = seen = SeenData(
+        n_recordings=5,
+        n_subjects=4,
+        subjects=("ab12",),
+        sites=("east",),
+        epochs=3,
+        steps=9,
+    )
     source = our_folder(tmp_path / "ours", method)
     file = convert(source, tmp_path / "theirs.pth")
     encoder, weights = read_authors(file)

@@ -222,14 +222,14 @@ def test_baselines_have_names_that_can_be_typed():
 def test_a_new_baseline_is_a_choice_of_the_command_line():
     code = (
         "from semantoks.evaluate.features.baselines import BASELINES, Baseline\n"
-        "BASELINES['mean'] = Baseline(option='mean-signal', help='h', methods='m', make=dict)\n"
-        "from semantoks.cli import app; app(['evaluate', '--help'])"
+        "BASELINES['mean'] = Baseline(option='total', help='h', methods='m', make=dict)\n"
+        "from semantoks.commands.main import app; app(['evaluate', '--help'])"
     )
     wide = os.environ | {"COLUMNS": "300"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=wide
     )
-    assert "confounds|mean-signal" in done.stdout
+    assert "confounds, total" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(

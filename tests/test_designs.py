@@ -137,7 +137,7 @@ def test_designs_by_name(store):
     assert (type(across), across.group) == (AcrossStores, "site")
     with pytest.raises(InputError, match="one site left out"):
         design_for("subject", ["a"])
-    with pytest.raises(InputError, match="one design"):
+    with pytest.raises(InputError, match="two designs"):
         design_for("subject", split="part", train=store)
 
 

@@ -18,9 +18,8 @@ from semantoks.atlas.channels import TokenRows
 from semantoks.data.store import write_store
 from semantoks.errors import CheckpointError, InputError
 from semantoks.model.pretrained import newest_checkpoint
-from semantoks.objectives.distillation import student_input
-from semantoks.objectives.terms import coding_rate, coding_rate_weight
-from semantoks.train.gradient import _joined
+from semantoks.objectives.terms.coding_rate import coding_rate, coding_rate_weight
+from semantoks.train.gradient import joined
 from semantoks.train.trainer import Trainer
 from semantoks.views.loader import ViewLoader
 
@@ -141,18 +140,19 @@ def test_parts_repeat_their_random_numbers(wide, tmp_path):
     """Gradient caching goes forward twice: with stochastic depth both have to drop the same."""
     config = wide(encoder__drop_path=0.5, train__accumulate=2)
     trainer = Trainer(config, tmp_path / "run")
-    batch, method = trainer._batch(), trainer.method.train()
-    losses, backward = trainer._gradient.losses(batch, 0.5, trainer._context)
+    batch, method = trainer._batch(), trainer.objective.train()
+    plan = method.plan_with(batch, 0.5)
+    losses, backward = trainer._gradient.losses(batch, plan, trainer._context)
     backward()
     cached = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
     method.zero_grad()
     parts, outputs, targets = batch.split(2), [], []
-    terms = method.terms(batch, 0.5)
     for i, part in enumerate(parts):
         with trainer._context(i):
-            outputs.append(method.student(*student_input(part), terms))
-            targets.append(method.targets(part, terms))
-    plain = method.loss(_joined(outputs), _joined(targets), 0.5)
+            outputs.append(method.learner(*method.inputs(part, plan)))
+            targets.append(method.targets(part, plan))
+    axes = method.batch_axes
+    plain = method.loss(joined(outputs, axes), joined(targets, axes), plan)
     plain.total.backward()
     torch.testing.assert_close(losses.total, plain.total, rtol=1e-12, atol=0)
     for name, p in method.named_parameters():

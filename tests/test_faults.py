@@ -16,7 +16,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import CheckpointError, InputError
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.model.pretrained import newest_checkpoint
-from semantoks.objectives.distillation import Losses
+from semantoks.objectives.objective import Losses
 from semantoks.report.page import write_report
 from semantoks.train import checkpoint as checkpoints
 from semantoks.train.checkpoint import best_checkpoint, check_checkpoints
@@ -26,7 +26,7 @@ from semantoks.train.trainer import Trainer
 
 
 def weights(trainer):
-    return {k: v.clone() for k, v in trainer.method.state_dict().items()}
+    return {k: v.clone() for k, v in trainer.objective.state_dict().items()}
 
 
 def lines(file):
@@ -105,14 +105,14 @@ def test_a_skipped_batch_changes_nothing(tiny_run, tmp_path, poisoned):
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tiny_run, tmp_path, monkeypatch):
     """The loss is finite, its gradient is not: a square root at zero, say."""
     trainer = Trainer(tiny_run(), tmp_path / "run")
-    loss = trainer.method.loss
+    loss = trainer.objective.loss
 
     def steep(*arguments):
         losses = loss(*arguments)
         fields = vars(losses) | {"total": losses.total + (losses.total * 0).sqrt()}
         return Losses(**fields)
 
-    monkeypatch.setattr(trainer.method, "loss", steep)
+    monkeypatch.setattr(trainer.objective, "loss", steep)
     before = weights(trainer)
     with pytest.raises(InputError, match="the gradient is not finite at step 0"):
         trainer.fit()
@@ -123,7 +123,7 @@ def test_skipping_does_not_go_on_for_ever(tiny_run, tmp_path):
     """Every batch is bad: the weights are to blame, not the recordings."""
     trainer = Trainer(tiny_run(train__on_nan="skip", optim__epochs=9), tmp_path / "run")
     with torch.no_grad():
-        trainer.method.student.encoder.norm.weight[0] = torch.inf
+        trainer.objective.student.encoder.norm.weight[0] = torch.inf
     with (
         pytest.warns(TrainingWarning, match="was skipped") as caught,
         pytest.raises(InputError, match=rf"\({MAX_SKIPPED} batches in a row\)"),
@@ -149,7 +149,7 @@ def test_training_says_that_it_collapses(tiny_run, tmp_path):
     """All recordings alike, by a head that maps everything to one point."""
     trainer = Trainer(tiny_run(optim__batch_size=10, optim__base_lr=1e-9), tmp_path / "run")
     with torch.no_grad():
-        for role in (trainer.method.student, trainer.method.teacher):
+        for role in (trainer.objective.student, trainer.objective.teacher):
             role.encoder.norm.weight.mul_(1e-9)
             role.encoder.norm.weight[0] = 1.0
     with pytest.warns(TrainingWarning, match="the embeddings are collapsing"):
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_stays(tiny_run, tmp_path):
         checkpoints.save_checkpoint(
             run,
             step,
-            trainer.method,
+            trainer.objective,
             trainer._optimizer,
             keep=1,
             effective_rank=rank,

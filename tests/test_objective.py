@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 
 from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder, EncoderConfig
-from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
-from semantoks.objectives.terms import (
+from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
+from semantoks.objectives.objective import Losses
+from semantoks.objectives.schedules import network_weight
+from semantoks.objectives.terms.coding_rate import (
     coding_rate,
     coding_rate_weight,
-    effective_rank,
     masked_agreement,
-    mean_cosine,
     simdino,
 )
-from semantoks.train.schedules import network_weight
+from semantoks.objectives.terms.monitors import effective_rank, mean_cosine
 from semantoks.views.batch import ViewBatch
 
 # B = 3, C = 11 in N = 3 networks, T = 24 = 4 patches of 6; d = 7.
 B, C, T, N, P, L, D_OUT = 3, 11, 24, 3, 4, 6, 7
 CONFIG = EncoderConfig(width=20, depth=1, head_width=5, patch_length=L, n_patches=P)
-OBJECTIVE = ObjectiveConfig(projection_hidden=9, projection_width=D_OUT)
+OBJECTIVE = DistillationConfig(projection_hidden=9, projection_width=D_OUT)
 
 
 def unit_rows(seed: int, *shape: int) -> torch.Tensor:
@@ -139,6 +139,13 @@ def batch(masked: bool = True, missing: torch.Tensor | None = None) -> ViewBatch
     return ViewBatch(views, masks if masked else None, missing)
 
 
+def step_of(method: SelfDistillation, views: ViewBatch, network_weight: float) -> Losses:
+    """Return the losses of a step, as the trainer computes them of one part."""
+    plan = method.plan_with(views, network_weight)
+    targets = method.targets(views, plan)
+    return method.loss(method.learner(*method.inputs(views, plan)), targets, plan)
+
+
 def gradients(method: SelfDistillation) -> set[str]:
     named = method.named_parameters(remove_duplicate=False)
     return {name for name, p in named if p.grad is not None and p.grad.any()}
@@ -148,7 +155,7 @@ def gradients(method: SelfDistillation) -> set[str]:
 @pytest.mark.parametrize("separate", [False, True])
 def test_a_step_is_its_equations(make, masked, separate):
     method, step = make(separate_mask_head=separate), batch(masked)
-    losses = method(step, 0.3)
+    losses = step_of(method, step, 0.3)
     s, t = method.student, method.teacher
     outs = []
     for v in range(2):
@@ -164,8 +171,8 @@ def test_a_step_is_its_equations(make, masked, separate):
 
     cls = simdino(*pair(lambda p, out: p.head(out.cls)))
     network = simdino(*pair(averages))
-    torch.testing.assert_close(losses.cls, cls)
-    torch.testing.assert_close(losses.network, network)
+    torch.testing.assert_close(losses.terms["cls"], cls)
+    torch.testing.assert_close(losses.terms["network"], network)
     mask = 0.0
     if masked:
         student, teacher = pair(lambda p, out: p.mask_head(out.tokens))
@@ -178,19 +185,19 @@ def test_a_step_is_its_equations(make, masked, separate):
         ]
         assert len(means) == 2 * B - 1
         mask = sum(means) / len(means)
-        torch.testing.assert_close(losses.mask, mask)
+        torch.testing.assert_close(losses.terms["mask"], mask)
     else:
-        assert losses.mask.item() == 0.0
+        assert losses.terms["mask"].item() == 0.0
     torch.testing.assert_close(losses.total, cls + 0.3 * network + 0.5 * mask)
     torch.testing.assert_close(losses.embeddings, outs[0][1].cls)
 
 
 def test_the_teacher_sees_whole_views_and_gets_no_gradient(make):
     method = make()
-    losses = method(batch(), 0.5)
+    losses = step_of(method, batch(), 0.5)
     losses.total.backward()
     assert all(name.startswith("student.") for name in gradients(method))
-    assert torch.equal(losses.embeddings, method(batch(masked=False), 0.5).embeddings)
+    assert torch.equal(losses.embeddings, step_of(method, batch(masked=False), 0.5).embeddings)
 
 
 def test_the_teacher_begins_as_the_student_and_follows_it(parcellation, preprocessing):
@@ -217,9 +224,9 @@ def test_the_teacher_never_drops_paths(parcellation, preprocessing):
     assert method.student.training
     assert not any(module.training for module in method.teacher.modules())
     step = ViewBatch(torch.randn(2, B, C, T), None)
-    assert torch.equal(method(step, 0.5).embeddings, method(step, 0.5).embeddings)
+    assert torch.equal(step_of(method, step, 0.5).embeddings, step_of(method, step, 0.5).embeddings)
     torch.manual_seed(0)
-    assert len({method(step, 0.5).cls.item() for _ in range(9)}) > 1
+    assert len({step_of(method, step, 0.5).terms["cls"].item() for _ in range(9)}) > 1
 
 
 # -- weights of the terms --------------------------------------------------------------------------
@@ -227,23 +234,28 @@ def test_the_teacher_never_drops_paths(parcellation, preprocessing):
 
 @pytest.mark.parametrize("term", ["cls", "mask"])
 def test_a_term_without_weight_is_not_computed(make, term):
-    losses = make(**{f"{term}_weight": 0.0})(batch(), 0.3)
-    assert getattr(losses, term).item() == 0.0
-    whole = make()(batch(), 0.3)
-    rest = {"cls": 0.3 * whole.network + 0.5 * whole.mask, "mask": whole.cls + 0.3 * whole.network}
+    losses = step_of(make(**{f"{term}_weight": 0.0}), batch(), 0.3)
+    assert losses.terms[term].item() == 0.0
+    whole = step_of(make(), batch(), 0.3)
+    rest = {
+        "cls": 0.3 * whole.terms["network"] + 0.5 * whole.terms["mask"],
+        "mask": whole.terms["cls"] + 0.3 * whole.terms["network"],
+    }
     torch.testing.assert_close(losses.total, rest[term])
 
 
 def test_terms_carry_their_weights(make):
-    losses = make(cls_weight=2.0, mask_weight=0.25)(batch(), 0.7)
-    expected = 2.0 * losses.cls + 0.7 * losses.network + 0.25 * losses.mask
+    losses = step_of(make(cls_weight=2.0, mask_weight=0.25), batch(), 0.7)
+    expected = (
+        2.0 * losses.terms["cls"] + 0.7 * losses.terms["network"] + 0.25 * losses.terms["mask"]
+    )
     torch.testing.assert_close(losses.total, expected)
 
 
 def test_without_l_net_no_gradient_reaches_it(make):
     method = make(cls_weight=0.0)
-    losses = method(batch(), 0.0)
-    assert losses.network.item() == 0.0
+    losses = step_of(method, batch(), 0.0)
+    assert losses.terms["network"].item() == 0.0
     losses.total.backward()
     assert "student.encoder.mask_token" in gradients(method)
 
@@ -251,7 +263,7 @@ def test_without_l_net_no_gradient_reaches_it(make):
 def test_a_step_on_which_no_term_counts_changes_nothing_and_can_be_taken(make):
     """Without L_cls, after L_net's time, on a step without masks."""
     method = make(cls_weight=0.0)
-    losses = method(batch(masked=False), 0.0)
+    losses = step_of(method, batch(masked=False), 0.0)
     assert losses.total.item() == 0.0
     losses.total.backward()
     assert gradients(method) == set()
@@ -261,7 +273,7 @@ def test_a_step_on_which_no_term_counts_changes_nothing_and_can_be_taken(make):
 def test_masked_tokens_may_have_a_head_of_their_own(make, separate):
     method = make(separate_mask_head=separate, cls_weight=0.0)
     assert (method.student.mask_head is method.student.head) is not separate
-    method(batch(), 0.0).total.backward()
+    step_of(method, batch(), 0.0).total.backward()
     moved = gradients(method)
     assert "student.mask_head.out.weight" in moved
     assert ("student.head.out.weight" in moved) is not separate
@@ -299,37 +311,47 @@ def test_what_is_missing_is_seen_by_nobody(make, parcellation):
     views[:, 0, :, 3 * L :] = 9.0
     views[:, 2, parcellation.network_indices[1]] = -9.0
     two = ViewBatch(views, one.masks, missing)
-    for name in ("total", "cls", "network", "mask", "embeddings"):
-        assert torch.equal(getattr(method(one, 0.5), name), getattr(method(two, 0.5), name)), name
-    assert not torch.equal(method(one, 0.5).total, method(batch(), 0.5).total)
+    seen, unseen = step_of(method, one, 0.5), step_of(method, two, 0.5)
+    assert torch.equal(seen.total, unseen.total)
+    assert torch.equal(seen.embeddings, unseen.embeddings)
+    for name, term in seen.terms.items():
+        assert torch.equal(term, unseen.terms[name]), name
+    assert not torch.equal(step_of(method, one, 0.5).total, step_of(method, batch(), 0.5).total)
 
 
 def test_what_is_missing_is_no_target(make):
     method, missing, step = make(), missing_tokens(), batch()
     everywhere = ViewBatch(step.views, step.masks | missing, missing)
     only_real = ViewBatch(step.views, step.masks & ~missing, missing)
-    torch.testing.assert_close(method(everywhere, 0.5).mask, method(only_real, 0.5).mask)
+    torch.testing.assert_close(
+        step_of(method, everywhere, 0.5).terms["mask"],
+        step_of(method, only_real, 0.5).terms["mask"],
+    )
     nothing = ViewBatch(step.views, missing, missing)
-    assert method(nothing, 0.5).mask.item() == 0.0
+    assert step_of(method, nothing, 0.5).terms["mask"].item() == 0.0
 
 
 def test_missing_data_without_masks(make):
-    losses = make()(batch(masked=False, missing=missing_tokens()), 0.5)
-    assert losses.mask.item() == 0.0
+    losses = step_of(make(), batch(masked=False, missing=missing_tokens()), 0.5)
+    assert losses.terms["mask"].item() == 0.0
     assert torch.isfinite(losses.total)
 
 
 def test_the_batch_order_does_not_matter(make):
     method, step, order = make(), batch(missing=missing_tokens()), [2, 0, 1]
     shuffled = ViewBatch(step.views[:, order], step.masks[:, order], step.missing[:, order])
-    torch.testing.assert_close(method(shuffled, 0.5).total, method(step, 0.5).total)
+    torch.testing.assert_close(
+        step_of(method, shuffled, 0.5).total, step_of(method, step, 0.5).total
+    )
     swapped = ViewBatch(step.views.flip(0), step.masks.flip(0), step.missing.flip(0))
-    torch.testing.assert_close(method(swapped, 0.5).total, method(step, 0.5).total)
+    torch.testing.assert_close(
+        step_of(method, swapped, 0.5).total, step_of(method, step, 0.5).total
+    )
 
 
 def test_gradients_are_those_of_finite_differences(make):
     method, step = make(separate_mask_head=True), batch(missing=missing_tokens())
-    method(step, 0.5).total.backward()
+    step_of(method, step, 0.5).total.backward()
     generator = torch.Generator().manual_seed(1)
     for name, parameter in method.student.named_parameters():
         moved = copy.deepcopy(method)
@@ -338,7 +360,7 @@ def test_gradients_are_those_of_finite_differences(make):
         values = []
         for sign in (1, -1):
             twin.data = parameter.data + sign * 1e-6 * direction
-            values.append(float(moved(step, 0.5).total.detach()))
+            values.append(float(step_of(moved, step, 0.5).total.detach()))
         slope = (values[0] - values[1]) / 2e-6
         expected = float((parameter.grad * direction).sum())
         assert slope == pytest.approx(expected, rel=1e-4, abs=1e-7), name
@@ -352,10 +374,10 @@ def test_gradients_are_those_of_finite_differences(make):
         ({"network_epochs": 0.0}, r"objective\.network_epochs"),
         (
             {"cls_weight": 0.0, "network_weight": 0.0, "mask_weight": 0.0},
-            "at least one loss term needs a weight",
+            "at least one loss term must have a weight",
         ),
     ],
 )
 def test_impossible_objectives_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        ObjectiveConfig(**changes)
+        DistillationConfig(**changes)

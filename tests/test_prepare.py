@@ -18,7 +18,10 @@ from scipy.signal import detrend as scipy_detrend
 
 import trees
 from semantoks.data.denoise import Censoring
+from semantoks.data.encode import RoiRules
+from semantoks.data.phenotypes import PhenotypeRules
 from semantoks.data.quality import QualityRules
+from semantoks.data.shards import Running
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
@@ -146,7 +149,7 @@ def test_the_mask_leaves_voxels_out_and_coverage_says_so(tmp_path, study, atlas_
     failed = report.quality[report.quality["status"] == "failed"]
     assert failed["id"].tolist() == ["sub-02_task-rest"]
     assert "Cont_4 (covered by less than 50%), Default_5" in failed["reason"].iloc[0]
-    store, _ = prepared(root, tmp_path / "marked", reading, missing_rois="mark")
+    store, _ = prepared(root, tmp_path / "marked", reading, rois=RoiRules(missing_rois="mark"))
     assert store.table["missing_rois"].tolist() == [(), ("Cont_4", "Default_5"), ()]
     assert not store.signal(1)[:, [4, 5]].any()
 
@@ -248,7 +251,9 @@ def test_a_series_that_fits_neither_scan_nor_outliers_is_refused(tmp_path, study
 
 def test_uncovered_parcels_become_missing_not_zero_variance(tmp_path, study):
     root = trees.xcpd(tmp_path / "xcpd", study, uncovered={"02": "Vis_2"})
-    store, _ = prepared(root, tmp_path / "store", Reading(atlas=study.atlas), missing_rois="mark")
+    store, _ = prepared(
+        root, tmp_path / "store", Reading(atlas=study.atlas), rois=RoiRules(missing_rois="mark")
+    )
     assert store.table["missing_rois"].tolist() == [(), ("Vis_2",), ()]
     _, report = prepared(root, tmp_path / "strict", Reading(atlas=study.atlas))
     assert report.count("failed") == 1
@@ -316,12 +321,20 @@ def test_shards_processes_and_kills_change_nothing(tmp_path, study, monkeypatch)
     assert not (tmp_path / "a" / "store.partial").exists()
 
     report = prepare_store(
-        str(root), tmp_path / "b" / "store", preprocessing=STEPS, reading=reading, shard=(2, 2)
+        str(root),
+        tmp_path / "b" / "store",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(2, 2)),
     )
     assert (report.finished, len(report.quality)) == (False, 1)
     assert not (tmp_path / "b" / "store").exists()
     prepare_store(
-        str(root), tmp_path / "b" / "store", preprocessing=STEPS, reading=reading, shard=(1, 2)
+        str(root),
+        tmp_path / "b" / "store",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(1, 2)),
     )
     tried = []
     monkeypatch.setattr("semantoks.data.prepare._one", lambda item, *_: tried.append(item.id))
@@ -330,7 +343,7 @@ def test_shards_processes_and_kills_change_nothing(tmp_path, study, monkeypatch)
     assert files_of(tmp_path / "b" / "store") == whole
     monkeypatch.undo()
 
-    prepared(root, tmp_path / "c" / "store", reading, n_jobs=2)
+    prepared(root, tmp_path / "c" / "store", reading, running=Running(n_jobs=2))
     assert files_of(tmp_path / "c" / "store") == whole
 
     from semantoks.data import prepare as module
@@ -361,20 +374,32 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(tmp_path, st
     assert report.count("stored") == 3
     assert files_of(tmp_path / "store") == before
     with pytest.raises(StoreError, match="holds a store made with other settings"):
-        prepared(root, tmp_path / "store", reading, min_coverage=0.7)
+        prepared(root, tmp_path / "store", reading, rois=RoiRules(min_coverage=0.7))
     assert files_of(tmp_path / "store") == before
 
 
 def test_a_partial_folder_of_other_settings_is_refused(tmp_path, study):
     root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
-    prepare_store(str(root), tmp_path / "s", preprocessing=STEPS, reading=reading, shard=(1, 2))
+    prepare_store(
+        str(root),
+        tmp_path / "s",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(1, 2)),
+    )
     with pytest.raises(StoreError, match=r"s\.partial: was begun with other settings"):
-        prepared(root, tmp_path / "s", reading, min_coverage=0.7)
+        prepared(root, tmp_path / "s", reading, rois=RoiRules(min_coverage=0.7))
 
 
 def test_what_changed_on_disk_is_read_again(tmp_path, study):
     root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
-    prepare_store(str(root), tmp_path / "s", preprocessing=STEPS, reading=reading, shard=(1, 1))
+    prepare_store(
+        str(root),
+        tmp_path / "s",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(1, 1)),
+    )
     file = next(root.glob("sub-01/func/*seg-Seven*timeseries.tsv"))
     frame = pd.read_csv(file, sep="\t")
     (-frame).to_csv(file, sep="\t", index=False)
@@ -434,7 +459,7 @@ def damage(root, kind):
         ("affine", r"has an affine that places no voxels"),
         ("space", r"has no voxel in the atlas .*same space"),
         ("empty mask", r"mask\.nii\.gz: the mask is empty"),
-        ("TR 0", r"bold\.json\): tr = 0\.0: the TR has to be a positive"),
+        ("TR 0", r"bold\.json\): tr = 0\.0: the TR must be a positive"),
         ("TR in ms", r"is it in milliseconds\?"),
         ("sidecar", r"bold\.json: is not JSON"),
         ("sidecar bytes", r"bold\.json: is not JSON"),
@@ -551,7 +576,12 @@ def test_tables_of_phenotypes_that_cannot_be_joined(tmp_path, study, rows, colum
     root = trees.xcpd(tmp_path / "xcpd", study)
     table = participants(tmp_path / "p.tsv", rows, columns)
     with pytest.raises(InputError, match=message):
-        prepared(root, tmp_path / "store", Reading(atlas=study.atlas), phenotypes=[table])
+        prepared(
+            root,
+            tmp_path / "store",
+            Reading(atlas=study.atlas),
+            phenotypes=PhenotypeRules(tables=(table,)),
+        )
     assert not (tmp_path / "store").exists()
 
 
@@ -559,7 +589,7 @@ def test_tables_of_phenotypes_that_cannot_be_joined(tmp_path, study, rows, colum
 def test_rules_exclude_with_a_reason(tmp_path, study):
     root = trees.xcpd(tmp_path / "xcpd", study, {"02": tuple(range(4, 64, 6))})
     rules = QualityRules(max_censored_fraction=0.1, max_mean_fd=0.5)
-    store, report = prepared(root, tmp_path / "store", Reading(atlas=study.atlas), rules=rules)
+    store, report = prepared(root, tmp_path / "store", Reading(atlas=study.atlas), quality=rules)
     assert store.table["subject"].tolist() == ["01", "03"]
     row = report.quality.set_index("id").loc["sub-02_task-rest"]
     assert (row["status"], row["reason"]) == ("excluded", "censored_fraction 0.156 > 0.1")
@@ -572,7 +602,7 @@ def test_a_rule_on_what_is_not_known_is_refused(tmp_path, study):
     root = trees.xcpd(tmp_path / "xcpd", replace(study, signals=demeaned))
     rules = QualityRules(min_tsnr=9)
     with pytest.raises(InputError, match="min_tsnr is set, but tsnr is not known"):
-        prepared(root, tmp_path / "store", Reading(atlas=study.atlas), rules=rules)
+        prepared(root, tmp_path / "store", Reading(atlas=study.atlas), quality=rules)
     assert not (tmp_path / "store").exists()
 
 

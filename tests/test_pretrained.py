@@ -16,7 +16,7 @@ from semantoks.errors import CheckpointError, InputError
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import convert, load_pretrained, save_model
 from semantoks.model.weights import weights_hash
-from semantoks.objectives.distillation import ObjectiveConfig, SelfDistillation
+from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.train.trainer import Trainer
 
 TINY = Path(__file__).parent / "golden" / "reference_tiny.pth"
@@ -26,7 +26,7 @@ CONFIG = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patche
 @pytest.fixture(scope="module")
 def method(parcellation, preprocessing) -> SelfDistillation:
     encoder = Encoder.random(CONFIG, parcellation, preprocessing, seed=11)
-    method = SelfDistillation(encoder, ObjectiveConfig(projection_hidden=7, projection_width=5))
+    method = SelfDistillation(encoder, DistillationConfig(projection_hidden=7, projection_width=5))
     for parameter in method.teacher.parameters():
         parameter.data.mul_(1.25)
     return method
@@ -69,7 +69,7 @@ def test_loading_leaves_the_global_generator_alone(folder):
 
 
 def test_an_unknown_role_is_refused(folder):
-    with pytest.raises(InputError, match=r"role = 'pupil': has to be one of"):
+    with pytest.raises(InputError, match=r"role = 'pupil': must be one of"):
         load_pretrained(folder, "pupil")
 
 
@@ -289,7 +289,7 @@ def test_a_run_saved_under_former_names_resumes_exactly(tiny_run, tmp_path):
     resumed = Trainer(config, tmp_path / "half", resume=True)
     assert 0 < resumed.step < resumed.n_steps
     resumed.fit()
-    for one, two in zip(whole.method.parameters(), resumed.method.parameters(), strict=True):
+    for one, two in zip(whole.objective.parameters(), resumed.objective.parameters(), strict=True):
         assert torch.equal(one, two)
 
 

@@ -7,9 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from semantoks.cli import app
+from semantoks.commands.main import app
 from semantoks.errors import InputError, StoreError
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.train.trainer import Trainer
@@ -88,7 +88,7 @@ def test_a_killed_shard_goes_on_where_it_was(embed, monkeypatch):
 
 
 def test_missing_shards_are_named(embed, tmp_path):
-    with pytest.raises(InputError, match=r"shard = '4/3': has to be i/n with 1 <= i <= n"):
+    with pytest.raises(InputError, match=r"shard = '4/3': must be i/n with 1 <= i <= n"):
         embed((4, 3))
     assert not list(tmp_path.iterdir())
     embed((2, 3))

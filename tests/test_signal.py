@@ -194,9 +194,9 @@ def test_length_follows_the_duration(n_times, tr, new_tr, length):
     [
         (None, r"sub-3\.tsv: tr = None: the TR is missing.*RepetitionTime"),
         ("2", r"the TR is missing"),
-        (float("nan"), r"has to be a positive number of seconds"),
-        (0, r"tr = 0\.0: the TR has to be a positive number"),
-        (-2.0, r"has to be a positive number"),
+        (float("nan"), r"must be a positive number of seconds"),
+        (0, r"tr = 0\.0: the TR must be a positive number"),
+        (-2.0, r"must be a positive number"),
         (2000, r"above 20 s is not plausible; is it in milliseconds\? If so, give 2"),
     ],
 )

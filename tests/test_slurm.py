@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from semantoks.cli import app
+from semantoks.commands.main import app
 from semantoks.errors import InputError
 from semantoks.workflow.slurm import SlurmError, SlurmJob, batch_script, submit
 
@@ -98,7 +98,7 @@ def test_one_gpu_needs_no_launcher_and_prepare_is_divided():
     [
         (["rm", "-rf"], {}, "must be one of pretrain, prepare, embed"),
         ([], {}, "must be one of pretrain"),
-        (["pretrain", "a"], {"shards": 2}, "only prepare and embed are divided"),
+        (["pretrain", "a"], {"shards": 2}, "only prepare and embed can be divided"),
         (["embed", "a"], {"nodes": 2}, "only pretrain runs on several"),
         (["embed", "a"], {"cpus": 0}, "cpus = 0: must be at least 1"),
         (["embed", "a"], {"gpus": -1}, "gpus = -1: must not be negative"),

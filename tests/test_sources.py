@@ -184,7 +184,7 @@ def test_bad_files_are_refused(tmp_path):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.txt").write_text("1 2 3\n")
     with pytest.raises(
-        InputError, match=r"a file of signals has to be one of \.tsv, \.csv, \.npy, \.mat"
+        InputError, match=r"must be a file of time series: \.tsv, \.csv, \.npy, \.mat"
     ):
         read_one(write_table(tmp_path, "file\tsubject\ttr\na.txt\t01\t2\n"))
 

@@ -259,7 +259,7 @@ def partly_nan(parcellation) -> np.ndarray:
     [
         (lambda _: {"tr": None}, r"file-01 \(sub-01\): tr = None: the TR is missing"),
         (lambda _: {"tr": 2000.0}, r"sub-01.*tr = 2000.*is it in milliseconds\?"),
-        (lambda _: {"tr": float("nan")}, r"has to be a positive number of seconds"),
+        (lambda _: {"tr": float("nan")}, r"must be a positive number of seconds"),
         (
             lambda p: {"signal": np.ones((29, 9)), "roi_names": p.labels[:9]},
             r"sub-01\): ROI names: has 9 ROIs where toy11 has 11",
@@ -335,7 +335,7 @@ def test_marking_still_refuses_holes_and_nothing_at_all(parcellation, tmp_path):
     empty = make(parcellation, signal=np.zeros((29, 11)))
     with pytest.raises(InputError, match="no ROI has data"):
         write_store(tmp_path / "s", [empty], parcellation, RAW, missing_rois="mark")
-    with pytest.raises(InputError, match="has to be 'refuse' or 'mark'"):
+    with pytest.raises(InputError, match="must be 'refuse' or 'mark'"):
         StoreSpec(parcellation=parcellation, preprocessing=RAW, missing_rois="drop")
 
 

@@ -14,14 +14,14 @@ import torch
 
 from semantoks.errors import CheckpointError, ConfigError, InputError
 from semantoks.model.pretrained import load_pretrained
+from semantoks.objectives import schedules
+from semantoks.objectives.schedules import OptimConfig
 from semantoks.train import checkpoint as checkpoints
-from semantoks.train import schedules
-from semantoks.train.schedules import OptimConfig
 from semantoks.train.trainer import Trainer
 
 
 def state(trainer):
-    tensors = dict(trainer.method.state_dict())
+    tensors = dict(trainer.objective.state_dict())
     for i, entries in trainer._optimizer.state_dict()["state"].items():
         tensors |= {f"{i}.{name}": value for name, value in entries.items()}
     return tensors
@@ -78,7 +78,7 @@ def test_other_schedules_have_the_paper_s_ends():
 def test_training_learns_and_writes_what_it_did(tiny_run, tmp_path, store):
     config = tiny_run(optim__epochs=12)
     trainer = Trainer(config, tmp_path / "run")
-    before = {k: v.clone() for k, v in trainer.method.state_dict().items()}
+    before = {k: v.clone() for k, v in trainer.objective.state_dict().items()}
     folder = trainer.fit()
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, 37))
@@ -90,7 +90,7 @@ def test_training_learns_and_writes_what_it_did(tiny_run, tmp_path, store):
     assert lines[0]["loss_network"] != 0
     assert {x["loss_mask"] == 0 for x in lines} == {True, False}, "some steps have masks"
     assert 1 <= lines[-1]["effective_rank"] <= 4
-    after = trainer.method.state_dict()
+    after = trainer.objective.state_dict()
     for name, old in before.items():
         learned = not name.endswith(("multiplier", "kernel_norm"))
         assert torch.equal(old, after[name]) != learned, name
@@ -101,12 +101,12 @@ def test_training_learns_and_writes_what_it_did(tiny_run, tmp_path, store):
     assert kept == sorted({best.name, "step-00000033", "step-00000036"}), "newest two and best"
     encoder = load_pretrained(tmp_path / "run")
     assert_equal_states(
-        dict(encoder.state_dict()), dict(trainer.method.teacher.encoder.state_dict())
+        dict(encoder.state_dict()), dict(trainer.objective.teacher.encoder.state_dict())
     )
-    assert encoder.pretraining["n_subjects"] == 10
-    assert encoder.pretraining["sites"] == ["east", "north", "west"]
-    assert encoder.pretraining["stores"][0]["fingerprint"] == store.fingerprint
-    assert "p00" not in json.dumps(encoder.pretraining), "subjects are hashed"
+    assert encoder.pretraining.n_subjects == 10
+    assert encoder.pretraining.sites == ("east", "north", "west")
+    assert encoder.pretraining.stores[0].fingerprint == store.fingerprint
+    assert "p00" not in json.dumps(encoder.pretraining.to_json()), "subjects are hashed"
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["versions"]["torch"] == str(torch.__version__)
 
@@ -191,8 +191,8 @@ def test_excluded_sites_are_never_seen(tiny_run, tmp_path, store):
     trainer = Trainer(tiny_run(data__exclude_sites=["north"]), tmp_path / "run")
     trainer.fit()
     seen = load_pretrained(tmp_path / "run").pretraining
-    assert seen["sites"] == ["east", "west"]
-    assert seen["n_recordings"] == (store.table["site"] != "north").sum()
+    assert seen.sites == ("east", "west")
+    assert seen.n_recordings == (store.table["site"] != "north").sum()
 
 
 def test_bfloat16_and_tensorboard(tiny_run, tmp_path):
@@ -203,7 +203,7 @@ def test_bfloat16_and_tensorboard(tiny_run, tmp_path):
     )
     trainer.fit()
     assert list((tmp_path / "run" / "tensorboard").iterdir())
-    assert all(p.dtype == torch.float32 for p in trainer.method.parameters())
+    assert all(p.dtype == torch.float32 for p in trainer.objective.parameters())
 
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bfloat16"), (False, "float32")])
@@ -235,7 +235,7 @@ def test_compiled_blocks_learn_the_same_and_a_checkpoint_keeps_its_names(tiny_ru
         assert counters["stats"]["unique_graphs"] == before
         trainer.fit()
     assert counters["stats"]["unique_graphs"] > before
-    found, expected = (trainer.method.state_dict() for trainer in (compiled, eager))
+    found, expected = (trainer.objective.state_dict() for trainer in (compiled, eager))
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, rtol=1e-6, atol=1e-9)
@@ -305,12 +305,12 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tiny_run, tmp_path, monkeypat
 def test_a_loss_that_is_not_finite_stops_before_the_weights(tiny_run, tmp_path):
     trainer = Trainer(tiny_run(), tmp_path / "run")
     with torch.no_grad():
-        trainer.method.student.encoder.norm.weight[0] = torch.inf
-    before = {k: v.clone() for k, v in trainer.method.state_dict().items()}
+        trainer.objective.student.encoder.norm.weight[0] = torch.inf
+    before = {k: v.clone() for k, v in trainer.objective.state_dict().items()}
     with pytest.raises(InputError, match=r"sub-p0.*the loss is not finite at step 0") as caught:
         trainer.fit()
     assert "ses-" in str(caught.value)
-    assert_equal_states(before, dict(trainer.method.state_dict()))
+    assert_equal_states(before, dict(trainer.objective.state_dict()))
 
 
 def test_a_damaged_checkpoint_is_named(tiny_run, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantoks.atlas.channels import TokenRows
+from semantoks.config import describe
 from semantoks.data.recording import Recording
 from semantoks.data.store import write_store
 from semantoks.errors import ConfigError, InputError
@@ -23,7 +25,7 @@ from semantoks.views.augment import (
 )
 from semantoks.views.crops import CropConfig, draw_starts, evenly_spaced_starts
 from semantoks.views.loader import ViewLoader
-from semantoks.views.masks import MaskConfig, draw_masks, network_masks, temporal_masks
+from semantoks.views.masks import MASKS, MaskConfig, draw_masks, network_masks, temporal_masks
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -186,6 +188,32 @@ def test_masks_hide_something_and_never_all(kind, n, p, low, width, seed):
         assert (share >= low - 1 / (n * p)).all()
 
 
+@given(
+    kind=st.sampled_from(sorted(MASKS)),
+    n=st.integers(2, 11),
+    p=st.integers(2, 9),
+    low=st.floats(0.05, 0.9),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=80, deadline=None)
+def test_every_kind_of_mask_hides_what_it_says(kind, n, p, low, seed):
+    """At least ratio_min of the grid, less one of what it hides as a whole; never all."""
+    config = MaskConfig(kind=kind, frequency=1.0, ratio_min=low, ratio_max=min(low + 0.05, 0.99))
+    masks = draw_masks(7, n, p, config, generator(seed))
+    hidden = masks.flatten(1).sum(dim=1)
+    size = {"networks": p, "patches": n, "tokens": 1}
+    slack = max(size[unit] for unit in MASKS[kind].units)
+    assert (hidden >= max(1, math.ceil(low * n * p - slack - 1e-3))).all()
+    assert (hidden < n * p).all()
+    assert MASKS[kind].help
+    assert kind in trees_docs()
+
+
+def trees_docs() -> str:
+    (key,) = (k for k in describe(MaskConfig()) if k.path == "kind")
+    return key.doc
+
+
 def test_masks_of_the_paper_hide_3_or_4_of_5_patches_and_5_or_6_of_9_networks():
     temporal = temporal_masks(4000, 9, 5, MaskConfig(), generator())[:, 0].sum(dim=1)
     share = torch.bincount(temporal, minlength=6) / len(temporal)
@@ -225,7 +253,7 @@ def test_a_step_uses_masks_as_often_as_configured():
 
 
 def test_masks_that_cannot_fit_the_grid_are_refused():
-    with pytest.raises(ConfigError, match="temporal masks need at least 2 patches"):
+    with pytest.raises(ConfigError, match="slice masks need at least 2 patches"):
         MaskConfig(kind="slice").check_grid(9, 1)
     with pytest.raises(ConfigError, match="network masks need at least 2 networks"):
         MaskConfig(kind="network").check_grid(1, 5)

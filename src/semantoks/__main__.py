@@ -1,5 +1,5 @@
 """``python -m semantoks`` is the command line."""
 
-from semantoks.cli import main
+from semantoks.commands.main import main
 
 main()

@@ -44,24 +44,51 @@ def parse(cls: type[T], tree: Mapping[str, Any], *, file: str | Path | None = No
     ConfigError
         All unknown keys, or all ill-typed and illegal values, in one message.
     """
+    tree = _with_kinds(cls, tree)
     problems = list(_unknown_keys(cls, tree, ""))
     if problems:
         raise ConfigError("\n".join(problems), file=file)
     try:
         return TypeAdapter(cls).validate_python(dict(tree))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error)), file=file) from None
+        raise ConfigError("\n".join(_explain(error, cls)), file=file) from None
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _with_kinds(cls: type, tree: Mapping[str, Any]) -> ConfigTree:
+    """Return the tree with the kind of its default where a union of dataclasses states none."""
+    hints = typing.get_type_hints(cls)
+    out = dict(tree)
+    for f in dataclasses.fields(cls):
+        given = out.get(f.name)
+        if kinds(hints[f.name]) and isinstance(given, Mapping) and "kind" not in given:
+            assert f.default_factory is not dataclasses.MISSING
+            out[f.name] = {"kind": f.default_factory().kind, **given}
+    return out
+
+
+def kinds(tp: Any) -> dict[str, Any]:
+    """Return the dataclasses of a union that are told apart by their `kind`."""
+    if typing.get_origin(tp) is typing.Annotated:
+        tp = typing.get_args(tp)[0]
+    members = [m for m in typing.get_args(tp) if dataclasses.is_dataclass(m)]
+    return {m.kind: m for m in members if hasattr(m, "kind")}
+
+
+def _explain(error: ValidationError, cls: type) -> Iterator[str]:
     for item in error.errors():
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):  # raised by a dataclass about itself
             yield str(cause).removesuffix(".")
         else:
-            # After a place in a list pydantic adds the kind of the union's member: it is no key.
+            # After a place in a list, or the name of a union, pydantic adds the kind of the member:
+            # it is no key.
             loc = item["loc"]
-            path = [str(p) for i, p in enumerate(loc) if not (i and isinstance(loc[i - 1], int))]
+            unions = {f for f, tp in typing.get_type_hints(cls).items() if kinds(tp)}
+            path = [
+                str(p)
+                for i, p in enumerate(loc)
+                if not (i and (isinstance(loc[i - 1], int) or loc[i - 1] in unions))
+            ]
             yield f"{'.'.join(path)} = {item['input']!r}: {item['msg'].lower()}"
 
 
@@ -208,12 +235,14 @@ class ConfigKey:
 
 def describe(config: Any, prefix: str = "") -> Iterator[ConfigKey]:
     """Yield every leaf of a dataclass instance with its value and its documentation."""
-    docs = _field_docs(type(config))
+    docs = field_docs(type(config))
     hints = typing.get_type_hints(type(config))
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            yield from describe(value, f"{prefix}{f.name}.")
+            for key in describe(value, f"{prefix}{f.name}."):
+                several = kinds(hints[f.name]) if key.path == f"{prefix}{f.name}.kind" else {}
+                yield dataclasses.replace(key, type=" | ".join(several)) if several else key
         else:
             yield ConfigKey(f"{prefix}{f.name}", _type_name(hints[f.name]), value, docs[f.name])
             for member in _members(hints[f.name]):
@@ -238,7 +267,7 @@ def _type_name(tp: Any) -> str:
     return "null" if tp is type(None) else getattr(tp, "__name__", str(tp))
 
 
-def _field_docs(cls: type) -> dict[str, str]:
+def field_docs(cls: type) -> dict[str, str]:
     """Return the docstring under every field of a dataclass."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any, Final
+from typing import Any, Final, Self
 
 _UNSET: Final = object()
 _PACKAGE: Final = Path(__file__).parent
@@ -51,12 +51,17 @@ class InputError(SemantoksError, ValueError):
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
             value = value.item()  # a NumPy scalar reads better as Python's own
         self.value = None if value is _UNSET else value
+        self._given = value
         where = "" if file is None else f"{file}: "
         what = field or ""
         if value is not _UNSET:
             what = f"{what} = {value!r}" if what else repr(value)
         text = f"{where}{what}{': ' if what else ''}{_sentence(rule)}"
         super().__init__(text if fix is None else f"{text} {_sentence(fix)}")
+
+    def about(self, field: str) -> Self:
+        """Return the same error with another name of the field, such as that of an option."""
+        return type(self)(self.rule, file=self.file, field=field, value=self._given, fix=self.fix)
 
 
 def _sentence(text: str) -> str:
@@ -162,6 +167,12 @@ def nearest(word: str, known: Iterable[str], n: int = 1) -> str:
     words = sorted(known)
     close = get_close_matches(word, words, n=n, cutoff=0.6 if n == 1 else 0.0)
     if not close:
-        return f"Known: {', '.join(words)}"
+        return f"Known: {listed(words, shown=12)}"
     *others, last = map(repr, close)
     return f"Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+
+
+def listed(names: Sequence[str], *, shown: int = 5) -> str:
+    """Return names in a message, so that it stays readable: the first ones, "and N more"."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -1,63 +1,54 @@
-"""What an assessment is made of: the question, the models, and the parts that look closer."""
+"""`Plan`: the question of an evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
 
+from semantoks.config import override, parse
 from semantoks.data.designs import AcrossStores, Design, GroupedKFold, SmallSamples
 from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe
 from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.features.baselines import BASELINES, baseline_names
 from semantoks.evaluate.features.covariates import CONFOUNDS
+from semantoks.evaluate.predictors.probe import LinearModel
 from semantoks.evaluate.predictors.tuning import Train, Tuning
+from semantoks.flags import Flag
 
-Part = Literal[
-    "subgroups",
-    "confounds",
-    "adjusted",
-    "corruption",
-    "reliability",
-    "alarms",
-    "maps",
-    "importance",
-]
-#: What is done beyond the comparison, in this order.
-PARTS: tuple[Part, ...] = get_args(Part)
+
+def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
+    return tuple(map(Target.parse, texts))
+
+
+def _baselines() -> tuple[str, ...]:
+    return tuple(baseline.option for baseline in BASELINES.values())
+
+
+def _curve(sizes: Sequence[int]) -> SmallSamples:
+    return SmallSamples(n_subjects=tuple(sizes))
+
+
+def _probe(model: LinearModel) -> Probe:
+    return Probe(model=model)
+
+
+def _probes() -> tuple[str, ...]:
+    return get_args(LinearModel)
+
+
+def _tuning(texts: Sequence[str]) -> Tuning:
+    return parse(Tuning, override({}, texts))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The question of an assessment; a folder holds the answer to one of them.
-
-    Parameters
-    ----------
-    targets : tuple of Target
-    design : Design
-        How people are divided.
-    baselines : tuple of str
-        Names of `semantoks.evaluate.features.baselines.BASELINES`, next to connectivity.
-    curve : SmallSamples, optional
-        Fit on few people too.
-    probe : Probe
-        The linear model behind features.
-    finetune : tuple of {"full", "frozen-then-full", "lora", "head"}
-        Every model is fine-tuned in these ways too; see `FineTuner`.
-    tuning : Tuning
-        How; classes are weighted as those of the probe.
-    confounds : tuple of str, optional
-        Columns regressed out of features; see `confound_columns` for the default.
-    harmonise : str or None
-        Column of the batches that ComBat harmonises.
-    missing : {"refuse", "drop"}
-        What to do where a recording has no value of a target.
-    n_crops : int
-        Evenly spaced crops per recording that an encoder reads.
-    n_bootstrap, n_permutations, seed : int
+    """The question of an evaluation; a folder holds the answer to one of them.
 
     Raises
     ------
@@ -65,27 +56,60 @@ class Plan:
         There is no target, or a number is below 1.
     """
 
-    targets: tuple[Target, ...]
-    design: Design = field(default_factory=GroupedKFold)
-    baselines: tuple[str, ...] = ()
-    curve: SmallSamples | None = None
-    probe: Probe = field(default_factory=Probe)
-    finetune: tuple[Train, ...] = ()
-    tuning: Tuning = field(default_factory=Tuning)
-    confounds: tuple[str, ...] | None = None
-    harmonise: str | None = "site"
-    missing: Literal["refuse", "drop"] = "refuse"
-    n_crops: int = 8
-    n_bootstrap: int = 1000
-    n_permutations: int = 5000
-    seed: int = 0
+    targets: Annotated[tuple[Target, ...], Flag(name="--target", metavar="COLUMN", read=_targets)]
+    """Predict this column; column:classification or column:regression states its kind."""
+    design: Annotated[Design, Flag(hidden=True)] = field(default_factory=GroupedKFold)
+    """How people are divided."""
+    baselines: Annotated[
+        tuple[str, ...],
+        Flag(name="--baseline", metavar="NAME", read=baseline_names, known=_baselines),
+    ] = ()
+    """Compare with this baseline too; fc is always included."""
+    missing: Annotated[Literal["refuse", "drop"], Flag(name="--drop-missing", on="drop")] = "refuse"
+    """Leave out recordings without a value of the target, instead of refusing the store."""
+    probe: Annotated[Probe, Flag(read=_probe, known=_probes, shown="logistic", panel="Model")] = (
+        field(default_factory=Probe)
+    )
+    """Fit this linear model to the features; numbers are always predicted by ridge regression."""
+    n_crops: Annotated[int, Flag(name="--crops", metavar="N", panel="Model")] = 8
+    """Average over this many evenly spaced crops per recording."""
+    curve: Annotated[
+        SmallSamples | None,
+        Flag(name="--n-train", metavar="N", panel="Design", read=_curve, several=True, of=int),
+    ] = None
+    """Fit to only this many people too, drawn from the training part."""
+    finetune: Annotated[tuple[Train, ...], Flag(metavar="WAY", panel="Fine-tuning")] = ()
+    """Fine-tune every model in this way too."""
+    tuning: Annotated[
+        Tuning,
+        Flag(
+            name="--finetune-option",
+            metavar="KEY=VALUE",
+            panel="Fine-tuning",
+            read=_tuning,
+            several=True,
+        ),
+    ] = field(default_factory=Tuning)
+    """Change an option of the fine-tuning, e.g. epochs=20 or patience=5."""
+    confounds: Annotated[
+        tuple[str, ...] | None, Flag(name="--confound", metavar="COLUMN", panel="Confounds")
+    ] = None
+    """Regress this column out of the features; by default age, sex, site and motion."""
+    harmonise: Annotated[str | None, Flag(metavar="COLUMN", panel="Confounds")] = "site"
+    """Harmonise the batches of this column by ComBat."""
+    n_bootstrap: Annotated[int, Flag(metavar="N")] = 1000
+    """Draw this many bootstrap samples of people for intervals."""
+    n_permutations: Annotated[int, Flag(metavar="N")] = 5000
+    """Permute this many times for a test."""
+    seed: Annotated[int, Flag(metavar="N")] = 0
+    """Draw folds, random weights and permutations by this seed."""
 
     def __post_init__(self) -> None:
         if not self.targets:
-            raise InputError("at least one column has to be predicted", field="targets")
+            raise InputError("must name at least one column", field="targets")
         for name in ("n_crops", "n_bootstrap", "n_permutations"):
             if getattr(self, name) < 1:
-                raise InputError("has to be at least 1", field=name, value=getattr(self, name))
+                raise InputError("must be at least 1", field=name, value=getattr(self, name))
 
     def check_columns(self, store: RecordingStore) -> None:
         """Refuse a store that lacks a column which the plan names.
@@ -104,7 +128,7 @@ class Plan:
                 check_column(store.table, column, store.path, name)
 
     def settings(self) -> dict[str, Any]:
-        """Return the plan as plain values: two plans are one where these are equal."""
+        """Return the plan as plain values; plans with equal values ask the same question."""
         facts: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "n_permutations", "seed")
@@ -117,7 +141,7 @@ class Plan:
         facts["probe"] = {"model": self.probe.model, "class_weight": named}
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
-        if self.finetune:  # folders from before there was fine-tuning can be gone on with
+        if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
         return facts
 
@@ -129,15 +153,15 @@ def _plain(thing: Any) -> dict[str, Any]:
     return {"kind": type(thing).__name__} | fields
 
 
-#: Share of recordings that need a value for a column to be regressed out unasked.
+#: Share of recordings that must have a value for a column to be regressed out by default.
 MOSTLY_KNOWN = 0.9
 
 
 def confound_columns(store: RecordingStore) -> tuple[str, ...]:
-    """Return the columns that are regressed out unless somebody says otherwise.
+    """Return the columns that are regressed out by default.
 
     Age, sex, site, motion and the scanner's TR, as far as they vary and nine in ten recordings
-    have a value. The site says the TR: with one the other is left out.
+    have a value. The TR is left out where the site is there, which determines it.
     """
     usable = [c for c in CONFOUNDS if c in store.table and _usable(store.table[c])]
     return tuple(c for c in usable if c != "source_tr" or "site" not in usable)

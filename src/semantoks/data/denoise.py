@@ -10,33 +10,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semantoks.arrays import Signal
 from semantoks.errors import InputError
+from semantoks.flags import Flag
 
 
 @dataclass(frozen=True, kw_only=True)
 class Censoring:
     """What is done about volumes that were censored for motion."""
 
-    max_gap: float = 10.0
-    """Longest gap between two kept volumes that is interpolated across, seconds."""
-    long_gaps: Literal["refuse", "cut"] = "refuse"
-    """Longer gaps: refuse the recording, or keep its longest stretch without one."""
-    min_kept: float = 0.5
-    """Smallest fraction of kept volumes in the stretch that is stored."""
+    max_gap: Annotated[float, Flag(metavar="SECONDS")] = 10.0
+    """Interpolate across gaps of censored volumes up to this long, in seconds."""
+    long_gaps: Annotated[Literal["refuse", "cut"], Flag(name="--cut-gaps", on="cut")] = "refuse"
+    """Keep the longest stretch without longer gaps, instead of refusing the recording."""
+    min_kept: Annotated[float, Flag(metavar="FRACTION")] = 0.5
+    """Refuse recordings with a smaller fraction of kept volumes in the stretch stored."""
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.max_gap) and self.max_gap >= 0):
-            raise InputError("has to be 0 or more seconds", field="max_gap", value=self.max_gap)
+            raise InputError("must be 0 or more seconds", field="max_gap", value=self.max_gap)
         if self.long_gaps not in ("refuse", "cut"):
-            raise InputError("has to be 'refuse' or 'cut'", field="long_gaps", value=self.long_gaps)
+            raise InputError("must be 'refuse' or 'cut'", field="long_gaps", value=self.long_gaps)
         if not 0 < self.min_kept <= 1:
-            raise InputError("has to be in (0, 1]", field="min_kept", value=self.min_kept)
+            raise InputError("must be in (0, 1]", field="min_kept", value=self.min_kept)
 
     def stretch(self, kept: NDArray[np.bool_], tr: float, source: str | Path) -> slice:
         """Return the volumes to use: from the first to the last kept one, within the bound.
@@ -117,7 +118,7 @@ def regress_out(
     design = np.column_stack([np.ones(len(x)), confounds])
     if design.shape[1] >= kept.sum():
         rule = f"has {confounds.shape[1]} confounds for {kept.sum()} kept volumes"
-        fix = "Choose fewer confounds (n_compcor, say), or leave the recording out"
+        fix = "Choose fewer confounds (e.g. n_compcor), or leave the recording out"
         raise InputError(rule, file=source, field="confounds", fix=fix)
     weights = np.linalg.lstsq(design[kept], np.asarray(x, np.float64)[kept], rcond=1e-10)[0]
     return np.asarray(x - design @ weights)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from semantoks.data.splits import Fold, check_column, grouped_folds, leave_one_site_out
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.flags import Flag
 
 Labels = NDArray[Any] | None  # a class per row; None where numbers are predicted
 
@@ -318,6 +320,36 @@ def _quotas(counts: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return quota
 
 
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """How people are divided into training and test parts, as a user states it."""
+
+    groups: Annotated[str, Flag(metavar="COLUMN")] = "subject"
+    """Keep the values of this column (subject, family ...) in one fold; site leaves one site out
+    at a time."""
+    test_sites: Annotated[tuple[str, ...], Flag(name="--test-site", metavar="SITE")] = ()
+    """Test this site only, and always train on the others; needs --groups site."""
+    n_folds: Annotated[int, Flag(name="--folds", metavar="N")] = 5
+    """Divide the groups into this many folds."""
+    n_repeats: Annotated[int, Flag(name="--repeats", metavar="N")] = 1
+    """Repeat this many times with other folds."""
+    split: Annotated[str | None, Flag(metavar="COLUMN")] = None
+    """Take the parts from this column of train, validation and test."""
+    train_store: Annotated[Path | None, Flag(metavar="STORE")] = None
+    """Train on this store and test on the other."""
+
+    def design(self) -> Design:
+        """Return the design (`design_for`)."""
+        return design_for(
+            self.groups,
+            self.test_sites,
+            split=self.split,
+            train=None if self.train_store is None else RecordingStore(self.train_store),
+            n_folds=self.n_folds,
+            n_repeats=self.n_repeats,
+        )
+
+
 def design_for(
     groups: str,
     test_sites: Sequence[str] = (),
@@ -349,7 +381,9 @@ def design_for(
         If what is asked for cannot be had at once.
     """
     if split is not None and train is not None:
-        raise InputError("is one design, a training store another", field="split", value=split)
+        raise InputError(
+            "excludes a training store: they are two designs", field="split", value=split
+        )
     sites_left_out = groups == "site" and n_repeats == 1 and split is None and train is None
     if test_sites and not sites_left_out:
         raise InputError(

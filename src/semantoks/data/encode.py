@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from semantoks.data.denoise import Censoring, check_confounds
 from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing, check_tr, detrend, resampled_kept, resampled_length
 from semantoks.errors import InputError
+from semantoks.flags import Flag
 
 MIN_TIMES = 20  # time points at the target TR; one patch of the method (METHOD "Notation": L)
 #: Columns of the index before the phenotypes.
@@ -37,7 +38,29 @@ _FLAT = 1e-6  # a column varying less than this part of its largest value is rou
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreSpec:
+class RoiRules:
+    """What becomes of ROIs without data, and of ROIs that the parcellation does not have."""
+
+    missing_rois: Literal["refuse", "mark"] = "refuse"
+    """Refuse recordings with ROIs without data, or mark these and store zeros."""
+    extra_rois: Literal["refuse", "drop"] = "refuse"
+    """Refuse recordings with ROIs that the parcellation does not have, or drop these."""
+    min_coverage: Annotated[float, Flag(metavar="FRACTION")] = 0.5
+    """Count ROIs as without data if less of their voxels is covered (XCP-D's rule)."""
+
+    def __post_init__(self) -> None:
+        if self.missing_rois not in ("refuse", "mark"):
+            rule = "must be 'refuse' or 'mark'"
+            raise InputError(rule, field="missing_rois", value=self.missing_rois)
+        if self.extra_rois not in ("refuse", "drop"):
+            rule = "must be 'refuse' or 'drop'"
+            raise InputError(rule, field="extra_rois", value=self.extra_rois)
+        if not 0 <= self.min_coverage <= 1:
+            raise InputError("must be in [0, 1]", field="min_coverage", value=self.min_coverage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec(RoiRules):
     """What every recording of a store is brought to.
 
     Parameters
@@ -54,29 +77,14 @@ class StoreSpec:
         What to do with ROIs without data (zero variance, not a number throughout, covered too
         little, absent, or listed in `Recording.missing_rois`): refuse the recording, or store zeros
         and list them in the index.
-    extra_rois : {"refuse", "drop"}
-        What to do with ROIs that the parcellation does not have.
-    min_coverage : float
-        ROIs with less of their voxels covered count as missing (XCP-D's rule).
+    extra_rois, min_coverage
+        See `RoiRules`.
     """
 
     parcellation: Parcellation
     preprocessing: Preprocessing
     censoring: Censoring = field(default_factory=Censoring)
     min_times: int = MIN_TIMES
-    missing_rois: Literal["refuse", "mark"] = "refuse"
-    extra_rois: Literal["refuse", "drop"] = "refuse"
-    min_coverage: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.missing_rois not in ("refuse", "mark"):
-            rule = "has to be 'refuse' or 'mark'"
-            raise InputError(rule, field="missing_rois", value=self.missing_rois)
-        if self.extra_rois not in ("refuse", "drop"):
-            rule = "has to be 'refuse' or 'drop'"
-            raise InputError(rule, field="extra_rois", value=self.extra_rois)
-        if not 0 <= self.min_coverage <= 1:
-            raise InputError("has to be in [0, 1]", field="min_coverage", value=self.min_coverage)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, the parcellation by its name and hash."""

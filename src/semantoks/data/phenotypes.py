@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
 from semantoks.data.encode import INDEX_COLUMNS
 from semantoks.errors import InputError, nearest
+from semantoks.flags import Flag
 
 #: Cells that mean "unknown", beside the empty one.
 MISSING = ["n/a", "N/A", "NA", "NaN", "nan", "null", "None", "#N/A", "-9999", "-999", "-9999.0"]
@@ -20,6 +21,30 @@ _SESSION = ("session_id", "session", "ses")
 _SEPARATORS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}
 
 Key = tuple[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhenotypeRules:
+    """Which tables and columns join the recordings, by subject and session."""
+
+    tables: Annotated[tuple[Path, ...], Flag(name="--phenotypes", metavar="FILE")] = ()
+    """Join this table by subject (and session); by default participants.tsv of the source."""
+    columns: Annotated[tuple[str, ...], Flag(name="--phenotype", metavar="COLUMN")] = ()
+    """Join only this column of the tables; by default all."""
+    varying: Annotated[tuple[str, ...], Flag(metavar="COLUMN")] = ()
+    """Allow this column to differ between the recordings of a subject."""
+
+    def read(self, source: str | Path) -> Phenotypes | None:
+        """Return the tables' values, None if there is no table.
+
+        Parameters
+        ----------
+        source : path
+            Its ``participants.tsv`` is read if no table is named.
+        """
+        participants = Path(source) / "participants.tsv"
+        tables = self.tables or ((participants,) if participants.is_file() else ())
+        return Phenotypes.read(tables, self.columns or None) if tables else None
 
 
 @dataclass(frozen=True, eq=False)

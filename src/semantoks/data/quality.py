@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from semantoks.data.encode import Encoded
 from semantoks.data.recording import Recording
 from semantoks.data.signal import detrend, zscore
 from semantoks.errors import InputError
+from semantoks.flags import Flag
 
 #: What is measured, and how to say it.
 METRICS = {
@@ -40,25 +41,27 @@ OUTLIER_Z = 3.5
 class QualityRules:
     """What excludes a recording; none excludes nothing."""
 
-    max_mean_fd: float | None = None
-    """Largest mean framewise displacement, mm."""
-    max_censored_fraction: float | None = None
-    """Largest fraction of censored volumes."""
-    min_minutes: float | None = None
-    """Smallest length as stored, minutes."""
-    max_missing_rois: int | None = None
-    """Largest number of ROIs without data."""
-    min_tsnr: float | None = None
-    """Smallest temporal signal-to-noise ratio, median over ROIs."""
-    max_dvars: float | None = None
-    """Largest mean standardised DVARS."""
-    min_typicality: float | None = None
-    """Smallest correlation of the network connectivity with the cohort's."""
+    max_mean_fd: Annotated[float | None, Flag(name="--max-fd", metavar="MM")] = None
+    """Exclude recordings above this mean framewise displacement, in mm."""
+    max_censored_fraction: Annotated[
+        float | None, Flag(name="--max-censored", metavar="FRACTION")
+    ] = None
+    """Exclude recordings above this fraction of censored volumes."""
+    min_minutes: Annotated[float | None, Flag(metavar="MINUTES")] = None
+    """Exclude recordings shorter than this as stored, in minutes."""
+    max_missing_rois: Annotated[int | None, Flag(name="--max-missing", metavar="N")] = None
+    """Exclude recordings with more ROIs without data than this."""
+    min_tsnr: Annotated[float | None, Flag(metavar="RATIO")] = None
+    """Exclude recordings below this temporal signal-to-noise ratio (median over ROIs)."""
+    max_dvars: Annotated[float | None, Flag(metavar="DVARS")] = None
+    """Exclude recordings above this mean standardised DVARS."""
+    min_typicality: Annotated[float | None, Flag(metavar="R")] = None
+    """Exclude recordings whose network connectivity correlates less than this with the cohort's."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None and not np.isfinite(value):
-                raise InputError("has to be a number", field=name, value=value)
+                raise InputError("must be a number", field=name, value=value)
 
     def reason(self, measured: dict[str, Any]) -> str:
         """Return why a recording is excluded, "" if it is not.
@@ -66,7 +69,7 @@ class QualityRules:
         Raises
         ------
         InputError
-            A rule is set on what was not measured: FD, say, of files without motion estimates.
+            A rule is set on what was not measured, e.g. FD of files without motion estimates.
         """
         reasons = []
         for rule, limit in asdict(self).items():

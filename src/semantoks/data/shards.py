@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from semantoks.errors import InputError, StoreError, readable
 from semantoks.files import write_file
+from semantoks.flags import Flag
 
 T = TypeVar("T")
 
 SETTINGS = "settings.json"
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Return (i, n) of ``i/n``.
+
+    Raises
+    ------
+    InputError
+        If the text has another form.
+    """
+    first, _, count = text.partition("/")
+    if not (first.isdecimal() and count.isdecimal()):
+        raise InputError("must have the form i/n, e.g. 3/10", field="shard", value=text)
+    return int(first), int(count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How the work is divided; nothing here changes its result."""
+
+    n_jobs: Annotated[int, Flag(name="--jobs/-j", metavar="N")] = 1
+    """Run this many processes; -1: one per core."""
+    shard: Annotated[
+        tuple[int, int] | None, Flag(metavar="I/N", read=read_shard, single=True, of=str)
+    ] = None
+    """Do only the I-th of N parts; once all are done, the command without it writes the result."""
 
 
 def of_shard(items: Sequence[T], shard: tuple[int, int]) -> list[T]:
@@ -25,7 +53,7 @@ def of_shard(items: Sequence[T], shard: tuple[int, int]) -> list[T]:
     """
     i, n = shard
     if not 1 <= i <= n:
-        raise InputError("has to be i/n with 1 <= i <= n", field="shard", value=f"{i}/{n}")
+        raise InputError("must be i/n with 1 <= i <= n", field="shard", value=f"{i}/{n}")
     return list(items[i - 1 :: n])
 
 

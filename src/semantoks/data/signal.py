@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from semantoks.arrays import Signal
 from semantoks.data.denoise import check_confounds, interpolate, regress_out, scaled
 from semantoks.errors import InputError
+from semantoks.flags import Flag
 
 MAX_TR = 20.0  # seconds; slower than BOLD is sampled, and milliseconds start far above
 Z_EPSILON = 1e-8  # METHOD section 1
@@ -41,7 +42,7 @@ def check_tr(tr: float | None, source: str | Path = "recording") -> float:
         raise InputError("the TR is missing", file=source, field="tr", value=tr, fix=fix)
     seconds = float(tr)
     if not np.isfinite(seconds) or seconds <= 0:
-        rule = "the TR has to be a positive number of seconds"
+        rule = "the TR must be a positive number of seconds"
         raise InputError(rule, file=source, field="tr", value=seconds, fix=fix)
     if seconds > MAX_TR:
         rule = f"a TR above {MAX_TR:g} s is not plausible; is it in milliseconds?"
@@ -211,18 +212,22 @@ def zscore(x: Signal) -> NDArray[np.float64]:
     return np.asarray((x - x.mean(axis=0)) / (x.std(axis=0) + Z_EPSILON))
 
 
+def _edge(hz: float) -> float | None:
+    return hz or None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """What is done to every signal before it is stored, in this order."""
 
-    tr: float = 2.0
-    """Repetition time that all signals are brought to, seconds."""
+    tr: Annotated[float, Flag(metavar="SECONDS")] = 2.0
+    """Resample all signals to this TR, in seconds."""
     detrend: bool = True
     """Remove a linear trend first."""
-    low_hz: float | None = 0.01
-    """Lower edge of the band-pass, Hz; none leaves slow changes in."""
-    high_hz: float | None = 0.1
-    """Upper edge of the band-pass, Hz; none leaves fast changes in."""
+    low_hz: Annotated[float | None, Flag(metavar="HZ", read=_edge)] = 0.01
+    """Remove slower changes than this, in Hz; none (on the command line 0) keeps them."""
+    high_hz: Annotated[float | None, Flag(metavar="HZ", read=_edge)] = 0.1
+    """Remove faster changes than this, in Hz; none (on the command line 0) keeps them."""
     zscore: bool = True
     """Scale every ROI to mean 0 and standard deviation 1 over the recording, last."""
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semantoks.errors import InputError
 from semantoks.model.encoder import Encoder
 from semantoks.model.tokenizers.longconv import StructuredConv
-from semantoks.model.tokenizers.networks import NetworkTokenizer
+from semantoks.model.tokenizers.networks import SemanticTokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,13 @@ def network_filters(encoder: Encoder, n_frequencies: int = 129) -> list[NetworkF
     """
     tr = encoder.preprocessing.tr
     found = []
-    for name, network in zip(encoder.rows.names, _networks(encoder), strict=True):
+    if not isinstance(encoder.tokenizer, SemanticTokenizer):
+        raise InputError(
+            "has no long convolution",
+            field="encoder.granularity",
+            value=encoder.config.granularity,
+        )
+    for name, network in zip(encoder.rows.names, encoder.tokenizer.networks, strict=True):
         convs = [m for m in network.modules() if isinstance(m, StructuredConv)]
         for conv in convs:
             impulse, offsets = impulse_response(conv)
@@ -85,10 +91,3 @@ def impulse_response(conv: StructuredConv) -> tuple[NDArray[np.float64], NDArray
     with torch.no_grad():
         weights = conv.weights().flatten(0, 1).double().numpy()
     return weights, np.arange(weights.shape[1]) - (weights.shape[1] - 1) // 2
-
-
-def _networks(encoder: Encoder) -> list[NetworkTokenizer]:
-    modules = getattr(encoder.tokenizer, "networks", None)
-    if modules is None:
-        raise InputError("a tokenizer per ROI has no long convolution", field="granularity")
-    return list(modules)

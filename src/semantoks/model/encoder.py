@@ -12,12 +12,12 @@ N networks, P patches, L patch length, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from semantoks.atlas.channels import Channels, TokenRows
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.recompute import run
@@ -134,9 +134,8 @@ class Encoder(nn.Module):
     ----------
     tokenizer : Tokenizer
         The kind that `EncoderConfig.granularity` names; owns the positions of the tokens.
-    pretraining : dict or None
-        What the weights have seen: recordings, hashed subjects, sites; also in fine-tuning
-        (``fine_tuned``). None for random weights.
+    pretraining : SeenData or None
+        What the weights have seen, also in fine-tuning. None for random weights.
     checkpoint : bool
         In training, keep only what enters every network's tokenizer and every block and compute
         their insides again for the gradient: the same numbers in less memory, for one more forward
@@ -148,7 +147,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.channels, self.preprocessing = config, channels, preprocessing
-        self.pretraining: dict[str, Any] | None = None
+        self.pretraining: SeenData | None = None
         self.checkpoint = False
         self.tokenizer = TOKENIZERS[config.granularity].build(config, channels)
         width = config.width
@@ -180,6 +179,26 @@ class Encoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, channels, preprocessing)
+
+    def reading(self, channels: Channels) -> Encoder:
+        """Return an encoder with a copy of the weights that reads other channels.
+
+        Raises
+        ------
+        InputError
+            If the tokenizer cannot: the weights of most belong to a fixed list of channels.
+        """
+        if not self.tokenizer.reads(channels):
+            raise InputError(
+                f"cannot be read by weights made for {self.channels.name}",
+                field="channels",
+                value=channels.name,
+                fix=f"Prepare the recordings with {self.channels.name}",
+            )
+        other = Encoder.random(self.config, channels, self.preprocessing, seed=0)
+        other.load_state_dict(self.state_dict())
+        other.pretraining = self.pretraining
+        return other.train(self.training)
 
     @property
     def rows(self) -> TokenRows:

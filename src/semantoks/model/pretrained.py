@@ -1,6 +1,6 @@
 """Save, load and convert encoders: a folder with safetensors, a JSON header, a table of ROIs.
 
-A model folder holds ``model.safetensors`` (``student.*`` and ``teacher.*``), ``config.json``
+A model folder holds ``model.safetensors`` (e.g. ``student.*`` and ``teacher.*``), ``config.json``
 (architecture, preprocessing, what the weights have seen) and ``rois.tsv``. Every checkpoint of a
 run is such a folder, and a run's folder stands for its newest checkpoint. The authors' checkpoints
 (``.pth``, see `semantoks.model.authors`) are read and written too.
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,39 +22,48 @@ from torch import Tensor
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import parse, to_tree
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError, InputError
 from semantoks.files import refuse_existing, staged_folder
-from semantoks.model.authors import read_authors, write_authors
+from semantoks.model.authors import ROLES, read_authors, write_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.projection import head_shapes
 from semantoks.model.weights import check_weights, current_name
-
-Role = Literal["teacher", "student"]
 
 FORMAT_VERSION = 2
 WEIGHTS, HEADER, ROIS = "model.safetensors", "config.json", "rois.tsv"
 
 
-def save_model(folder: Path, weights: Mapping[str, Tensor], encoder: Encoder) -> None:
+def save_model(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    encoder: Encoder,
+    *,
+    roles: Sequence[str] = ROLES,
+) -> None:
     """Write a model folder; the folder exists and is the caller's own.
 
     Parameters
     ----------
     folder : Path
     weights : mapping of str to Tensor
-        Entries named ``student.encoder.*`` and ``teacher.encoder.*``, and what else belongs to
-        them (the projection heads).
+        Entries named ``ROLE.encoder.*`` for every role, and what else belongs to it (e.g.
+        projection heads).
     encoder : Encoder
         Gives the header.
+    roles : sequence of str
+        Copies of the encoder in the weights; the first is the one to evaluate.
     """
     save_file({k: v.detach().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
+    seen = encoder.pretraining
     header = {
         "format": FORMAT_VERSION,
         "encoder": to_tree(encoder.config),
         "preprocessing": to_tree(encoder.preprocessing),
         "parcellation": {"name": encoder.channels.name, "hash": encoder.channels.hash},
-        "pretraining": encoder.pretraining,
+        "roles": list(roles),
+        "pretraining": None if seen is None else seen.to_json(),
         "versions": {name: metadata.version(name) for name in ("semantoks", "torch")},
     }
     (folder / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
@@ -85,7 +94,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
+def load_pretrained(source: str | Path, role: str | None = None) -> Encoder:
     """Load an encoder for inference.
 
     Parameters
@@ -94,8 +103,9 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
         Folder of a run (its newest checkpoint), of a checkpoint, or of a model; a checkpoint of
         the authors (``.pth``); or, as a string that is no path, ``owner/name`` on the Hugging Face
         hub, which holds either.
-    role : {"teacher", "student"}
-        The teacher is what the paper evaluates.
+    role : str, optional
+        Which copy of the encoder; by default the one to evaluate: of self-distillation the teacher,
+        as in the paper (the other is "student").
 
     Returns
     -------
@@ -114,9 +124,11 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
     >>> encoder.preprocessing.tr  # doctest: +SKIP
     2.0
     """
-    if role not in get_args(Role):
-        raise InputError(f"has to be one of {get_args(Role)}", field="role", value=role)
     path = _locate(source)
+    roles = ROLES if path.is_file() else tuple(read_header(path).get("roles", ROLES))
+    role = role or roles[0]
+    if role not in roles:
+        raise InputError(f"must be one of {', '.join(roles)}", field="role", value=role)
     if path.is_file():
         encoder, weights = read_authors(path, (role,), heads=False)
         weights = {name.removeprefix(f"{role}.encoder."): w for name, w in weights.items()}
@@ -130,7 +142,7 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
 def convert(source: str | Path, target: str | Path) -> Path:
     """Write a model in the other form: ours from the authors' checkpoint, or theirs from ours.
 
-    Student and teacher with their projection heads are copied exactly.
+    All weights are copied exactly, e.g. student and teacher with their projection heads.
 
     Parameters
     ----------
@@ -155,12 +167,19 @@ def convert(source: str | Path, target: str | Path) -> Path:
     target = Path(target)
     refuse_existing(target, folder=target.suffix != ".pth", kind=CheckpointError)
     path = _locate(source)
-    encoder, weights = read_authors(path) if path.is_file() else _read_all(path)
+    roles: tuple[str, ...] = ROLES
+    if path.is_file():
+        encoder, weights = read_authors(path)
+    else:
+        encoder, weights, roles = _read_all(path)
     if target.suffix == ".pth":
+        if set(roles) != set(ROLES):
+            rule = f"the authors' form holds {' and '.join(ROLES)}, this model {', '.join(roles)}"
+            raise CheckpointError(rule, file=path, fix="Convert it to a folder")
         write_authors(target, weights, encoder)
     else:
         with staged_folder(target, kind=CheckpointError) as made:
-            save_model(made, weights, encoder)
+            save_model(made, weights, encoder, roles=roles)
     return target
 
 
@@ -212,6 +231,8 @@ def _blank_encoder(folder: Path) -> Encoder:
     try:
         encoder_config = parse(EncoderConfig, header["encoder"])
         preprocessing = parse(Preprocessing, header["preprocessing"])
+        stated = header.get("pretraining")
+        seen = None if stated is None else SeenData.from_json(stated)
         parcellation = Parcellation.load(folder / ROIS)
         expected_hash = header["parcellation"]["hash"]
         name = header["parcellation"]["name"]
@@ -223,26 +244,31 @@ def _blank_encoder(folder: Path) -> Encoder:
         )
     parcellation = replace(parcellation, name=name)
     encoder = Encoder.random(encoder_config, parcellation, preprocessing, seed=0)
-    encoder.pretraining = header.get("pretraining")
+    encoder.pretraining = seen
     return encoder
 
 
-def _read_all(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
-    """Read student and teacher with their heads."""
+def _read_all(folder: Path) -> tuple[Encoder, dict[str, Tensor], tuple[str, ...]]:
+    """Read all weights, and the roles in them."""
     encoder = _blank_encoder(folder)
+    roles = tuple(read_header(folder).get("roles", ROLES))
     encoder_shapes = {f"encoder.{name}": w.shape for name, w in encoder.state_dict().items()}
     weights: dict[str, Tensor] = {}
-    for role in get_args(Role):
+    for role in roles:
         found = _tensors(folder, f"{role}.")
-        # The header does not state the heads' widths; without a head the check names it.
-        last = found.get("head.out.weight")
-        out_width, hidden = (1, 1) if last is None else last.shape
-        heads = head_shapes(
-            encoder.config.width, hidden, out_width, separate="mask_head.out.weight" in found
-        )
-        check_weights(found, encoder_shapes | heads, folder / WEIGHTS)
+        expected = dict(encoder_shapes)
+        if set(roles) == set(ROLES):
+            # The header does not state the heads' widths; without a head the check names it.
+            last = found.get("head.out.weight")
+            out_width, hidden = (1, 1) if last is None else last.shape
+            expected |= head_shapes(
+                encoder.config.width, hidden, out_width, separate="mask_head.out.weight" in found
+            )
+        else:
+            expected |= {k: w.shape for k, w in found.items() if not k.startswith("encoder.")}
+        check_weights(found, expected, folder / WEIGHTS)
         weights |= {f"{role}.{name}": tensor for name, tensor in found.items()}
-    return encoder, weights
+    return encoder, weights, roles
 
 
 def read_weights(folder: Path, prefix: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

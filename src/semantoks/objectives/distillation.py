@@ -14,8 +14,9 @@ Source: Brain-Semantoks (ICLR 2026), objective.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,19 @@ from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
 from semantoks.model.places import places
 from semantoks.model.projection import ProjectionHead
-from semantoks.objectives.terms import Spread, masked_agreement, simdino
+from semantoks.objectives import schedules
+from semantoks.objectives.objective import Losses, Moment, Objective, hidden_tokens
+from semantoks.objectives.schedules import OptimConfig
+from semantoks.objectives.terms.coding_rate import Spread, masked_agreement, simdino
 from semantoks.views.batch import ViewBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """Loss terms and projection; the defaults are the paper's."""
+class DistillationConfig:
+    """Self-distillation: loss terms and projection; the defaults are the paper's."""
 
+    kind: Literal["distillation"] = "distillation"
+    """Objective."""
     cls_weight: float = 1.0
     """Weight of L_cls."""
     network_weight: float = 0.5
@@ -66,25 +72,7 @@ class ObjectiveConfig:
                     "must be positive", field=f"objective.{name}", value=getattr(self, name)
                 )
         if self.cls_weight == self.network_weight == self.mask_weight == 0:
-            raise ConfigError("at least one loss term needs a weight", field="objective")
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Loss terms of one step, scalars, before their weights; `total` carries the weights.
-
-    Parameters
-    ----------
-    total, cls, network, mask : Tensor of shape ()
-    embeddings : Tensor of shape (B, D)
-        The teacher's CLS tokens of the first view, for the collapse monitors.
-    """
-
-    total: Tensor
-    cls: Tensor
-    network: Tensor
-    mask: Tensor
-    embeddings: Tensor
+            raise ConfigError("at least one loss term must have a weight", field="objective")
 
 
 class Projections(NamedTuple):
@@ -119,16 +107,30 @@ class Terms(NamedTuple):
     mask: bool
 
 
+class DistillationPlan(NamedTuple):
+    """What a step computes.
+
+    Parameters
+    ----------
+    terms : Terms
+    network_weight : float
+        Weight of L_net.
+    """
+
+    terms: Terms
+    network_weight: float
+
+
 class ProjectedEncoder(nn.Module):
     """An encoder with its projection head(s): the student or the teacher.
 
     Parameters
     ----------
     encoder : Encoder
-    config : ObjectiveConfig
+    config : DistillationConfig
     """
 
-    def __init__(self, encoder: Encoder, config: ObjectiveConfig) -> None:
+    def __init__(self, encoder: Encoder, config: DistillationConfig) -> None:
         super().__init__()
         self.encoder = encoder
         sizes = (encoder.config.width, config.projection_hidden, config.projection_width)
@@ -174,17 +176,27 @@ class ProjectedEncoder(nn.Module):
         )
 
 
-class SelfDistillation(nn.Module):
+class SelfDistillation(Objective[DistillationPlan, Projections]):
     """Student and teacher, and the loss between them.
 
     Parameters
     ----------
     encoder : Encoder
         Becomes the student; the teacher starts as its copy.
-    config : ObjectiveConfig
+    config : DistillationConfig
     """
 
-    def __init__(self, encoder: Encoder, config: ObjectiveConfig) -> None:
+    roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
+    trained: ClassVar[str] = "student"
+    batch_axes: ClassVar[Mapping[str, int]] = {
+        "embedding": 1,
+        "cls": 1,
+        "network": 1,
+        "tokens": 0,
+        "compared": 0,
+    }
+
+    def __init__(self, encoder: Encoder, config: DistillationConfig) -> None:
         super().__init__()
         self.config = config
         self.student = ProjectedEncoder(encoder, config)
@@ -196,49 +208,41 @@ class SelfDistillation(nn.Module):
         self.teacher.eval()
         return self
 
-    def forward(self, batch: ViewBatch, network_weight: float) -> Losses:
-        """Compute the loss of one step.
+    def plan(self, batch: ViewBatch, moment: Moment) -> DistillationPlan:
+        """Return which terms this step computes, and the weight of L_net."""
+        config = self.config
+        return self.plan_with(
+            batch,
+            schedules.network_weight(
+                moment.epoch, config.network_weight, config.network_decay, config.network_epochs
+            ),
+        )
 
-        Parameters
-        ----------
-        batch : ViewBatch
-        network_weight : float
-            Weight of L_net at this step; at 0 the term is not computed.
-
-        Returns
-        -------
-        Losses
-        """
-        terms = self.terms(batch, network_weight)
-        targets = self.targets(batch, terms)
-        return self.loss(self.student(*student_input(batch), terms), targets, network_weight)
-
-    def terms(self, batch: ViewBatch, network_weight: float) -> Terms:
-        """Return which loss terms this step needs."""
+    def plan_with(self, batch: ViewBatch, network_weight: float) -> DistillationPlan:
+        """Return the plan for a given weight of L_net; at 0 the term is not computed."""
         masked = batch.masks is not None and self.config.mask_weight > 0
-        return Terms(self.config.cls_weight > 0, network_weight > 0, masked)
+        terms = Terms(self.config.cls_weight > 0, network_weight > 0, masked)
+        return DistillationPlan(terms, network_weight)
+
+    def inputs(
+        self, part: ViewBatch, plan: DistillationPlan
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Terms]:
+        """Return the student's arguments: views, hidden tokens, compared tokens, terms."""
+        return part.views, hidden_tokens(part), _compared(part), plan.terms
 
     @torch.no_grad()
-    def targets(self, batch: ViewBatch, terms: Terms) -> Projections:
+    def targets(self, part: ViewBatch, plan: DistillationPlan) -> Projections:
         """Return the teacher's projections of the whole views."""
-        compared = student_input(batch)[2]
-        targets: Projections = self.teacher(batch.views, batch.missing, compared, terms)
+        compared = _compared(part)
+        targets: Projections = self.teacher(part.views, part.missing, compared, plan.terms)
         return targets
 
-    def loss(self, student: Projections, teacher: Projections, network_weight: float) -> Losses:
-        """Compute the loss from the projections.
-
-        Parameters
-        ----------
-        student, teacher : Projections
-        network_weight : float
-
-        Returns
-        -------
-        Losses
-            Those of the whole batch on every process of the run.
-        """
-        config = self.config
+    def loss(
+        self, outputs: Projections, targets: Projections | None, plan: DistillationPlan
+    ) -> Losses:
+        """Return the losses of the student's projections against the teacher's."""
+        assert targets is not None
+        config, student, teacher = self.config, outputs, targets
         cls = network = mask = student.embedding.new_zeros(())
         if student.cls is not None and teacher.cls is not None:
             cls = simdino(student.cls, teacher.cls, eps=config.eps, spread=config.spread)
@@ -248,10 +252,17 @@ class SelfDistillation(nn.Module):
         if student.tokens is not None and teacher.tokens is not None:
             assert student.compared is not None
             mask = masked_agreement(student.tokens, teacher.tokens, student.compared)
-        total = config.cls_weight * cls + network_weight * network + config.mask_weight * mask
+        total = config.cls_weight * cls + plan.network_weight * network + config.mask_weight * mask
         if not total.requires_grad:  # no term has a weight on this step: a gradient of zero
             total = total + 0.0 * student.embedding.sum()
-        return Losses(total, cls, network, mask, teacher.embedding[0])
+        terms = {"cls": cls, "network": network, "mask": mask}
+        return Losses(total, terms, teacher.embedding[0])
+
+    def after_step(self, moment: Moment, optim: OptimConfig) -> dict[str, float]:
+        """Move the teacher; return its momentum."""
+        momentum = schedules.teacher_momentum(moment.step, moment.n_steps, optim)
+        self.update_teacher(momentum)
+        return {"teacher_momentum": momentum}
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
@@ -267,12 +278,8 @@ class SelfDistillation(nn.Module):
         )
 
 
-def student_input(batch: ViewBatch) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the views, the tokens that the student does not see, and those that L_mask compares.
-
-    Not seen is what is masked or missing; compared is what is masked and there.
-    """
-    masks, missing = batch.masks, batch.missing
-    if masks is None or missing is None:
-        return batch.views, missing if masks is None else masks, masks
-    return batch.views, masks | missing, masks & ~missing
+def _compared(batch: ViewBatch) -> Tensor | None:
+    """Return the tokens that L_mask compares: masked, and with data."""
+    if batch.masks is None or batch.missing is None:
+        return batch.masks
+    return batch.masks & ~batch.missing

@@ -46,3 +46,8 @@ def count(n: int, *, device: torch.device) -> int:
     summed = torch.tensor(n, device=device)
     dist.all_reduce(summed)
     return int(summed)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return `x` in float32, or in float64 where it is."""
+    return x.double() if x.dtype == torch.float64 else x.float()

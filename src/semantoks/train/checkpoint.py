@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +21,7 @@ from semantoks.errors import CheckpointError
 from semantoks.files import remove_folder, remove_partial, staged_folder
 from semantoks.model.pretrained import newest_checkpoint, read_weights, save_model
 from semantoks.model.weights import current_name
-from semantoks.objectives.distillation import SelfDistillation
+from semantoks.objectives.objective import Objective
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 
@@ -28,7 +29,7 @@ OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 def save_checkpoint(
     run: Path,
     step: int,
-    method: SelfDistillation,
+    objective: Objective[Any, Any],
     optimizer: torch.optim.Optimizer,
     *,
     keep: int,
@@ -43,14 +44,14 @@ def save_checkpoint(
         Folder of the run.
     step : int
         Steps done.
-    method : SelfDistillation
+    objective : Objective
     optimizer : torch Optimizer
     keep : int
-        The newest so many stay.
+        Number of the newest checkpoints to keep.
     effective_rank : float, optional
-        Of the embeddings at this step; written down.
+        Of the embeddings at this step, for the record.
     keep_best : bool
-        The one with the highest effective rank stays, too.
+        Keep the one with the highest effective rank, too.
 
     Returns
     -------
@@ -68,8 +69,8 @@ def save_checkpoint(
     remove_partial(folder.parent)
     fix = "Free some space, then resume the run with --resume"
     with staged_folder(folder, kind=CheckpointError, fix=fix) as writing:
-        save_model(writing, _unique(method), method.student.encoder)
-        save_file(optimizer_tensors(_trained(method), optimizer), writing / OPTIMIZER)
+        save_model(writing, _unique(objective), objective.encoder(), roles=objective.roles)
+        save_file(optimizer_tensors(_trained(objective), optimizer), writing / OPTIMIZER)
         progress = {
             "step": step,
             "effective_rank": effective_rank,
@@ -116,9 +117,9 @@ def _remove_old(run: Path, keep: int, keep_best: bool) -> None:
 
 
 def load_checkpoint(
-    run: Path, method: SelfDistillation, optimizer: torch.optim.Optimizer
+    run: Path, objective: Objective[Any, Any], optimizer: torch.optim.Optimizer
 ) -> int | None:
-    """Load the newest checkpoint into `method` and `optimizer`.
+    """Load the newest checkpoint into `objective` and `optimizer`.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def load_checkpoint(
     if folder is None:
         return None
     step = _verified_step(folder)
-    method.load_state_dict(read_weights(folder, "", _unique(method)), strict=False)
+    objective.load_state_dict(read_weights(folder, "", _unique(objective)), strict=False)
     file = folder / OPTIMIZER
     try:
         with safe_open(file, framework="pt") as archive:
@@ -142,7 +143,7 @@ def load_checkpoint(
             saved = {current_name(name): archive.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"is missing or damaged ({error})", file=file) from None
-    load_optimizer(_trained(method), optimizer, saved)
+    load_optimizer(_trained(objective), optimizer, saved)
     return step
 
 
@@ -153,7 +154,7 @@ def _name(step: int) -> str:
 def _verified_step(folder: Path) -> int:
     """Return the steps done, after comparing every file with its checksum."""
     file = folder / PROGRESS
-    fix = f"Delete {folder.name} to go on from the checkpoint before it"
+    fix = f"Delete {folder.name} to resume from the checkpoint before it"
     try:
         progress = json.loads(file.read_text(encoding="utf-8"))
         step = int(progress["step"])
@@ -181,14 +182,15 @@ def check_checkpoints(run: Path) -> list[str]:
     return problems
 
 
-def _unique(method: SelfDistillation) -> dict[str, Tensor]:
-    """Return the state without the second names of shared parameters."""
-    shared = "" if method.config.separate_mask_head else ".mask_head."
-    return {k: v for k, v in method.state_dict().items() if not shared or shared not in k}
+def _unique(objective: Objective[Any, Any]) -> dict[str, Tensor]:
+    """Return the state without the second names of shared tensors."""
+    named = [*objective.named_parameters(), *objective.named_buffers()]  # each once
+    names = {name for name, _ in named}
+    return {name: value for name, value in objective.state_dict().items() if name in names}
 
 
-def _trained(method: SelfDistillation) -> list[str]:
-    return [name for name, p in method.named_parameters() if p.requires_grad]
+def _trained(objective: Objective[Any, Any]) -> list[str]:
+    return [name for name, p in objective.named_parameters() if p.requires_grad]
 
 
 def optimizer_tensors(names: Sequence[str], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

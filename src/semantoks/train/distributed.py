@@ -1,8 +1,8 @@
 """Several processes that train one model, on PyTorch's own engine.
 
 ``torchrun --nproc-per-node 4 -m semantoks pretrain RUN ...`` or the script of ``semantoks slurm``
-starts them; NCCL joins GPUs, Gloo joins CPUs. Without torchrun's environment there is one process
-and nothing here does anything.
+starts them; NCCL joins GPUs, Gloo joins CPUs. Without their environment variables there is one
+process, and nothing here does anything.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semantoks.data.recording import subject_key
 from semantoks.errors import InputError
-from semantoks.objectives.distillation import Losses
+from semantoks.objectives.objective import Losses
 from semantoks.train.distributed import gather_rows, is_main
 from semantoks.train.logs import RunLogs
 from semantoks.views.batch import ViewBatch

@@ -12,6 +12,8 @@ from semantoks.errors import ConfigError
 from semantoks.train.setup import EVENTS, METRICS
 
 Metrics = dict[str, float]
+#: Prefix of the terms of a loss among the metrics.
+TERM = "loss_"
 Reporter = Callable[[Metrics], None]
 
 

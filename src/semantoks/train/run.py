@@ -11,8 +11,8 @@ from typing import Any, Literal
 from semantoks import config as trees
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import EncoderConfig
-from semantoks.objectives.distillation import ObjectiveConfig
-from semantoks.train.schedules import OptimConfig
+from semantoks.objectives.registry import DEFAULT, OBJECTIVES, ObjectiveConfig
+from semantoks.objectives.schedules import OptimConfig
 from semantoks.views.augment import AugmentConfig
 from semantoks.views.crops import CropConfig
 from semantoks.views.masks import MaskConfig
@@ -129,7 +129,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: ObjectiveConfig = field(default_factory=OBJECTIVES[DEFAULT][0])
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -152,7 +152,7 @@ class RunConfig:
         ConfigError
             If the preset or a key is unknown, or a value illegal.
         """
-        return trees.parse(cls, trees.merge(_preset(name), changes or {}))
+        return trees.parse(cls, _merged(_preset(name), changes or {}))
 
     @classmethod
     def load(
@@ -181,7 +181,7 @@ class RunConfig:
         tree = trees.override(tree, overrides)
         name = tree.pop("preset", "paper")
         base = _preset(preset or name)
-        return trees.parse(cls, trees.merge(base, tree), file=path)
+        return trees.parse(cls, _merged(base, tree), file=path)
 
     def to_yaml(self) -> str:
         """Return all values, resolved, as YAML."""
@@ -202,6 +202,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim": {"batch_size": 32, "base_lr": 4e-3, "epochs": 40, "warmup_epochs": 2.0},
     },
 }
+
+
+def _merged(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Put changes into a preset, without what it states of another kind of objective."""
+
+    def kind(tree: Mapping[str, Any]) -> object:
+        objective = tree.get("objective")
+        return objective.get("kind", DEFAULT) if isinstance(objective, Mapping) else DEFAULT
+
+    if kind(changes) != kind(preset):
+        preset = {key: value for key, value in preset.items() if key != "objective"}
+    return trees.merge(preset, changes)
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from semantoks.train.trainer import Metrics
+from semantoks.train.logs import TERM, Metrics
 
 
 def _duration(seconds: float) -> str:
@@ -68,11 +68,11 @@ class TrainingScreen:
 
 
 def _columns(metrics: Metrics) -> list[tuple[str, str]]:
-    terms = ("cls", "network", "mask")
+    terms = {k.removeprefix(TERM): v for k, v in metrics.items() if k.startswith(TERM)}
     return [
         ("epoch", f"{metrics['epoch']:.1f}"),
         ("loss", f"{metrics['loss']:.3f}"),
-        ("terms", " ".join(f"{t} {metrics[f'loss_{t}']:.3f}" for t in terms)),
+        ("terms", " ".join(f"{name} {value:.3f}" for name, value in terms.items())),
         ("learning rate", f"{metrics['lr']:.2e}"),
         ("effective rank", f"{metrics['effective_rank']:.1f}"),
         ("mean cosine", f"{metrics['mean_cosine']:.3f}"),

@@ -1,7 +1,7 @@
 """`Trainer`: pretraining, one step after another.
 
-A step: draw the views of a batch -> student and teacher -> loss -> clipped AdamW step -> the
-teacher follows. Everything random is a function of (seed, step), and a checkpoint holds
+A step: draw the views of a batch -> the objective's losses -> clipped AdamW step -> what follows
+the trained module follows. Everything random is a function of (seed, step), and a checkpoint holds
 everything else, so that a resumed run equals an uninterrupted one.
 """
 
@@ -10,17 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from semantoks.data.seen import SeenData
 from semantoks.model.encoder import Encoder
-from semantoks.objectives.distillation import Losses, SelfDistillation
-from semantoks.objectives.terms import effective_rank, mean_cosine
-from semantoks.train import schedules
+from semantoks.objectives import schedules
+from semantoks.objectives.objective import Losses, Moment
+from semantoks.objectives.registry import make_objective
+from semantoks.objectives.terms.monitors import effective_rank, mean_cosine
 from semantoks.train.checkpoint import load_checkpoint, save_checkpoint
 from semantoks.train.distributed import (
     agree,
@@ -34,7 +35,7 @@ from semantoks.train.distributed import (
 )
 from semantoks.train.gradient import Gradient
 from semantoks.train.guard import BatchGuard, CollapseGuard
-from semantoks.train.logs import Metrics, Reporter, RunLogs
+from semantoks.train.logs import TERM, Metrics, Reporter, RunLogs
 from semantoks.train.memory import keep_few_kernels, reuse_freed_memory
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import (
@@ -46,7 +47,6 @@ from semantoks.train.setup import (
     open_run,
     pick_device,
     pick_precision,
-    pretraining_record,
     training_recordings,
 )
 from semantoks.train.stop import stop_requests
@@ -105,13 +105,13 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             encoder = Encoder(config.encoder, store.parcellation, store.preprocessing)
-            self.method = SelfDistillation(encoder, config.objective)
-        self.method.to(self._device, torch.float64 if self._wide else torch.float32)
-        self.method.student.encoder.checkpoint = config.train.checkpoint_activations
+            self.objective = make_objective(encoder, config.objective)
+        self.objective.to(self._device, torch.float64 if self._wide else torch.float32)
+        encoder.checkpoint = config.train.checkpoint_activations
         if config.train.compile:
             check_compiler(self._device)
-            self.method.student.encoder.compile_blocks()
-            self.method.teacher.encoder.compile_blocks()
+            for role in self.objective.roles:
+                self.objective.encoder(role).compile_blocks()
         reuse_freed_memory()
         if config.train.checkpoint_activations:
             keep_few_kernels()
@@ -124,6 +124,7 @@ class Trainer:
             crops=config.views.crops,
             augmentation=config.views.augment,
             masks=config.views.masks,
+            plan=self.objective.views,
             weights=config.data.weights,
             seed=config.seed,
             device=self._device,
@@ -134,17 +135,20 @@ class Trainer:
             self.run, store.table["id"].to_numpy(str), skip=config.train.on_nan == "skip"
         )
         self._collapse = CollapseGuard(config.train.collapse_rank)
-        self._trained = [p for p in self.method.parameters() if p.requires_grad]
+        self._trained = [p for p in self.objective.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._trained,
             betas=(config.optim.beta1, config.optim.beta2),
             fused=self._device.type in ("cpu", "cuda"),
         )
         self.n_steps = config.optim.epochs * self._loader.steps_per_epoch
-        self.step = (load_checkpoint(self.run, self.method, self._optimizer) or 0) if resume else 0
+        self.step = (
+            (load_checkpoint(self.run, self.objective, self._optimizer) or 0) if resume else 0
+        )
         agree(self.step, self._device, self.run)
-        self._gradient = Gradient(self.method, config.train.accumulate)
-        encoder.pretraining = pretraining_record(store, config)
+        self._followed: dict[str, float] = {}
+        self._gradient = Gradient(self.objective, config.train.accumulate)
+        encoder.pretraining = SeenData.of(store, epochs=config.optim.epochs)
         if is_main():
             open_run(self.run, config, self._device, self._precision)
             if resume:
@@ -205,19 +209,13 @@ class Trainer:
 
     def _batch(self) -> ViewBatch:
         batch = self._loader.batch(self.step)
-        return replace(batch, views=batch.views.double()) if self._wide else batch
+        return batch.double() if self._wide else batch
 
     def _learn(self, batch: ViewBatch, logs: RunLogs) -> tuple[Losses | None, float]:
         """Take one step; return the losses, None if it was skipped, and the gradient's norm."""
-        objective = self.config.objective
-        weight = schedules.network_weight(
-            self.step / self._loader.steps_per_epoch,
-            objective.network_weight,
-            objective.network_decay,
-            objective.network_epochs,
-        )
-        self.method.train()
-        losses, backward = self._gradient.losses(batch, weight, self._context)
+        self.objective.train()
+        plan = self.objective.plan(batch, self._moment)
+        losses, backward = self._gradient.losses(batch, plan, self._context)
         norm = torch.tensor(torch.nan)
         if torch.isfinite(losses.total):
             backward()
@@ -253,31 +251,32 @@ class Trainer:
             torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
             yield
 
+    @property
+    def _moment(self) -> Moment:
+        return Moment(self.step, self.n_steps, self._loader.steps_per_epoch)
+
     def _update(self) -> None:
-        """One optimiser step, and the teacher follows."""
+        """One optimiser step, and what the objective does after it."""
         optim = self.config.optim
         group = self._optimizer.param_groups[0]
         group["lr"] = schedules.learning_rate(self.step, self._loader.steps_per_epoch, optim)
         group["weight_decay"] = schedules.weight_decay(self.step, self.n_steps, optim)
         self._optimizer.step()
-        self.method.update_teacher(schedules.teacher_momentum(self.step, self.n_steps, optim))
+        self._followed = self.objective.after_step(self._moment, optim)
 
     def _metrics(
         self, losses: Losses, embeddings: Tensor, rank: float, grad_norm: float, clock: _Clock
     ) -> Metrics:
         group = self._optimizer.param_groups[0]
-        optim = self.config.optim
         return {
             "step": self.step,
             "n_steps": self.n_steps,
             "epoch": round(self.step / self._loader.steps_per_epoch, 4),
             "loss": float(losses.total.detach()),
-            "loss_cls": float(losses.cls.detach()),
-            "loss_network": float(losses.network.detach()),
-            "loss_mask": float(losses.mask.detach()),
+            **{f"{TERM}{name}": float(term.detach()) for name, term in losses.terms.items()},
             "lr": group["lr"],
             "weight_decay": group["weight_decay"],
-            "teacher_momentum": schedules.teacher_momentum(self.step - 1, self.n_steps, optim),
+            **self._followed,
             "grad_norm": grad_norm,
             "effective_rank": rank,
             "mean_cosine": mean_cosine(embeddings),
@@ -291,7 +290,7 @@ class Trainer:
             save_checkpoint(
                 self.run,
                 self.step,
-                self.method,
+                self.objective,
                 self._optimizer,
                 keep=self.config.train.keep_checkpoints,
                 effective_rank=rank,

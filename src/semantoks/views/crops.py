@@ -45,6 +45,72 @@ class CropConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CropGroup:
+    """Crops of one length that an objective asks for, of every recording."""
+
+    n_views: int = 2
+    """Crops per recording."""
+    n_patches: int | None = None
+    """Patches per crop; None: `encoder.n_patches`."""
+    successive: bool = False
+    """Crops follow one another without a gap, in time; else each is drawn by itself, or two of them
+    as `views.crops` says."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_views", "n_patches"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError("must be at least 1", field=name, value=value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPlan:
+    """What an objective asks the loader for."""
+
+    groups: tuple[CropGroup, ...] = (CropGroup(),)
+    """Crops by length; the first group is the batch itself, the others are its `more`."""
+    clean: bool = False
+    """Also give the views before augmentation."""
+
+
+def draw_group(
+    group: CropGroup,
+    lengths: IntArray,
+    view_length: int,
+    config: CropConfig,
+    rng: np.random.Generator,
+) -> IntArray:
+    """Draw the starts of a group's crops.
+
+    Parameters
+    ----------
+    group : CropGroup
+    lengths : int array of shape (B,)
+        Time points of the recordings.
+    view_length : int
+        Time points of a crop of this group.
+    config : CropConfig
+        Applies to two crops that are drawn.
+    rng : numpy Generator
+
+    Returns
+    -------
+    int array of shape (n_views, B)
+        Successive crops of a recording that is too short for them overlap, all by the same share.
+    """
+    if group.n_views == 2 and not group.successive:
+        return draw_starts(lengths, view_length, config, rng)
+    if not group.successive:
+        room = np.maximum(np.asarray(lengths) - view_length, 0)
+        return rng.integers(0, room + 1, size=(group.n_views, room.size))
+    room = np.maximum(np.asarray(lengths) - view_length, 0)
+    gap = np.minimum(view_length, room // max(group.n_views - 1, 1))
+    first = rng.integers(0, room - gap * (group.n_views - 1) + 1)
+    starts: IntArray = first + gap * np.arange(group.n_views)[:, None]
+    return starts
+
+
 def draw_starts(
     lengths: IntArray, view_length: int, config: CropConfig, rng: np.random.Generator
 ) -> IntArray:

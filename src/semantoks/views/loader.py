@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,12 +16,22 @@ from semantoks.data.mixture import Recordings
 from semantoks.errors import InputError
 from semantoks.views.augment import AugmentConfig, BatchRows, augment
 from semantoks.views.batch import ViewBatch
-from semantoks.views.crops import CropConfig, IntArray, draw_starts
+from semantoks.views.crops import CropConfig, CropGroup, IntArray, ViewPlan, draw_group
 from semantoks.views.epochs import WeightedEpochs
 from semantoks.views.masks import MaskConfig, draw_masks
 
+_TWO_VIEWS = ViewPlan()
 _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
-_Crops = tuple[IntArray, IntArray, Tensor, BatchRows]
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """Crops of one group as they are read: (V, B) starts, (V, B, T, C) signals."""
+
+    recordings: IntArray
+    starts: IntArray
+    raw: Tensor
+    rows: BatchRows
 
 
 def missing_rows(
@@ -48,7 +59,7 @@ def missing_rows(
 
 
 class ViewLoader:
-    """Two augmented, masked views of a batch of recordings, for any step of a run.
+    """Augmented, masked views of a batch of recordings, for any step of a run.
 
     An epoch shows every subject once, with a random one of its recordings, in batches whose
     sizes differ by one at most. With weights every store of a mixture has its share instead.
@@ -60,12 +71,14 @@ class ViewLoader:
         Of the model: what every row of the token grid reads, and for masks which rows belong
         together.
     patch_length, n_patches : int
-        A view has ``patch_length * n_patches`` time points.
+        A view has ``patch_length * n_patches`` time points, unless the plan says otherwise.
     batch_size : int
         Recordings per step, at most.
     crops : CropConfig
     augmentation : AugmentConfig
     masks : MaskConfig
+    plan : ViewPlan
+        Number and lengths of the views.
     weights : sequence of float, optional
         One per store of a mixture, see `semantoks.views.epochs.WeightedEpochs`.
     seed : int
@@ -93,6 +106,7 @@ class ViewLoader:
         crops: CropConfig,
         augmentation: AugmentConfig,
         masks: MaskConfig,
+        plan: ViewPlan = _TWO_VIEWS,
         weights: Sequence[float] | None = None,
         seed: int,
         device: torch.device,
@@ -111,18 +125,21 @@ class ViewLoader:
         if masks.canonical:
             self._groups = torch.from_numpy(rows.groups).to(device)
         n_rows = len(set(rows.groups)) if masks.canonical else len(rows)
-        masks.check_grid(n_rows, n_patches)
+        for group in plan.groups:
+            masks.check_grid(n_rows, group.n_patches or n_patches)
+        self._plan = plan
         self._store, self._seed, self._device = store, seed, device
         self._patch_length, self._n_patches = patch_length, n_patches
         self._crops, self._augmentation, self._masks = crops, augmentation, masks
         self._lengths = store.table["length"].to_numpy(np.int64)
+        self._subject_of = subject_of
         self._by_subject = np.argsort(subject_of, kind="stable")
         self._counts = np.bincount(subject_of)
         self._first = np.cumsum(self._counts) - self._counts
         n_rois = len(store.parcellation)
         self._missing_networks = missing_rows(store, rows, range(n_rois), n_rois)
         self._reader = ThreadPoolExecutor(1)
-        self._next: dict[int, Future[_Crops]] = {}
+        self._next: dict[int, Future[list[_Crops]]] = {}
         self.n_subjects = len(subjects)
         self.steps_per_epoch = -(-self.n_subjects // batch_size)
         self._epochs: WeightedEpochs | None = None
@@ -138,8 +155,9 @@ class ViewLoader:
                 fix="Use fewer processes or larger batches",
             )
 
-    def _rng(self, stream: int, number: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, stream, number])
+    def _rng(self, stream: int, number: int, group: int = 0) -> np.random.Generator:
+        key = [self._seed, stream, number]
+        return np.random.default_rng([*key, group] if group else key)
 
     def recordings(self, step: int) -> IntArray:
         """Return the rows of the store's table that step `step` shows, shape (B,)."""
@@ -166,49 +184,62 @@ class ViewLoader:
         The next step's crops are read meanwhile.
         """
         ready = self._next.pop(step, None)
-        recordings, starts, raw, rows = self._read(step) if ready is None else ready.result()
+        groups = self._read(step) if ready is None else ready.result()
         self._next = {step + 1: self._reader.submit(self._read, step + 1)}
+        first, *more = (self._views(step, i, crops) for i, crops in enumerate(groups))
+        return replace(first, more=tuple(more))
+
+    def _views(self, step: int, number: int, crops: _Crops) -> ViewBatch:
+        """Return the views of one group of crops."""
         generator = torch.Generator(self._device)
-        generator.manual_seed(int(self._rng(_DEVICE, step).integers(2**63)))
+        generator.manual_seed(int(self._rng(_DEVICE, step, number).integers(2**63)))
         # The one transposition of the package: time-major on disk, ROI-major in the model.
-        x = raw.to(self._device, non_blocking=True).transpose(2, 3)
+        x = crops.raw.to(self._device, non_blocking=True).transpose(2, 3)
         x = x.to(torch.float32, memory_format=torch.contiguous_format)
-        n_views, n_recordings, n_rois, view_length = x.shape
-        x = augment(x.flatten(0, 1), self._augmentation, generator, rows)
+        clean = x.clone() if self._plan.clean else None
+        shape = x.shape
+        x = augment(x.flatten(0, 1), self._augmentation, generator, crops.rows)
         n_networks = self._missing_networks.shape[1]
-        grid = (n_views, n_recordings, n_networks, self._n_patches)
+        grid = (shape[0], shape[1], n_networks, shape[3] // self._patch_length)
         masks = draw_masks(
-            rows.total,
-            n_networks,
-            self._n_patches,
-            self._masks,
-            generator,
-            self._groups,
+            crops.rows.total, n_networks, grid[3], self._masks, generator, self._groups
         )
         return ViewBatch(
-            views=x.view(n_views, n_recordings, n_rois, view_length),
-            masks=None if masks is None else rows.of(masks).view(grid),
-            missing=self._missing(recordings, starts, grid),
+            views=x.view(shape),
+            masks=None if masks is None else crops.rows.of(masks).view(grid),
+            missing=self._missing(crops.recordings, crops.starts, grid),
+            clean=clean,
+            recordings=torch.from_numpy(crops.recordings),
+            subjects=torch.from_numpy(self._subject_of[crops.recordings]),
+            starts=torch.from_numpy(np.ascontiguousarray(crops.starts)),
         )
 
-    def _read(self, step: int) -> _Crops:
+    def _read(self, step: int) -> list[_Crops]:
         """Return this process's recordings of a step, where their views start, and the views."""
         recordings = self.recordings(step)
-        length = self._patch_length * self._n_patches
+        return [
+            self._crop(recordings, group, self._rng(_CROPS, step, i))
+            for i, group in enumerate(self._plan.groups)
+        ]
+
+    def _crop(self, recordings: IntArray, group: CropGroup, rng: np.random.Generator) -> _Crops:
+        length = self._patch_length * (group.n_patches or self._n_patches)
         lengths = self._lengths[recordings]
-        starts = draw_starts(lengths, length, self._crops, self._rng(_CROPS, step))
+        starts = draw_group(group, lengths, length, self._crops, rng)
         part = self.part(len(recordings))
         places = np.arange(starts.size).reshape(starts.shape)[:, part]
         recordings, starts = recordings[part], starts[:, part]
         raw = torch.from_numpy(self._store.gather(recordings, starts, length))
         raw = raw.pin_memory() if self._device.type == "cuda" else raw
-        return recordings, starts, raw, BatchRows(places.flatten(), len(lengths) * len(starts))
+        return _Crops(
+            recordings, starts, raw, BatchRows(places.flatten(), len(lengths) * len(starts))
+        )
 
     def _missing(
         self, recordings: IntArray, starts: IntArray, grid: tuple[int, int, int, int]
     ) -> Tensor | None:
         """Return which tokens have no data at all, or None when all have."""
-        patch = np.arange(self._n_patches) * self._patch_length
+        patch = np.arange(grid[3]) * self._patch_length
         past_end = starts[:, :, None] + patch >= self._lengths[recordings][:, None]
         networks = self._missing_networks[recordings]
         if not past_end.any() and not networks.any():

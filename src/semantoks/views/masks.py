@@ -1,23 +1,25 @@
-"""Masks on the (N, P) token grid, drawn per recording and view. Source: paper, masking."""
+"""Masks on the (N, P) token grid, drawn per recording and view. Source: paper, masking.
+
+A new kind of mask is one function and one line in `MASKS`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from semantoks.errors import ConfigError
-
-MaskKind = Literal["slice", "temporal", "network", "random", "none"]
+from semantoks.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """Which tokens the student does not see; the default is the paper's."""
+    """Which tokens the learner does not see; the default is the paper's."""
 
-    kind: MaskKind = "slice"
+    kind: str = "slice"
     """temporal: one run of patches in all networks; network: all patches of random networks;
     slice: a fair coin between the two; random: single tokens; none: no masks."""
     frequency: float = 0.5
@@ -32,12 +34,20 @@ class MaskConfig:
     finer: ROIs or 17 networks."""
 
     def __post_init__(self) -> None:
-        if self.canonical and self.kind not in ("slice", "network"):
+        if self.kind != "none" and self.kind not in MASKS:
+            raise ConfigError(
+                "is not a kind of mask",
+                field="views.masks.kind",
+                value=self.kind,
+                fix=nearest(self.kind, [*MASKS, "none"]),
+            )
+        if self.canonical and (self.kind == "none" or not MASKS[self.kind].groups):
+            kinds = " or ".join(name for name, mask in MASKS.items() if mask.groups)
             raise ConfigError(
                 f"has no effect on masks of the kind {self.kind!r}",
                 field="views.masks.canonical",
                 value=True,
-                fix="Leave it out, or choose slice or network masks",
+                fix=f"Leave it out, or choose {kinds} masks",
             )
         if not 0.0 <= self.frequency <= 1.0:
             raise ConfigError(
@@ -52,23 +62,50 @@ class MaskConfig:
 
     def check_grid(self, n_networks: int, n_patches: int) -> None:
         """Refuse a kind of mask that could hide nothing or everything on this grid."""
-        fix = "Choose another views.masks.kind, or a finer grid"
-        if self.kind in ("slice", "temporal") and n_patches < 2:
-            raise ConfigError(
-                "temporal masks need at least 2 patches per view",
-                field="encoder.n_patches",
-                value=n_patches,
-                fix=fix,
-            )
-        if self.kind in ("slice", "network") and n_networks < 2:
-            raise ConfigError(
-                "network masks need at least 2 networks",
-                field="networks",
-                value=n_networks,
-                fix=fix,
-            )
-        if self.kind == "random" and n_networks * n_patches < 2:
-            raise ConfigError("random masks need at least 2 tokens", field="tokens", fix=fix)
+        if self.kind == "none":
+            return
+        grid = {
+            "networks": n_networks,
+            "patches": n_patches,
+            "tokens": n_networks * n_patches,
+        }
+        fields = {"networks": "networks", "patches": "encoder.n_patches", "tokens": "tokens"}
+        for unit in MASKS[self.kind].units:
+            if grid[unit] < 2:
+                raise ConfigError(
+                    f"{self.kind} masks need at least 2 {unit}",
+                    field=fields[unit],
+                    value=grid[unit],
+                    fix="Choose another views.masks.kind, or a finer grid",
+                )
+
+
+Unit = Literal["networks", "patches", "tokens"]
+Draw = Callable[[int, int, int, MaskConfig, Generator, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A kind of mask.
+
+    Parameters
+    ----------
+    draw : callable
+        (recordings times views M, N, P, config, generator, groups) -> bool, shape (M, N, P). Groups
+        are the canonical networks of the rows, shape (N,), or None.
+    help : str
+        What it hides, in one line.
+    units : tuple of {"networks", "patches", "tokens"}
+        What is hidden as a whole: the grid must have two of each, and the share that is hidden is
+        at least ``ratio_min`` less one of them.
+    groups : bool
+        Whether `MaskConfig.canonical` has an effect.
+    """
+
+    draw: Draw
+    help: str
+    units: tuple[Unit, ...]
+    groups: bool = False
 
 
 def _integers(low: Tensor, high: Tensor, generator: Generator) -> Tensor:
@@ -79,7 +116,12 @@ def _integers(low: Tensor, high: Tensor, generator: Generator) -> Tensor:
 
 
 def temporal_masks(
-    m: int, n_networks: int, n_patches: int, config: MaskConfig, generator: Generator
+    m: int,
+    n_networks: int,
+    n_patches: int,
+    config: MaskConfig,
+    generator: Generator,
+    groups: Tensor | None = None,  # noqa: ARG001 - a mask of all networks
 ) -> Tensor:
     """One run of ``max(1, ceil(r P)) - 1`` patches in all networks, at least one.
 
@@ -98,14 +140,24 @@ def temporal_masks(
 
 
 def network_masks(
-    m: int, n_networks: int, n_patches: int, config: MaskConfig, generator: Generator
+    m: int,
+    n_networks: int,
+    n_patches: int,
+    config: MaskConfig,
+    generator: Generator,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """All patches of ``floor(min N) .. floor(max N) - 1`` networks, at least one.
+
+    With groups, N counts these, and every row goes with its group.
 
     Returns
     -------
     Tensor of bool, shape (M, N, P)
     """
+    if groups is not None:
+        n_groups = int(groups.max()) + 1
+        return network_masks(m, n_groups, n_patches, config, generator)[:, groups]
     low = min(max(int(config.ratio_min * n_networks), 1), n_networks - 1)
     high = min(max(int(config.ratio_max * n_networks) - 1, low), n_networks - 1)
     bounds = torch.full((m,), low, device=generator.device)
@@ -116,7 +168,12 @@ def network_masks(
 
 
 def random_masks(
-    m: int, n_networks: int, n_patches: int, config: MaskConfig, generator: Generator
+    m: int,
+    n_networks: int,
+    n_patches: int,
+    config: MaskConfig,
+    generator: Generator,
+    groups: Tensor | None = None,  # noqa: ARG001 - a mask of single tokens
 ) -> Tensor:
     """Single tokens, a share between ratio_min and ratio_max of the grid, at least one.
 
@@ -131,6 +188,37 @@ def random_masks(
     count = (ratio * total).floor().long().clamp(1, total - 1)
     order = torch.rand(m, total, device=generator.device, generator=generator).argsort(dim=1)
     return (order.argsort(dim=1) < count[:, None]).view(m, n_networks, n_patches)
+
+
+def slice_masks(
+    m: int,
+    n_networks: int,
+    n_patches: int,
+    config: MaskConfig,
+    generator: Generator,
+    groups: Tensor | None = None,
+) -> Tensor:
+    """Draw a temporal or a network mask, by a fair coin.
+
+    Returns
+    -------
+    Tensor of bool, shape (M, N, P)
+    """
+    grid = (m, n_networks, n_patches)
+    networks = network_masks(*grid, config, generator, groups)
+    coin = torch.rand(m, device=generator.device, generator=generator) < 0.5
+    return torch.where(coin[:, None, None], temporal_masks(*grid, config, generator), networks)
+
+
+#: The kinds of masks by their names in `MaskConfig.kind`; "none" draws nothing.
+MASKS: dict[str, Mask] = {
+    "slice": Mask(
+        slice_masks, "a fair coin between temporal and network", ("patches", "networks"), True
+    ),
+    "temporal": Mask(temporal_masks, "one run of patches in all networks", ("patches",)),
+    "network": Mask(network_masks, "all patches of random networks", ("networks",), True),
+    "random": Mask(random_masks, "single tokens", ("tokens",)),
+}
 
 
 def draw_masks(
@@ -163,17 +251,4 @@ def draw_masks(
         return None
     if torch.rand((), device=generator.device, generator=generator) >= config.frequency:
         return None
-    grid = (m, n_networks, n_patches)
-    if config.kind == "temporal":
-        return temporal_masks(*grid, config, generator)
-    if config.kind == "random":
-        return random_masks(*grid, config, generator)
-    if groups is None:
-        networks = network_masks(*grid, config, generator)
-    else:
-        n_groups = int(groups.max()) + 1
-        networks = network_masks(m, n_groups, n_patches, config, generator)[:, groups]
-    if config.kind == "network":
-        return networks
-    coin = torch.rand(m, device=generator.device, generator=generator) < 0.5
-    return torch.where(coin[:, None, None], temporal_masks(*grid, config, generator), networks)
+    return MASKS[config.kind].draw(m, n_networks, n_patches, config, generator, groups)

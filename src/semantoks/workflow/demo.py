@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from semantoks.assess.assessment import assess
-from semantoks.assess.plan import Part, Plan
+from semantoks.assess.plan import Plan
 from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore
-from semantoks.errors import ConfigError
 from semantoks.evaluate.compare.targets import Target
+from semantoks.files import refuse_existing
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.page import write_report
-from semantoks.report.tables import score_tables
 from semantoks.train.run import RunConfig
 from semantoks.train.screen import TrainingScreen
 from semantoks.train.trainer import Trainer
@@ -28,18 +28,19 @@ from semantoks.workflow.prepare import prepare_store
 TEST_SITES = ("KKI", "PITT", "STANFORD", "YALE")
 TARGETS = ("diagnosis", "sex", "age")
 
-#: What is quick; `semantoks evaluate` does all of it.
-PARTS: tuple[Part, ...] = ("alarms",)
+#: The quick part; `semantoks evaluate` computes all of them.
+PARTS = ("alarms",)
 
 # The same arithmetic on every processor, so that its table is nearly the same, too.
 _TRAIN = {"log_every": 6, "precision": "float32"}
-_SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+#: Preset and changes by size.
+SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("small", {"optim": {"epochs": 60, "batch_size": 32}, "train": _TRAIN}),
     "smallest": ("tiny", {"optim": {"epochs": 8}, "train": _TRAIN}),
 }
 
 
-def run_demo(out: str | Path, size: str, console: Console) -> None:
+def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.DataFrame]:
     """Prepare both samples, pretrain, embed, probe and report.
 
     Parameters
@@ -50,16 +51,18 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
         A small model for some minutes, or a tiny one for some seconds.
     console : rich Console
 
+    Returns
+    -------
+    Path, DataFrame
+        The report, and the scores.
+
     Raises
     ------
-    ConfigError
+    InputError
         If the folder exists and is not empty.
     """
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(
-            "is there already and not empty", file=folder, fix="Choose another folder, or delete it"
-        )
+    refuse_existing(folder, folder=True)
     stages, abide = folder / "stores" / "stages", folder / "stores" / "abide-sample"
     with _stage(console, "Prepare the two samples of real recordings"):
         for path in (stages, abide):
@@ -70,7 +73,7 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
                 f"  {path.name}: {len(store)} recordings of {people} people, "
                 f"{len(store.parcellation)} ROIs ({store.parcellation.name}), TR {store.tr:g} s"
             )
-    preset, changes = _SIZES[size]
+    preset, changes = SIZES[size]
     sites = {"data": {"store": str(abide), "exclude_sites": list(TEST_SITES)}}
     config = RunConfig.preset(preset, changes | sites)
     run = folder / "runs" / preset
@@ -96,8 +99,7 @@ def run_demo(out: str | Path, size: str, console: Console) -> None:
     page = folder / "report.html"
     with _stage(console, "Write the report"):
         write_report(page, runs=[run], results=[folder / "result"], stores=[abide, stages])
-    console.print(score_tables(found.comparison.scores))
-    console.print(f"Report: {page}")
+    return page, found.comparison.scores
 
 
 def _silent(_: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,24 @@ from semantoks.train.checkpoint import check_checkpoints
 from semantoks.train.setup import CONFIG, METRICS
 
 
-def describe_path(path: str) -> dict[str, object]:
-    """Return the facts that ``semantoks info`` prints about a store, run, model or parcellation.
+@dataclass(frozen=True)
+class Description:
+    """What a path holds.
+
+    Parameters
+    ----------
+    facts : dict
+        Plain values, for other programs.
+    lines : dict
+        The same for people: title and text.
+    """
+
+    facts: dict[str, Any]
+    lines: dict[str, object]
+
+
+def describe_path(path: str) -> Description:
+    """Return what ``semantoks info`` prints about a store, run, model or parcellation.
 
     Raises
     ------
@@ -37,16 +54,26 @@ def describe_path(path: str) -> dict[str, object]:
     if path in Parcellation.available() or folder.is_file():
         parcellation = Parcellation.load(path)
         sizes = zip(parcellation.network_names, parcellation.network_indices, strict=True)
-        return {
+        networks = {name: len(rois) for name, rois in sizes}
+        facts = {
+            "parcellation": parcellation.name,
+            "n_rois": len(parcellation),
+            "networks": networks,
+            "space": parcellation.space,
+            "rois": [*parcellation.labels],
+            "hash": parcellation.hash,
+        }
+        lines = {
             "parcellation": parcellation.name,
             "ROIs": len(parcellation),
-            "networks": _counts({name: len(rois) for name, rois in sizes}),
+            "networks": _counts(networks),
             "space": parcellation.space,
             "first, last ROI": f"{parcellation.labels[0]}, {parcellation.labels[-1]}",
             "hash": parcellation.hash[:16],
         }
+        return Description({"kind": "parcellation", **facts}, lines)
     raise InputError(
-        "is no store, run, model or parcellation",
+        "must be a store, a run, a model or a parcellation",
         field="path",
         value=path,
         fix=nearest(path, Parcellation.available(), n=3),
@@ -67,14 +94,16 @@ def check_path(path: str | Path) -> list[str]:
     return check_store(folder)
 
 
-def _store_facts(store: RecordingStore) -> dict[str, object]:
+def _store_facts(store: RecordingStore) -> Description:
     info = store.info()
     minutes = info["minutes"]
     steps = "; ".join(
         f"TR {tr} s: " + ", ".join(str(step["step"]) for step in steps)
         for tr, steps in sorted(info["steps"].items(), key=lambda item: float(item[0]))
     )
-    return {
+    notes = store.header.get("provenance", {}).get("notes", [])
+    facts = {"kind": "store", **info, "preprocessing": store.preprocessing, "notes": notes}
+    lines = {
         "store": info["path"],
         "recordings": f"{info['n_recordings']} of {info['n_subjects']} people, "
         f"{minutes['min']:.1f} to {minutes['max']:.1f} min, {minutes['sum'] / 60:.1f} h together",
@@ -84,41 +113,57 @@ def _store_facts(store: RecordingStore) -> dict[str, object]:
         "sites": _counts(info["sites"]) or "not stated",
         "phenotypes": _counts(info["phenotypes"]) or "none",
         "missing ROIs": f"in {info['with_missing_rois']} recordings",
-        "notes": "; ".join(store.header.get("provenance", {}).get("notes", [])) or "none",
+        "notes": "; ".join(notes) or "none",
         "preprocessing": store.preprocessing,
         "steps by source": steps,
         "size": f"{info['megabytes']:.1f} MB, written by semantoks {info['package_version']}",
         "fingerprint": info["fingerprint"][:16],
     }
+    return Description(facts, lines)
 
 
 def _counts(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in numbers.items())
 
 
-def _model_facts(folder: Path) -> dict[str, object]:
-    facts: dict[str, object] = {}
+def _model_facts(folder: Path) -> Description:
+    facts: dict[str, Any] = {"kind": "model", "path": folder}
+    lines: dict[str, object] = {}
     if (folder / CONFIG).exists():
-        facts["run"] = folder
-        facts["store"] = read_yaml(folder / CONFIG).get("data", {}).get("store")
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-        last: Mapping[str, Any] = json.loads(lines[-1]) if lines else {}
-        facts["steps"] = f"{last.get('step', 0)} of {last.get('n_steps', '?')}"
+        metrics = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        last: Mapping[str, Any] = json.loads(metrics[-1]) if metrics else {}
+        facts |= {
+            "kind": "run",
+            "store": read_yaml(folder / CONFIG).get("data", {}).get("store"),
+            "step": last.get("step", 0),
+            "n_steps": last.get("n_steps"),
+        }
+        lines["run"], lines["store"] = folder, facts["store"]
+        lines["steps"] = f"{facts['step']} of {facts['n_steps'] or '?'}"
     encoder = load_pretrained(folder)
     config = encoder.config
-    facts["encoder"] = (
+    n_parameters = sum(p.numel() for p in encoder.parameters())
+    facts |= {
+        "encoder": config,
+        "n_parameters": n_parameters,
+        "parcellation": encoder.channels.name,
+        "n_rois": len(encoder.channels),
+        "preprocessing": encoder.preprocessing,
+        "pretraining": encoder.pretraining,
+    }
+    lines["encoder"] = (
         f"width {config.width}, depth {config.depth}, {encoder.n_networks} networks x "
         f"{config.n_patches} patches of {config.patch_length} time points"
     )
-    facts["parameters"] = f"{sum(p.numel() for p in encoder.parameters()):,}"
-    facts["parcellation"] = f"{encoder.channels.name}, {len(encoder.channels)} ROIs"
-    facts["preprocessing"] = encoder.preprocessing
-    if encoder.pretraining:
-        seen = encoder.pretraining
-        facts["has seen"] = "not stated"
-        if seen["subjects"] is not None:
-            facts["has seen"] = (
-                f"{seen['n_recordings']} recordings of {seen['n_subjects']} people, "
-                f"sites {', '.join(seen['sites']) or 'not stated'}"
+    lines["parameters"] = f"{n_parameters:,}"
+    lines["parcellation"] = f"{encoder.channels.name}, {len(encoder.channels)} ROIs"
+    lines["preprocessing"] = encoder.preprocessing
+    seen = encoder.pretraining
+    if seen is not None:
+        lines["has seen"] = "not stated"
+        if seen.subjects is not None:
+            lines["has seen"] = (
+                f"{seen.n_recordings} recordings of {seen.n_subjects} people, "
+                f"sites {', '.join(seen.sites or ()) or 'not stated'}"
             )
-    return facts
+    return Description(facts, lines)

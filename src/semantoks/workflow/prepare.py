@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.denoise import Censoring
-from semantoks.data.encode import StoreSpec
-from semantoks.data.phenotypes import Phenotypes
+from semantoks.data.encode import RoiRules, StoreSpec
+from semantoks.data.phenotypes import PhenotypeRules
 from semantoks.data.prepare import PrepareReport, Progress, prepare
 from semantoks.data.quality import QualityRules
+from semantoks.data.shards import Running
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.bids import BidsFile
 from semantoks.data.sources.find import find_items, transfer_of
@@ -25,23 +27,20 @@ from semantoks.errors import InputError, nearest
 from semantoks.files import refuse_existing, staged_file
 from semantoks.report.quality import QUALITY_PAGE, write_quality_page
 
+_log = logging.getLogger(__name__)
+
 
 def prepare_store(
     source: str,
     path: str | Path,
     *,
-    preprocessing: Preprocessing | None = None,
     reading: Reading | None = None,
+    preprocessing: Preprocessing | None = None,
     censoring: Censoring | None = None,
-    missing_rois: Literal["refuse", "mark"] = "refuse",
-    extra_rois: Literal["refuse", "drop"] = "refuse",
-    min_coverage: float = 0.5,
-    phenotypes: Sequence[str | Path] = (),
-    phenotype_columns: Sequence[str] | None = None,
-    rules: QualityRules | None = None,
-    varying: Sequence[str] = (),
-    n_jobs: int = 1,
-    shard: tuple[int, int] | None = None,
+    rois: RoiRules | None = None,
+    phenotypes: PhenotypeRules | None = None,
+    quality: QualityRules | None = None,
+    running: Running | None = None,
     progress: Progress | None = None,
 ) -> PrepareReport:
     """Read recordings, check and preprocess them, and write a store and its page of quality.
@@ -54,19 +53,22 @@ def prepare_store(
         a single image or file of time series (`semantoks.data.sources.find.find_items`).
     path : path
         Folder of the new store.
-    preprocessing : Preprocessing, optional
-        The paper's by default.
     reading : Reading, optional
         The parcellation, and what the files do not say; the shipped samples know theirs.
-    censoring, missing_rois, extra_rois, min_coverage
-        See `semantoks.data.encode.StoreSpec`.
-    phenotypes : sequence of path
-        Tables joined by subject and session; ``participants.tsv`` of a derivatives folder is one
-        if it is there.
-    phenotype_columns : sequence of str, optional
-        Only these of their columns.
-    rules, varying, n_jobs, shard, progress
-        See `semantoks.data.prepare.prepare`.
+    preprocessing : Preprocessing, optional
+        The paper's by default.
+    censoring : Censoring, optional
+        What is done about censored volumes.
+    rois : RoiRules, optional
+        What is done about missing and extra ROIs.
+    phenotypes : PhenotypeRules, optional
+        Tables joined by subject and session; by default ``participants.tsv`` of the source.
+    quality : QualityRules, optional
+        What excludes a recording.
+    running : Running, optional
+        Processes, and the shard.
+    progress : callable, optional
+        Called with the numbers of recordings tried, failed, and altogether.
 
     Returns
     -------
@@ -81,28 +83,26 @@ def prepare_store(
     """
     items, atlas, how = _items(source, reading)
     notes = [] if reading is None else _notes(items, reading)
+    _log.debug("%d recordings in %s, parcellation %s", len(items), source, atlas.name)
+    rois, running = rois or RoiRules(), running or Running()
+    phenotypes = phenotypes or PhenotypeRules()
     spec = StoreSpec(
         parcellation=atlas,
         preprocessing=preprocessing or Preprocessing(),
         censoring=censoring or Censoring(),
-        missing_rois=missing_rois,
-        extra_rois=extra_rois,
-        min_coverage=min_coverage,
+        missing_rois=rois.missing_rois,
+        extra_rois=rois.extra_rois,
+        min_coverage=rois.min_coverage,
     )
-    tables = [Path(table) for table in phenotypes]
-    participants = Path(source) / "participants.tsv"
-    if participants.is_file() and not tables:
-        tables = [participants]
-    known = Phenotypes.read(tables, phenotype_columns) if tables else None
     report = prepare(
         items,
         path,
         spec,
-        phenotypes=known,
-        rules=rules,
-        varying=varying,
-        n_jobs=n_jobs,
-        shard=shard,
+        phenotypes=phenotypes.read(source),
+        rules=quality,
+        varying=phenotypes.varying,
+        n_jobs=running.n_jobs,
+        shard=running.shard,
         provenance={"source": Path(source).name, "reading": how, "notes": notes},
         progress=progress,
     )

@@ -16,8 +16,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from semantoks.errors import InputError, SemantoksError
+from semantoks.flags import Flag
 
 COMMANDS = ("pretrain", "prepare", "embed")
 DIVIDED = ("prepare", "embed")
@@ -39,25 +41,25 @@ class SlurmError(SemantoksError):
 class SlurmJob:
     """What a job asks the cluster for."""
 
-    time: str = "24:00:00"
-    """Time limit, as Slurm writes it; a longer training is requeued as often as it takes."""
-    nodes: int = 1
-    """Machines."""
-    gpus: int = 0
-    """GPUs per machine; one task each."""
-    cpus: int = 8
-    """Cores per machine, shared by its tasks."""
-    memory: str | None = None
-    """Memory per machine, as Slurm writes it: 64G."""
-    partition: str | None = None
-    """Partition of the cluster."""
-    account: str | None = None
-    """Account that pays."""
-    shards: int = 1
-    """Jobs of an array that divide the recordings of ``prepare`` or ``embed``; the same command
-    without shards finishes."""
-    warning: int = 300
-    """Seconds before the time limit at which Slurm warns; a step and a checkpoint must fit."""
+    time: Annotated[str, Flag(metavar="TIME")] = "24:00:00"
+    """Limit the time of a job; a longer training is requeued as often as it takes."""
+    nodes: Annotated[int, Flag(metavar="N")] = 1
+    """Ask for this many machines."""
+    gpus: Annotated[int, Flag(metavar="N")] = 0
+    """Ask for this many GPUs per machine; one task each."""
+    cpus: Annotated[int, Flag(metavar="N")] = 8
+    """Ask for this many cores per machine, shared by its tasks."""
+    memory: Annotated[str | None, Flag(metavar="SIZE")] = None
+    """Ask for this memory per machine, e.g. 64G."""
+    partition: Annotated[str | None, Flag(metavar="NAME")] = None
+    """Run in this partition of the cluster."""
+    account: Annotated[str | None, Flag(metavar="NAME")] = None
+    """Charge this account."""
+    shards: Annotated[int, Flag(metavar="N")] = 1
+    """Divide the recordings of prepare or embed over an array of N jobs; the same command without
+    shards merges them."""
+    warning: Annotated[int, Flag(metavar="SECONDS")] = 300
+    """Save and stop this long before the time is up; a step and a checkpoint must fit into it."""
 
     def __post_init__(self) -> None:
         for name in ("nodes", "cpus", "shards", "warning"):
@@ -123,7 +125,7 @@ def batch_script(arguments: Sequence[str], job: SlurmJob) -> str:
         rule = f"must be one of {', '.join(COMMANDS)}"
         raise InputError(rule, field="command", value=command)
     if job.shards > 1 and command not in DIVIDED:
-        rule = f"only {' and '.join(DIVIDED)} are divided into shards"
+        rule = f"only {' and '.join(DIVIDED)} can be divided into shards"
         raise InputError(rule, field="shards", value=job.shards)
     if job.nodes > 1 and command != "pretrain":
         raise InputError("only pretrain runs on several machines", field="nodes", value=job.nodes)

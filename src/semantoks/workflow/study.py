@@ -1,7 +1,7 @@
 """Studies of many runs: ablations, and scores against the number of people in pretraining.
 
-Every run of a study is an ordinary run with a folder of its own: an interrupted study goes on
-where it was. Test sites are left out of the pretraining of every run. Where a run mixes several
+Every run of a study is an ordinary run with its own folder, so that rerunning an interrupted study
+resumes it. Test sites are left out of the pretraining of every run. Where a run mixes several
 stores, the first is the one that is probed.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.stats.metrics import LOWER_IS_BETTER, METRICS, resamples
 from semantoks.figures.style import PALETTE
 from semantoks.files import staged_file
+from semantoks.flags import Flag
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.run import RunConfig
@@ -36,24 +37,18 @@ from semantoks.train.trainer import Trainer
 
 @dataclass(frozen=True, kw_only=True)
 class Probing:
-    """How the runs of a study are compared.
+    """How the runs of a study are compared."""
 
-    Parameters
-    ----------
-    targets : tuple of str
-        ``column`` or ``column:kind``.
-    groups : {"subject", "site"}
-    test_sites : tuple of str
-        Sites that are tested and that no run of the study sees; with ``groups="site"``.
-    n_crops : int
-    seed : int
-    """
-
-    targets: tuple[str, ...]
+    targets: Annotated[tuple[str, ...], Flag(name="--target", metavar="COLUMN")]
+    """Predict this column; column:classification or column:regression states its kind."""
     groups: Literal["subject", "site"] = "subject"
-    test_sites: tuple[str, ...] = ()
-    n_crops: int = 8
+    """Keep these together in one fold."""
+    test_sites: Annotated[tuple[str, ...], Flag(name="--test-site", metavar="SITE")] = ()
+    """Test this site and leave it out of every pretraining; needs groups by site."""
+    n_crops: Annotated[int, Flag(name="--crops", metavar="N")] = 8
+    """Average over this many evenly spaced crops per recording."""
     seed: int = 0
+    """Draw folds and bootstrap samples by this seed."""
 
 
 def ablate(

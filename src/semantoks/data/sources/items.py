@@ -2,60 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.config import override
 from semantoks.data.recording import Recording
 from semantoks.errors import InputError
+from semantoks.flags import Flag
 
 #: nilearn's strategies of denoising fMRIPrep's outputs (`load_confounds_strategy`).
 STRATEGIES = ("simple", "scrubbing", "compcor", "ica_aroma")
+
+
+def read_names(text: str | Path) -> tuple[str, ...]:
+    """Return names of ROIs: the lines of a text file, or the labels of a built-in parcellation.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    if str(text) in Parcellation.available():
+        return Parcellation.load(text).labels
+    path = Path(text)
+    if not path.is_file():
+        rule = "is neither a text file with one name per line nor a built-in parcellation"
+        raise InputError(rule, field="roi_names", value=str(text))
+    return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def _strategies() -> tuple[str, ...]:
+    return (*STRATEGIES, "none")
+
+
+def _strategy(name: str) -> str | None:
+    return None if name == "none" else name
+
+
+def _options(texts: Sequence[str]) -> dict[str, Any]:
+    return override({}, texts)
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            rule = "must have the form entity=value, e.g. space=MNI152NLin6Asym"
+            raise InputError(rule, field="entities", value=text)
+        pairs[key] = value
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """How files are read; everything that they do not say themselves."""
 
-    atlas: Parcellation
-    """The ROIs wanted."""
-    atlas_images: tuple[Path, ...] = ()
-    """Image of the atlas: a volume, a CIFTI dlabel, or two GIFTI labels (left, right)."""
-    from_atlas: Parcellation | None = None
-    """Parcellation of the files' time series, to be moved to `atlas` by overlap of the images."""
-    from_image: Path | None = None
-    """Volume of `from_atlas`."""
-    roi_names: tuple[str, ...] | None = None
-    """Names of the columns of files that do not hold them, in their order."""
-    tr: float | None = None
-    """Repetition time of files that do not state it, seconds."""
+    atlas: Annotated[Parcellation, Flag(metavar="ATLAS", panel="Atlas", read=Parcellation.load)]
+    """Store the ROIs of this parcellation: a built-in name or a TSV of your own."""
+    atlas_images: Annotated[
+        tuple[Path, ...], Flag(name="--atlas-image", metavar="FILE", panel="Atlas")
+    ] = ()
+    """Read images with this image of the atlas: a volume, a dlabel, or two label.gii (left,
+    right)."""
+    from_atlas: Annotated[
+        Parcellation | None, Flag(metavar="ATLAS", panel="Atlas", read=Parcellation.load)
+    ] = None
+    """Move time series from this parcellation to the atlas, by overlap of the two images."""
+    from_image: Annotated[Path | None, Flag(metavar="FILE", panel="Atlas")] = None
+    """Take this volume as the image of that parcellation."""
+    roi_names: Annotated[
+        tuple[str, ...] | None, Flag(metavar="FILE", panel="Atlas", read=read_names, single=True)
+    ] = None
+    """Name the columns of files without names: a text file with one name per line, or a built-in
+    parcellation."""
+    entities: Annotated[
+        Mapping[str, str],
+        Flag(name="--where", metavar="ENTITY=VALUE", read=_pairs, several=True),
+    ] = field(default_factory=dict)
+    """Read only the files with this BIDS entity, e.g. space=MNI152NLin6Asym; den= means without
+    it."""
+    root: Annotated[Path | None, Flag(metavar="FOLDER")] = None
+    """Look for the files of a table in this folder; by default in the table's."""
+    subject: Annotated[str | None, Flag(metavar="NAME")] = None
+    """Name the subject of a single file whose name has no sub-."""
+    tr: Annotated[float | None, Flag(name="--source-tr", metavar="SECONDS")] = None
+    """State the TR of files for which no column, sidecar or header states it, in seconds."""
     orientation: Literal["time-first", "rois-first"] = "time-first"
-    """Order of the axes of arrays without names (.npy, .mat, tables without a first line)."""
-    variable: str | None = None
-    """Which array of a .mat or .h5 file; several of an .h5 file are joined with ``+``."""
-    entities: Mapping[str, str] = field(default_factory=dict)
-    """BIDS entities of the files to read: ``{"space": "MNI152NLin6Asym", "task": "rest"}``."""
-    denoise: str | None = "simple"
-    """nilearn's strategy for fMRIPrep's outputs, simple, scrubbing, compcor or ica_aroma; none."""
-    denoise_options: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from the strategy: ``{"global_signal": "basic", "fd_threshold": 0.3}``."""
-    subject: str | None = None
-    """Subject of a single file whose name has no ``sub-``."""
-    root: Path | None = None
-    """Folder in which the files of a table are; by default the table's."""
+    """State the order of the axes of arrays without names (.npy, .mat, tables without a header)."""
+    variable: Annotated[str | None, Flag(metavar="NAME")] = None
+    """Read this array of a .mat or .h5 file; join several of an .h5 file with +."""
+    denoise: Annotated[str | None, Flag(panel="Signal", read=_strategy, known=_strategies)] = (
+        "simple"
+    )
+    """Denoise fMRIPrep's outputs by this strategy of nilearn."""
+    denoise_options: Annotated[
+        Mapping[str, Any],
+        Flag(
+            name="--denoise-option",
+            metavar="KEY=VALUE",
+            panel="Signal",
+            read=_options,
+            several=True,
+        ),
+    ] = field(default_factory=dict)
+    """Change an option of the strategy, e.g. global_signal=basic or fd_threshold=0.3."""
 
     def __post_init__(self) -> None:
         if self.orientation not in ("time-first", "rois-first"):
-            rule = "has to be time-first or rois-first"
+            rule = "must be time-first or rois-first"
             raise InputError(rule, field="orientation", value=self.orientation)
         if self.denoise is not None and self.denoise not in STRATEGIES:
-            rule = f"has to be one of {', '.join(STRATEGIES)}, or none"
+            rule = f"must be one of {', '.join(STRATEGIES)}, or None"
             raise InputError(rule, field="denoise", value=self.denoise)
 
         if (self.from_atlas is None) != (self.from_image is None):
-            raise InputError("go together", field="from_atlas, from_image")
+            raise InputError("must be given together", field="from_atlas, from_image")
         if self.from_atlas is not None and len(self.atlas_images) != 1:
             rule = "moving to another atlas needs the volumes of both"
             fix = "Give the volume of the new one too (atlas_images, --atlas-image)"
@@ -104,20 +169,3 @@ class Item:
         stats = [path.stat() for path in self.files if path.exists()]
         sizes = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         return {"id": self.id, "files": sizes, "facts": {k: str(v) for k, v in self.facts.items()}}
-
-
-def read_names(text: str | Path) -> tuple[str, ...]:
-    """Return names of ROIs: the lines of a text file, or the labels of a built-in parcellation.
-
-    Raises
-    ------
-    InputError
-        It is neither.
-    """
-    if str(text) in Parcellation.available():
-        return Parcellation.load(text).labels
-    path = Path(text)
-    if not path.is_file():
-        rule = "is neither a text file with one name per line nor a built-in parcellation"
-        raise InputError(rule, field="roi_names", value=str(text))
-    return tuple(path.read_text(encoding="utf-8").splitlines())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,33 @@ from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError
 
 SEPARATORS = {".tsv": "\t", ".csv": ","}
-#: Endings of files that `read_series` reads.
-ENDINGS = (".tsv", ".csv", ".npy", ".mat", ".ptseries.nii")
 #: Bytes of one array of an HDF5 file: ten days of 1,000 ROIs at a TR of 1 s have 7 GB.
 LARGEST = 2**33
 
 Names = tuple[str, ...]
+
+
+class Series(NamedTuple):
+    """What a file of region time series holds.
+
+    Parameters
+    ----------
+    signal : ndarray of float64, shape (n_times, n_rois)
+        As `Reading.orientation` states if there are no names.
+    names : tuple of str, optional
+        ROIs, if the file names them.
+    tr : float, optional
+        Seconds, if the file states it.
+    """
+
+    signal: NDArray[np.float64]
+    names: Names | None = None
+    tr: float | None = None
+
+
+def is_series(file: Path) -> bool:
+    """Return whether the name of a file ends as one of region time series does."""
+    return file.name.endswith(tuple(SERIES))
 
 
 def read_series(file: Path, reading: Reading) -> tuple[NDArray[np.float64], Names, float | None]:
@@ -37,20 +59,11 @@ def read_series(file: Path, reading: Reading) -> tuple[NDArray[np.float64], Name
     InputError
         The file cannot be read, has no names, or its axes are not what they are said to be.
     """
-    tr: float | None = None
-    if file.name.endswith(".ptseries.nii"):
-        from semantoks.data.sources.images import read_ptseries
-
-        return read_ptseries(file)
-    if file.suffix in SEPARATORS:
-        signal, names = read_text(file)
-    elif file.suffix == ".npy":
-        signal, names = _read_npy(file), None
-    elif file.suffix == ".mat":
-        signal, names = _read_mat(file, reading.variable), None
-    else:
-        rule = f"a file of signals has to be one of {', '.join(ENDINGS)}"
+    found = [read for ending, read in SERIES.items() if file.name.endswith(ending)]
+    if not found:
+        rule = f"must be a file of time series: {', '.join(SERIES)}"
         raise InputError(rule, file=file, field="file", value=file.name)
+    signal, names, tr = found[0](file, reading)
     if names is None:
         signal = _oriented(signal, file, reading)
         names = reading.roi_names
@@ -75,12 +88,22 @@ def _oriented(signal: NDArray[np.float64], file: Path, reading: Reading) -> NDAr
     return signal
 
 
-def _read_npy(file: Path) -> NDArray[np.float64]:
+def _read_ptseries(file: Path, reading: Reading) -> Series:  # noqa: ARG001
+    from semantoks.data.sources.images import read_ptseries
+
+    return Series(*read_ptseries(file))
+
+
+def _read_text(file: Path, reading: Reading) -> Series:  # noqa: ARG001
+    return Series(*read_text(file))
+
+
+def _read_npy(file: Path, reading: Reading) -> Series:  # noqa: ARG001
     try:
         signal = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"is not an array that can be read ({error})", file=file) from None
-    return _matrix(signal, file)
+    return Series(_matrix(signal, file))
 
 
 def _matrix(signal: Any, file: Path, name: str = "") -> NDArray[np.float64]:
@@ -92,14 +115,14 @@ def _matrix(signal: Any, file: Path, name: str = "") -> NDArray[np.float64]:
     return np.asarray(array, np.float64)
 
 
-def _read_mat(file: Path, variable: str | None) -> NDArray[np.float64]:
+def _read_mat(file: Path, reading: Reading) -> Series:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(file)
     except NotImplementedError:
-        return _read_mat73(file, variable)
+        return Series(_read_mat73(file, reading.variable))
     except (MatReadError, ValueError, TypeError, EOFError, OSError, KeyError) as error:
         raise InputError(f"is no MATLAB file that can be read ({error})", file=file) from None
     arrays = {
@@ -107,8 +130,8 @@ def _read_mat(file: Path, variable: str | None) -> NDArray[np.float64]:
         for name, value in content.items()
         if not name.startswith("__") and isinstance(value, np.ndarray)
     }
-    name = _choose(arrays, variable, file)
-    return _matrix(arrays[name], file, name)
+    name = _choose(arrays, reading.variable, file)
+    return Series(_matrix(arrays[name], file, name))
 
 
 def _read_mat73(file: Path, variable: str | None) -> NDArray[np.float64]:
@@ -220,3 +243,13 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return text.lower() == "n/a"  # a missing value is no name either
     return True
+
+
+#: Files of region time series: the ending of their names, and what reads them.
+SERIES: dict[str, Callable[[Path, Reading], Series]] = {
+    ".tsv": _read_text,
+    ".csv": _read_text,
+    ".npy": _read_npy,
+    ".mat": _read_mat,
+    ".ptseries.nii": _read_ptseries,
+}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor, nn
 
 from semantoks.atlas.channels import Channels, TokenRows
-from semantoks.errors import InputError
 from semantoks.model.positions import Positions
 
 if TYPE_CHECKING:
@@ -66,20 +65,10 @@ class Tokenizer(nn.Module, ABC):
         """Return what maps signals to the same tokens fastest, for embedding alone."""
         return self
 
-    def reading(self, channels: Channels) -> Tokenizer:
-        """Return a tokenizer with the same weights that reads other channels.
+    def reads(self, channels: Channels) -> bool:  # noqa: ARG002
+        """Return whether the same weights can read these channels in place of their own.
 
-        The weights of most tokenizers belong to a fixed list of channels; one that works from
-        groups or coordinates overrides this.
-
-        Raises
-        ------
-        InputError
-            If it cannot read these channels.
+        The weights of most tokenizers belong to a fixed list of channels. One that works from
+        groups or coordinates says here which other channels it understands.
         """
-        raise InputError(
-            "has weights for a fixed list of channels",
-            field="encoder.granularity",
-            value=channels.name,
-            fix="Prepare the recordings with the parcellation of the model",
-        )
+        return False

@@ -1,4 +1,4 @@
-"""Loss terms as pure functions. Source: Brain-Semantoks (ICLR 2026), objective (SimDINO)."""
+"""Terms of self-distillation. Source: Brain-Semantoks (ICLR 2026), objective (SimDINO)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semantoks.objectives.parallel import count, n_processes, total
+from semantoks.objectives.parallel import at_least_float32, count, n_processes, total
 
 Spread = Literal["batch", "process"]
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.double() if x.dtype == torch.float64 else x.float()
 
 
 def coding_rate(
@@ -33,14 +29,14 @@ def coding_rate(
         Z and m are those of all processes of the run together, W is 1: only the d x d second
         moments travel.
     """
-    z = _at_least_float32(z)
+    z = at_least_float32(z)
     m, d = z.shape
     gram = z.T @ z
     if whole_batch:
         gram, m = total(gram), count(m, device=z.device)
     gram = gram * (d / (m * n_processes * eps))
     # The argument is positive definite, so the Cholesky factor gives the determinant; the unchecked
-    # form hands NaN on, for the trainer to stop at.
+    # form returns NaN, which stops the trainer.
     argument = torch.eye(d, dtype=z.dtype, device=z.device) + gram
     factor: Tensor = torch.linalg.cholesky_ex(argument).L
     return factor.diagonal().log().sum()
@@ -73,7 +69,7 @@ def simdino(
         The same on every process (see `semantoks.objectives.parallel`).
     """
     with torch.autocast(student.device.type, enabled=False):
-        student, teacher = _at_least_float32(student), _at_least_float32(teacher)
+        student, teacher = at_least_float32(student), at_least_float32(teacher)
         _, m, d = student.shape
         n_rows = count(m, device=student.device)
         agreement = total((teacher * student.flip(0)).sum(dim=-1).mean() * (m / n_rows))
@@ -105,36 +101,8 @@ def masked_agreement(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     Tensor of shape ()
         Zero if no token is masked anywhere.
     """
-    cosine = F.cosine_similarity(_at_least_float32(student), _at_least_float32(teacher), dim=-1)
+    cosine = F.cosine_similarity(at_least_float32(student), at_least_float32(teacher), dim=-1)
     n_masked = mask.sum(dim=1)
     share = 1.0 / n_masked.clamp(min=1).to(cosine.dtype)
     agreement = (cosine * share[mask.nonzero()[:, 0]]).sum()
     return -total(agreement) / total((n_masked > 0).sum()).clamp(min=1)
-
-
-def effective_rank(z: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values of the centred rows.
-
-    Source: Roy and Vetterli, EUSIPCO 2007. 1 = collapsed to a line; at most min(m - 1, d).
-
-    Parameters
-    ----------
-    z : Tensor of shape (m, d)
-    """
-    centred = z.detach().double() - z.detach().double().mean(dim=0)
-    s = torch.linalg.svdvals(centred)
-    p = s / s.sum().clamp(min=1e-12)
-    return float(torch.exp(-(p * (p + 1e-12).log()).sum()))
-
-
-def mean_cosine(z: Tensor) -> float:
-    """Mean cosine similarity between different rows: near 1 when all embeddings are alike.
-
-    Parameters
-    ----------
-    z : Tensor of shape (m, d), m >= 2
-    """
-    unit = F.normalize(z.detach().double(), dim=-1)
-    m = unit.shape[0]
-    total = unit.sum(dim=0).square().sum()
-    return float((total - m) / (m * (m - 1)))
