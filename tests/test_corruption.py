@@ -38,6 +38,7 @@ from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 OPEN = Preprocessing(tr=0.5, low_hz=None, high_hz=None, detrend=False)
+RAW = replace(OPEN, zscore=False)
 ADDITIVE = (motion_spikes, respiration, heartbeat, slow_drift)
 
 
@@ -45,6 +46,7 @@ def scan(n_times=400, n_rois=7, preprocessing=OPEN, source_tr=None, seed=0):
     x = np.random.default_rng(seed).standard_normal((n_times, n_rois))
     return Scan(
         signal=zscore(x),
+        kept=np.ones(n_times, bool),
         missing=np.zeros(n_rois, bool),
         networks=(np.array([0, 3]), np.array([1, 2, 6]), np.array([4, 5])),
         source_tr=source_tr or preprocessing.tr,
@@ -148,6 +150,20 @@ def test_slower_sampling_loses_what_is_above_the_new_nyquist():
     assert power(slow.signal, 0.5, 0.45, 1) < 0.01
     extreme = slower_sampling(scan(n_times=11), 1e6, np.random.default_rng(0))
     assert extreme.signal.shape == (11, 7)
+
+
+def test_kept_time_points_follow_a_shorter_or_slower_scan():
+    base = scan(n_times=60)
+    base.kept[[7, 31, 32]] = False
+    marked = replace(base, signal=np.arange(60.0)[:, None] * np.ones(7), preprocessing=RAW)
+    for seed in range(9):
+        short = shorter_scan(marked, 0.5, np.random.default_rng(seed))
+        assert (short.kept == ~np.isin(short.signal[:, 0].round(), [7, 31, 32])).all()
+    # At twice the TR, volumes 7 and 31 are not sampled; 31 to 33 need volume 32.
+    slow = slower_sampling(base, 1.0, np.random.default_rng(0))
+    assert np.flatnonzero(~slow.kept).tolist() == [31, 32, 33]
+    with pytest.raises(InputError, match=r"kept\.shape = \(60,\): must have one value for each"):
+        replace(base, signal=base.signal[:50])
 
 
 def test_a_shorter_scan_is_a_stretch_of_the_scan():

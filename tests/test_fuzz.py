@@ -28,8 +28,9 @@ from semantoks import config as trees
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.encode import StoreSpec
 from semantoks.data.integrity import check_store
+from semantoks.data.layout import file_sha256
 from semantoks.data.prepare import prepare
-from semantoks.data.reader import RecordingStore, file_sha256
+from semantoks.data.reader import RecordingStore
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading

@@ -14,7 +14,7 @@ import pytest
 
 from semantoks.data.encode import StoreSpec
 from semantoks.data.integrity import check_store, strip_subjects
-from semantoks.data.reader import file_sha256
+from semantoks.data.layout import file_sha256
 from semantoks.data.store import RecordingStore, StoreWriter, write_store
 from semantoks.errors import InputError, StoreError
 

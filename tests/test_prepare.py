@@ -391,6 +391,28 @@ def test_a_partial_folder_of_other_settings_is_refused(tmp_path, study):
         prepared(root, tmp_path / "s", reading, rois=RoiRules(min_coverage=0.7))
 
 
+def test_a_partial_folder_of_an_older_format_is_refused(tmp_path, study):
+    """Its parts do not tell which time points are kept."""
+    root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
+    prepare_store(
+        str(root),
+        tmp_path / "s",
+        preprocessing=STEPS,
+        reading=reading,
+        running=Running(shard=(1, 2)),
+    )
+    note = tmp_path / "s.partial" / "settings.json"
+    begun = json.loads(note.read_text())
+    del begun["store format"]
+    note.write_text(json.dumps(begun))
+    message = r"s\.partial: was begun with other settings \(store format\).*delete this folder"
+    with pytest.raises(StoreError, match=message):
+        prepared(root, tmp_path / "s", reading)
+    shutil.rmtree(note.parent)
+    prepared(root, tmp_path / "s", reading)
+    assert RecordingStore(tmp_path / "s").header["format_version"] == 2
+
+
 def test_what_changed_on_disk_is_read_again(tmp_path, study):
     root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
     prepare_store(

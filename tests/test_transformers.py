@@ -13,13 +13,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 
+from semantoks.data.denoise import Censoring
 from semantoks.data.signal import Preprocessing
-from semantoks.data.store import write_store
+from semantoks.data.store import RecordingStore, StoreSpec, StoreWriter, write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.features import connectivity
 from semantoks.evaluate.features.baselines import BASELINES, make_baselines
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.covariates import ConfoundsBaseline
+from semantoks.evaluate.features.crops import Source, cut, sources
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.spectral import AmplitudeBaseline, SpectralBaseline
 from semantoks.evaluate.features.tangent import AugmentedCovarianceBaseline, TangentBaseline
@@ -136,3 +138,60 @@ def test_the_examples_hold():
     found = doctest.testmod(connectivity)
     assert found.attempted >= 5
     assert found.failed == 0
+
+
+# -- censored volumes ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def censored(recordings, parcellation, preprocessing, tmp_path):
+    """Return a store of recordings of which a third of the volumes are censored."""
+    raw = dataclasses.replace(preprocessing, low_hz=None, high_hz=None, zscore=False)
+    rng = np.random.default_rng(5)
+    spec = StoreSpec(
+        parcellation=parcellation,
+        preprocessing=raw,
+        censoring=Censoring(max_gap=60, min_kept=0.3),
+    )
+    with StoreWriter(tmp_path / "censored", spec) as writer:
+        for one in recordings:
+            kept = rng.random(len(one.signal)) > 0.33
+            kept[[0, -1]] = True
+            writer.add(dataclasses.replace(one, kept=kept))
+    return RecordingStore(tmp_path / "censored")
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "confounds"])
+def test_only_what_needs_the_order_of_time_uses_censored_time_points(name, censored):
+    """Lags and frequencies would change if the time points beside a gap became neighbours."""
+    model, all_times = make_baselines([name])[name], name in ("spectrum", "augmented covariance")
+    if name == "network amplitude":  # networks are known of a store only
+        model.set_params(level="roi")
+    if name == "spectrum":
+        model.set_params(tr=censored.tr, bands=((0.01, 0.1), (0.1, 0.2)))
+    keeps = [censored.kept(i) | all_times for i in range(len(censored))]
+    by_hand = [censored.signal(i)[keep] for i, keep in enumerate(keeps)]
+    found, expected = (clone(model).fit(x).transform(x) for x in (censored, by_hand))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_crops_mask_patches_of_which_less_than_half_is_kept(store, censored):
+    encoder = Encoder.random(CONFIG, store.parcellation, store.preprocessing, seed=1)
+    absent = np.arange(encoder.n_networks) == 1
+    signal = np.zeros((35, len(store.parcellation)), np.float32)
+    kept = np.ones(35, bool)
+    kept[[6, 7, 8, 12, 13, 14, 15]] = False
+    _, missing = cut(encoder, Source("a", signal, absent, kept), np.array([0, 3, 10]))
+    # From 0, 3 and 2 of 6 are kept in patches 1 and 2; from 3, at least 3; from 10, 2 in patch 0.
+    lost = np.zeros((3, 4), bool)
+    lost[0, 2] = lost[2, 0] = True
+    assert (missing.numpy() == (absent[:, None] | lost[:, None])).all()
+
+    # Of a crop without any kept patch, only those past the end are masked.
+    short = Source("b", signal[:15], ~absent & absent, np.zeros(15, bool))
+    _, missing = cut(encoder, short, np.array([0]))
+    assert (missing.numpy() == [False, False, False, True]).all()
+
+    encoder = Encoder.random(CONFIG, store.parcellation, censored.preprocessing, seed=1)
+    for i, source in enumerate(sources(encoder, censored, None)):
+        assert (source.kept == censored.kept(i)).all()

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semantoks.data.reader import (
+from semantoks.data.layout import (
     HEADER,
     INDEX,
     KEPT,
     ROIS,
-    RecordingStore,
     file_sha256,
     read_header,
     read_index,
 )
+from semantoks.data.reader import RecordingStore
 from semantoks.errors import InputError, StoreError, readable
 from semantoks.files import refuse_existing, staged_folder
 

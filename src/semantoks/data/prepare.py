@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.encode import Encoded, StoreSpec, encode
+from semantoks.data.layout import FORMAT_VERSION, HEADER
 from semantoks.data.phenotypes import JoinReport, Phenotypes, check_overlap, join_report
 from semantoks.data.quality import (
     METRICS,
@@ -34,7 +35,7 @@ from semantoks.data.quality import (
     outliers,
     typicality,
 )
-from semantoks.data.reader import HEADER, RecordingStore
+from semantoks.data.reader import RecordingStore
 from semantoks.data.shards import of_shard, open_partial, write_part
 from semantoks.data.sources.items import Item
 from semantoks.data.store import StoreWriter
@@ -186,7 +187,8 @@ class _Parts:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
-        open_partial(folder, settings)
+        # Parts of another format lack arrays that this one stores.
+        open_partial(folder, {**settings, "store format": FORMAT_VERSION})
 
     def place(self, item: Item) -> Path:
         return self.folder / f"{sha256(item.id.encode()).hexdigest()[:24]}.npz"

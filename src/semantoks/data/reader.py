@@ -12,14 +12,19 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.config import parse
 from semantoks.data.encode import INDEX_COLUMNS
-from semantoks.data.signal import Preprocessing
+from semantoks.data.layout import (
+    HEADER,
+    INDEX,
+    KEPT,
+    RESTORE,
+    ROIS,
+    checked,
+    read_header,
+    read_index,
+    stated_preprocessing,
+)
 from semantoks.errors import InputError, StoreError, entry, readable
-
-FORMAT = "semantoks-store"
-FORMAT_VERSION = 2  # 2 has kept.npy
-HEADER, ROIS, INDEX, KEPT = "store.json", "rois.tsv", "recordings.parquet", "kept.npy"
 
 
 class RecordingStore:
@@ -44,12 +49,12 @@ class RecordingStore:
         self.header = read_header(self.path)
         with readable(self.path / HEADER, StoreError):
             name = str(entry(self.header, "parcellation", "name"))
-            self.preprocessing = _preprocessing(self.header, self.path / HEADER)
-        rois = _checked(self.path, ROIS, self.header["rois_sha256"])
+            self.preprocessing = stated_preprocessing(self.header, self.path / HEADER)
+        rois = checked(self.path, ROIS, self.header["rois_sha256"])
         with readable(rois, StoreError):
             frame = pd.read_csv(rois, sep="\t", dtype=str, keep_default_na=False)
             self.parcellation = Parcellation.from_frame(frame, name=name, source=rois)
-        self.table = read_index(_checked(self.path, INDEX, self.header["index_sha256"]))
+        self.table = read_index(checked(self.path, INDEX, self.header["index_sha256"]))
         self._shards = self._map_shards()
         rows = np.array([len(shard) for shard in self._shards])
         self._first = np.cumsum([0, *rows])
@@ -63,7 +68,7 @@ class RecordingStore:
                 file=self.path / INDEX,
                 field="id",
                 value=self.table["id"][np.flatnonzero(~there)[0]],
-                fix=_RESTORE,
+                fix=RESTORE,
             )
 
     def _map_shards(self) -> list[NDArray[np.float16]]:
@@ -72,15 +77,15 @@ class RecordingStore:
             file = self.path / shard["file"]
             shape = (shard["rows"], len(self.parcellation))
             if not file.is_file():
-                raise StoreError("a shard is missing", file=file, fix=_RESTORE)
-            with readable(file, StoreError, fix=_RESTORE):
+                raise StoreError("a shard is missing", file=file, fix=RESTORE)
+            with readable(file, StoreError, fix=RESTORE):
                 signals = np.load(file, mmap_mode="r", allow_pickle=False)
             # A damaged beginning can make an archive of it, which is no array at all.
             found = getattr(signals, "shape", None), getattr(signals, "dtype", None)
             if found != (shape, np.float16):
                 rule = f"a shard has to hold float16 of shape {shape}"
                 value = f"{found[1]} {found[0]}"
-                raise StoreError(rule, file=file, field="signals", value=value, fix=_RESTORE)
+                raise StoreError(rule, file=file, field="signals", value=value, fix=RESTORE)
             shards.append(signals)
         return shards
 
@@ -88,13 +93,13 @@ class RecordingStore:
         """Return which time points of all shards are kept, None of a store that does not tell."""
         if self.header["format_version"] < 2:
             return None
-        file = _checked(self.path, KEPT, self.header["kept_sha256"])
-        with readable(file, StoreError, fix=_RESTORE):
+        file = checked(self.path, KEPT, self.header["kept_sha256"])
+        with readable(file, StoreError, fix=RESTORE):
             kept = np.load(file, mmap_mode="r", allow_pickle=False)
         if kept.shape != (self._first[-1],) or kept.dtype != bool:
             rule = f"must hold a truth value for each of {self._first[-1]} time points"
             value = f"{kept.dtype} {kept.shape}"
-            raise StoreError(rule, file=file, field="kept", value=value, fix=_RESTORE)
+            raise StoreError(rule, file=file, field="kept", value=value, fix=RESTORE)
         return np.asarray(kept)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -301,11 +306,11 @@ class RecordingStore:
     def verify(self) -> None:
         """Read everything once and compare the checksums; refuse a file that has changed."""
         if self.header["format_version"] >= 2:
-            _checked(self.path, KEPT, self.header["kept_sha256"])
+            checked(self.path, KEPT, self.header["kept_sha256"])
         for shard in self.header["shards"]:
-            _checked(self.path, shard["file"], shard["sha256"])
+            checked(self.path, shard["file"], shard["sha256"])
         for name, expected in self.header.get("extras", {}).items():
-            _checked(self.path, name, expected)
+            checked(self.path, name, expected)
 
     @property
     def phenotypes(self) -> tuple[str, ...]:
@@ -338,103 +343,3 @@ class RecordingStore:
             "megabytes": sum(file.stat().st_size for file in self.path.iterdir()) / 1e6,
             "fingerprint": self.fingerprint,
         }
-
-
-_RESTORE = "Restore the folder from its source, or write the store again"
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    digest = sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _checked(folder: Path, name: str, expected: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise StoreError("a file of the store is missing", file=path, fix=_RESTORE)
-    if file_sha256(path) != expected:
-        raise StoreError("is not what was written (its checksum differs)", file=path, fix=_RESTORE)
-    return path
-
-
-def read_index(path: Path) -> pd.DataFrame:
-    """Read the index and check that it can be used, whoever wrote it."""
-    with readable(path, StoreError):
-        table = pd.read_parquet(path)
-    if "offset" not in table.columns:  # written before recordings could be cut
-        table = table.assign(offset=0.0, acquisition=None)
-    absent = [name for name in INDEX_COLUMNS if name not in table.columns]
-    if absent:
-        raise StoreError("lacks columns", file=path, field="columns", value=absent, fix=_RESTORE)
-    with readable(path, StoreError):
-        table["missing_rois"] = table["missing_rois"].map(_names)
-        for name in ("shard", "start", "length"):
-            table[name] = table[name].astype(np.int64)
-        for name in ("id", "subject"):
-            table[name] = table[name].astype(str)
-    return table
-
-
-def _names(cell: object) -> tuple[str, ...]:
-    if not isinstance(cell, (np.ndarray, list, tuple)):
-        raise ValueError("missing_rois must hold lists of names")
-    return tuple(map(str, cell))
-
-
-def _preprocessing(header: dict[str, Any], file: Path) -> Preprocessing:
-    stated = entry(header, "preprocessing")
-    if not isinstance(stated, dict):
-        raise ValueError("preprocessing must be a mapping")
-    return parse(Preprocessing, stated, file=file)
-
-
-def read_header(folder: Path) -> dict[str, Any]:
-    """Read and check the header of a store.
-
-    Raises
-    ------
-    StoreError
-        The folder is no store, half-written, damaged, or written by a newer version.
-    """
-    path = folder / HEADER
-    if not folder.is_dir():
-        fix = "Make a store with `semantoks prepare`"
-        raise StoreError("there is no such folder", file=folder, fix=fix)
-    if not path.is_file():
-        rule, fix = "is no store (it holds no store.json)", "Make one with `semantoks prepare`"
-        if any(folder.glob("signals-*.npy")):
-            rule = "is a half-written store (no store.json, which is written last)"
-            fix = "Delete the folder and write the store again"
-        raise StoreError(rule, file=folder, fix=fix)
-    try:
-        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"is not JSON ({error})", file=path, fix=_RESTORE) from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise StoreError(f"is not the header of a store ({FORMAT})", file=path)
-    version = header.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        rule = f"is newer than this version of the package reads ({FORMAT_VERSION})"
-        fix = "Update semantoks, or write the store again with this version"
-        raise StoreError(rule, file=path, field="format_version", value=version, fix=fix)
-    with readable(path, StoreError):
-        for name in ("package_version", "steps", "rois_sha256", "index_sha256"):
-            entry(header, name)
-        if version >= 2:
-            entry(header, "kept_sha256")
-        shards = entry(header, "shards")
-        if not isinstance(shards, list):
-            raise ValueError("shards must be a list")
-        for shard in shards:
-            if not (isinstance(entry(shard, "rows"), int) and entry(shard, "sha256")):
-                raise ValueError("a shard must state its rows and its checksum")
-        names = [str(entry(shard, "file")) for shard in shards]
-    outside = [name for name in names if Path(name).name != name]
-    if outside:
-        rule = "a shard has to lie in the folder of the store"
-        raise StoreError(rule, file=path, field="shards", value=outside[0])
-    return header

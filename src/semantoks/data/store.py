@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from semantoks import __version__
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.encode import INDEX_COLUMNS, MIN_TIMES, Encoded, StoreSpec, encode
-from semantoks.data.reader import (
+from semantoks.data.layout import (
     FORMAT,
     FORMAT_VERSION,
     HEADER,
     INDEX,
     KEPT,
     ROIS,
-    RecordingStore,
     file_sha256,
 )
+from semantoks.data.reader import RecordingStore
 from semantoks.data.recording import Phenotype, Recording
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import InputError, StoreError
@@ -40,10 +40,10 @@ class StoreWriter:
 
     The folder holds ``signals-NNNNN.npy`` (float16, time-major: the recordings of a shard one after
     the other), ``kept.npy`` (one truth value per time point of all shards, false where a signal is
-    interpolated across censored volumes), ``rois.tsv`` (the parcellation), ``recordings.parquet`` (one row per recording) and
-    ``store.json`` (format version, parcellation with the hash of its ROI names, TR, preprocessing,
-    checksums). The header is written last, by rename: without it there is no store. If anything
-    fails, the files written here, and only they, are removed.
+    interpolated across censored volumes), ``rois.tsv`` (the parcellation), ``recordings.parquet``
+    (one row per recording) and ``store.json`` (format version, parcellation with the hash of its
+    ROI names, TR, preprocessing, checksums). The header is written last, by rename: without it
+    there is no store. If anything fails, the files written here, and only they, are removed.
 
     Parameters
     ----------

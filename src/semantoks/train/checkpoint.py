@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from semantoks.data.reader import file_sha256
+from semantoks.data.layout import file_sha256
 from semantoks.errors import CheckpointError
 from semantoks.files import remove_folder, remove_partial, staged_folder
 from semantoks.model.pretrained import newest_checkpoint, read_weights, save_model

@@ -11,7 +11,7 @@ from typing import Any
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
 from semantoks.data.integrity import check_store
-from semantoks.data.reader import HEADER as STORE_HEADER
+from semantoks.data.layout import HEADER as STORE_HEADER
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
 from semantoks.model.pretrained import HEADER as MODEL_HEADER

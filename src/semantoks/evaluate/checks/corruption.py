@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from semantoks.arrays import Array
 from semantoks.data.encode import MIN_TIMES
-from semantoks.data.signal import Preprocessing, resample, zscore
+from semantoks.data.signal import Preprocessing, resample, resampled_kept, zscore
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
 
@@ -39,6 +39,9 @@ class Scan:
     Parameters
     ----------
     signal : ndarray of shape (n_times, n_rois)
+    kept : bool array of shape (n_times,)
+        False where the signal is interpolated across censored volumes. A corruption that changes
+        the length of the signal changes these alike.
     missing : bool array of shape (n_rois,)
         ROIs without data.
     networks : tuple of int arrays
@@ -50,14 +53,29 @@ class Scan:
     """
 
     signal: Array
+    kept: NDArray[np.bool_]
     missing: NDArray[np.bool_]
     networks: tuple[NDArray[np.intp], ...]
     source_tr: float
     preprocessing: Preprocessing
 
-    def after_scaling(self, signal: Array) -> Scan:
-        """Return the scan with another signal, z-scored if the store's signals are."""
-        return replace(self, signal=zscore(signal) if self.preprocessing.zscore else signal)
+    def __post_init__(self) -> None:
+        if self.kept.shape != (len(self.signal),):
+            rule = f"must have one value for each of the {len(self.signal)} time points"
+            fix = "Change it as the signal is changed"
+            raise InputError(rule, field="kept.shape", value=self.kept.shape, fix=fix)
+
+    def after_scaling(self, signal: Array, kept: NDArray[np.bool_] | None = None) -> Scan:
+        """Return the scan with another signal, z-scored if the store's signals are.
+
+        Parameters
+        ----------
+        signal : ndarray of shape (n_times, n_rois)
+        kept : bool array of shape (n_times,), optional
+            Which of its time points are data; those of the scan by default.
+        """
+        signal = zscore(signal) if self.preprocessing.zscore else signal
+        return replace(self, signal=signal, kept=self.kept if kept is None else kept)
 
     def plus(self, make: Callable[[int, int, float], Array]) -> Scan:
         """Return the scan with a disturbance made at the scanner's TR and preprocessed.
@@ -174,7 +192,8 @@ def slower_sampling(scan: Scan, severity: float, rng: Generator) -> Scan:  # noq
     """
     tr = scan.preprocessing.tr
     slow = min(tr * (1 + severity), (len(scan.signal) - 1) * tr)
-    return scan.after_scaling(resample(resample(scan.signal, tr, slow), slow, tr))
+    kept = resampled_kept(resampled_kept(scan.kept, tr, slow), slow, tr)
+    return scan.after_scaling(resample(resample(scan.signal, tr, slow), slow, tr), kept)
 
 
 def shorter_scan(scan: Scan, severity: float, rng: Generator) -> Scan:
@@ -188,7 +207,8 @@ def shorter_scan(scan: Scan, severity: float, rng: Generator) -> Scan:
     n_times = len(scan.signal)
     kept = min(max(round((1 - severity) * n_times), MIN_TIMES), n_times)
     start = int(rng.random() * (n_times - kept + 1))
-    return scan.after_scaling(scan.signal[start : start + kept])
+    stretch = slice(start, start + kept)
+    return scan.after_scaling(scan.signal[stretch], scan.kept[stretch])
 
 
 def missing_regions(scan: Scan, severity: float, rng: Generator) -> Scan:
@@ -327,9 +347,7 @@ class CorruptedStore(RecordingStore):
             length=lengths,
         )
         self.table["missing_rois"] = [tuple(labels[scan.missing].tolist()) for scan in scans]
-        same = [len(clean.raw(i)) == n for i, n in enumerate(lengths)]
-        kept = [clean.kept(i) if same[i] else np.ones(n, bool) for i, n in enumerate(lengths)]
-        self._kept, self._first = np.concatenate(kept), np.zeros(1, np.int64)
+        self._kept, self._first = np.concatenate([scan.kept for scan in scans]), np.zeros(1, int)
         self._shards = [np.concatenate([scan.signal.astype(np.float16) for scan in scans])]
 
     @property
@@ -380,6 +398,7 @@ def corrupted(
     for i, row in enumerate(store.table.to_dict("records")):
         scan = Scan(
             signal=store.signal(i).astype(np.float64),
+            kept=store.kept(i),
             missing=np.isin(labels, row["missing_rois"]),
             networks=store.parcellation.network_indices,
             source_tr=float(row["source_tr"]),

@@ -140,11 +140,13 @@ def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Ten
     short = max(config.view_length - len(source.signal), 0)
     padded = np.pad(source.signal, ((0, short), (0, 0)))
     views = np.stack([padded[s : s + config.view_length].T for s in starts])
-    past = np.arange(config.n_patches) * config.patch_length >= len(source.signal)
-    kept = np.pad(source.kept, (0, short), constant_values=True)
-    patches = (config.n_patches, config.patch_length)
-    shares = [kept[s : s + config.view_length].reshape(patches).mean(axis=1) for s in starts]
-    lost = past | (np.stack(shares) < 0.5)
+    begins = np.arange(config.n_patches) * config.patch_length
+    real = np.clip(len(source.signal) - begins, 0, config.patch_length)  # time points per patch
+    past = real == 0
+    kept = np.pad(source.kept, (0, short))
+    shape = (len(starts), config.n_patches, config.patch_length)
+    counts = np.stack([kept[s : s + config.view_length] for s in starts]).reshape(shape).sum(axis=2)
+    lost = past | (2 * counts < real)
     lost = np.where(lost.all(axis=1, keepdims=True), past, lost)
     return (
         torch.from_numpy(np.ascontiguousarray(views, np.float32)),

@@ -122,7 +122,7 @@ class TangentBaseline(SignalTransformer):
         InputError
             If a parameter is illegal, or a signal is no signal.
         """
-        return self._prepare(each_signal(X))
+        return self._prepare(each_signal(X, in_time=self._in_time))
 
     def _prepare(self, signals: Iterator[NDArray[np.floating]]) -> NDArray[np.float32]:
         if self.reference not in ("log-euclidean", "geometric"):
@@ -138,6 +138,7 @@ class TangentBaseline(SignalTransformer):
         return np.stack(rows)
 
     _n_copies = 1  # of every ROI in the matrices
+    _in_time = False  # whether the order of the time points matters
 
     def _embed(self, signal: NDArray[np.float64]) -> NDArray[np.float64]:
         return signal
@@ -178,7 +179,7 @@ class TangentBaseline(SignalTransformer):
             If a parameter is illegal, a signal is no signal, or there are fewer than 2 ROIs.
         """
         self._see_rois(X, at_least=2)
-        return self.fit_prepared(self._prepare(self._signals(X)))
+        return self.fit_prepared(self._prepare(self._signals(X, in_time=self._in_time)))
 
     def transform(self, X: Signals) -> NDArray[np.float32]:
         """Return the tangent vectors of recordings.
@@ -193,7 +194,7 @@ class TangentBaseline(SignalTransformer):
             The lower triangle, row by row, off-diagonal values times the root of 2.
         """
         check_is_fitted(self, "whitening_")
-        return self.transform_prepared(self._prepare(self._signals(X)))
+        return self.transform_prepared(self._prepare(self._signals(X, in_time=self._in_time)))
 
     def _output_names(self, rois: list[str]) -> list[str]:
         return pair_names(rois, diagonal=True)
@@ -219,6 +220,8 @@ class AugmentedCovarianceBaseline(TangentBaseline):
         Number of ROIs.
     whitening_ : ndarray of shape (order * n_rois, order * n_rois)
     """
+
+    _in_time = True  # time points on either side of a gap are not one lag apart
 
     def __init__(
         self,
