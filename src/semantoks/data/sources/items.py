@@ -90,7 +90,7 @@ class Reading:
     subject: Annotated[str | None, Flag(metavar="NAME")] = None
     """Name the subject of a single file whose name has no sub-."""
     tr: Annotated[float | None, Flag(name="--source-tr", metavar="SECONDS")] = None
-    """State the TR of files for which no column, sidecar or header states it, in seconds."""
+    """Take this TR, in seconds, whatever columns, sidecars and headers say."""
     orientation: Literal["time-first", "rois-first"] = "time-first"
     """State the order of the axes of arrays without names (.npy, .mat, tables without a header)."""
     variable: Annotated[str | None, Flag(metavar="NAME")] = None

@@ -36,8 +36,8 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         files hold time series (`semantoks.data.sources.series`) or are images
         (`semantoks.data.sources.images`).
     reading : Reading
-        What the files do not say. A TR comes from the table, from `reading`, or from the
-        ``RepetitionTime`` of a JSON file of the same name beside the file; several have to agree.
+        What the files do not say. The TR of `reading` overrules all others; those of the
+        table, the file and the ``RepetitionTime`` of the JSON file beside it have to agree.
 
     Raises
     ------
