@@ -26,7 +26,7 @@ class Target:
         Column of the store's index.
     kind : {"classification", "regression"}, optional
         Text and truth values are classes; numbers are regressed on, but a column of few whole
-        numbers could be either and has to be told.
+        numbers could be either and must be told.
     """
 
     column: str
