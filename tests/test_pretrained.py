@@ -69,7 +69,7 @@ def test_loading_leaves_the_global_generator_alone(folder):
 
 
 def test_an_unknown_role_is_refused(folder):
-    with pytest.raises(InputError, match=r"role = 'pupil': has to be one of"):
+    with pytest.raises(InputError, match=r"role = 'pupil': must be one of"):
         load_pretrained(folder, "pupil")
 
 

@@ -1,6 +1,6 @@
 """`AtlasVolume`: which voxel belongs to which ROI; images read with errors that say what is wrong.
 
-The values of an atlas's volume are told by the index of its parcellation, and the ROIs have to be
+The index of a parcellation says which value of the volume is which ROI, and the ROIs must be
 where the parcellation has them: a volume in another order is refused.
 """
 
@@ -78,12 +78,12 @@ def whole_numbers(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     image = load_image(file)
     shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
     if len(shape) != 3:
-        rule = "the image of an atlas has to be 3-D, one value per ROI"
+        rule = "the image of an atlas must be 3-D, one value per ROI"
         raise InputError(rule, file=file, field="shape", value=image.shape)
     values = image_data(image, file).reshape(shape)
     whole = np.rint(values)
     if not np.allclose(values, whole, atol=1e-3):
-        raise InputError("the values of an atlas have to be whole numbers", file=file)
+        raise InputError("the values of an atlas must be whole numbers", file=file)
     return whole.astype(np.int64), image_affine(image, file)
 
 

@@ -115,7 +115,7 @@ def load_pretrained(source: str | Path, role: Role = "teacher") -> Encoder:
     2.0
     """
     if role not in get_args(Role):
-        raise InputError(f"has to be one of {get_args(Role)}", field="role", value=role)
+        raise InputError(f"must be one of {get_args(Role)}", field="role", value=role)
     path = _locate(source)
     if path.is_file():
         encoder, weights = read_authors(path, (role,), heads=False)
