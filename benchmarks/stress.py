@@ -313,7 +313,7 @@ def disk(scene: Scene, n: int) -> Count:
             try:
                 go_on(scene.config, run)
             except CheckpointError as error:
-                os._exit(0 if "earlier checkpoints are unharmed" in str(error) else 4)
+                os._exit(0 if "what was there before is unharmed" in str(error) else 4)
 
         refused = ended(forked(work)) == 0
         count.add(refused and whole(run) and scene.finish(run), f"{run.name}, full at {number}")
@@ -327,7 +327,7 @@ def disk(scene: Scene, n: int) -> Count:
             try:
                 trainer.fit()
             except CheckpointError as error:
-                os._exit(0 if "earlier checkpoints are unharmed" in str(error) else 4)
+                os._exit(0 if "what was there before is unharmed" in str(error) else 4)
 
         refused = ended(forked(limited)) == 0
         count.add(refused and whole(run) and scene.finish(run), f"{run.name}, {size} bytes")

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
+from rich.console import Console
 
+from semantoks.assess import parts
 from semantoks.assess.assessment import Assessment, assess
 from semantoks.assess.cache import StoredEmbedder
+from semantoks.assess.parts.base import Found, Question
+from semantoks.assess.parts.section import Column, Section, Table
+from semantoks.assess.parts.table import PARTS, Part, chosen_parts
 from semantoks.assess.plan import Plan, confound_columns
 from semantoks.data.designs import (
     GroupedKFold,
     LeaveOneSiteOut,
     SmallSamples,
 )
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.datasets import DATASETS
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.features.baselines import BASELINES, Baseline
 from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.features.spectral import AmplitudeBaseline
 from semantoks.evaluate.predictors.finetune import make_tuner
-from semantoks.evaluate.predictors.tuning import FineTuned, Tuning
+from semantoks.evaluate.predictors.training import FineTuned
+from semantoks.evaluate.predictors.tuning import Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.weights import weights_hash
-from semantoks.report.evaluation import evaluation_section
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.page import write_report
+from semantoks.report.sections import evaluation_section
+from semantoks.report.terminal import assessment_summary
 
 CHEAP = ("subgroups", "confounds", "reliability", "alarms", "maps")
 
@@ -110,7 +124,7 @@ def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, t
     monkeypatch.setattr(Embedder, "transform", never)
     said = []
     found = assess(store, copy, {"mine": small_encoder(store)}, plan, parts=CHEAP, say=said.append)
-    assert "comparison: there already" in said
+    assert "comparison: already computed" in said
     assert "alarms ..." in said
     assert "alarms" in found.parts
     assert not (copy / ".partial-1234abcd-alarms").exists()
@@ -171,9 +185,9 @@ def test_columns_that_are_not_there_are_refused_at_the_door(store, plan, tmp_pat
 
 @pytest.mark.parametrize("name", ["n_crops", "n_bootstrap", "n_permutations"])
 def test_a_plan_needs_targets_and_counts(plan, name):
-    with pytest.raises(InputError, match=rf"{name} = 0: has to be at least 1"):
+    with pytest.raises(InputError, match=rf"{name} = 0: must be at least 1"):
         replace(plan, **{name: 0})
-    with pytest.raises(InputError, match="targets: at least one column"):
+    with pytest.raises(InputError, match="targets: must name at least one column"):
         replace(plan, targets=())
 
 
@@ -182,7 +196,7 @@ def test_a_folder_of_something_else_stays_as_it_is(store, plan, tmp_path):
     with pytest.raises(InputError, match="is not overwritten"):
         assess(store, tmp_path, {}, plan, say=silent)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(InputError, match="is no part of an assessment"):
+    with pytest.raises(InputError, match="is not a part of an evaluation"):
         assess(store, tmp_path / "x", {}, plan, parts=["everything"], say=silent)
     with pytest.raises(InputError, match="is the name of a control or a baseline"):
         assess(store, tmp_path / "x", {"connectivity": small_encoder(store)}, plan, say=silent)
@@ -234,6 +248,85 @@ def test_what_a_store_cannot_answer_is_said_and_not_computed(recordings, parcell
     assert section["why_not"] == found.why_not
     write_report(tmp_path / "r.html", results=[tmp_path / "out"])
     assert "no model was given" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_the_parts_are_the_files_of_their_folder():
+    files = {f.stem for f in Path(parts.__file__).parent.glob("*.py")}
+    assert {*PARTS} == files - {"__init__", "base", "section", "table"}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_has_help_and_a_question(name):
+    part = PARTS[name]
+    assert part.help.endswith(".")
+    assert len(part.help) < 80
+    assert isinstance(part.load(), Question)
+
+
+def test_parts_are_chosen_by_name():
+    assert chosen_parts() == tuple(PARTS)
+    assert chosen_parts(("maps", "alarms")) == ("alarms", "maps"), "in the order of the table"
+    assert chosen_parts(("maps", "alarms"), ("maps",)) == ("alarms",)
+    assert chosen_parts(()) == ()
+    for names in (["mapps"], None):
+        with pytest.raises(InputError, match=r"parts = 'mapps'.*Did you mean 'maps'"):
+            chosen_parts(names, ["mapps"])
+
+
+def test_a_new_part_and_a_new_baseline_are_forgotten_nowhere(store, plan, tmp_path, monkeypatch):
+    def show(_):
+        columns = [Column("who"), Column("how many", "number", "d")]
+        return Section("Head count", [Table(columns=columns, rows=[["<all>", 13]], caption="c")])
+
+    question = Question(
+        compute=lambda work: Found(facts={"n": len(work.store)}),
+        sentence=lambda found: f"We counted {found.facts['n']} recordings.",
+        show=show,
+        notes=lambda found: [("Counted", [f"{found.facts['n']} in all"])],
+    )
+    monkeypatch.setitem(PARTS, "count", Part(help="Count.", load=lambda: question))
+    extra = Baseline(
+        option="means",
+        help="Means.",
+        methods="means of networks",
+        reference="Nobody, 1999",
+        make=AmplitudeBaseline,
+    )
+    monkeypatch.setitem(BASELINES, "mean signal", extra)
+    asked = replace(plan, baselines=("mean signal",))
+    lines = []
+    found = assess(store, tmp_path / "o", {}, asked, parts=("count",), say=lines.append)
+    assert "count ..." in lines
+    assert found.parts["count"].facts["n"] == 13
+    assert "mean signal" in set(found.comparison.scores["model"])
+    methods = methods_paragraph(found)
+    assert "We counted 13 recordings." in methods
+    assert "means of networks (Nobody, 1999)" in methods
+    write_report(tmp_path / "r.html", results=[tmp_path / "o"])
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    for text in (
+        "<h3>Head count</h3>",
+        "&lt;all&gt;",
+        '<td class="number">13</td>',
+        escape(methods),
+    ):
+        assert text in page
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(assessment_summary(found))
+    assert "13 in all" in console.export_text()
+
+
+def test_a_new_part_is_a_choice_of_the_command_line():
+    code = (
+        "from semantoks.assess.parts.table import PARTS, Part; "
+        "PARTS['count'] = Part(help='Count.', load=dict); "
+        "from semantoks.cli import app; app(['evaluate', '--help'])"
+    )
+    wide = os.environ | {"COLUMNS": "300"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=wide
+    )
+    assert done.stdout.count("importance|count") == 2, "--only and --skip"
 
 
 def test_a_confound_with_too_few_people_does_not_hide_the_rest(folder):
@@ -294,12 +387,12 @@ def test_a_leak_is_named_in_the_folder_and_counted_on_the_page(store, plan, tmp_
     encoder = small_encoder(store)
     from semantoks.data.recording import subject_key
 
-    encoder.pretraining = {
-        "subjects": [subject_key(s) for s in ("p03", "p05")],
-        "sites": ["east"],
-        "n_subjects": 2,
-        "n_recordings": 2,
-    }
+    encoder.pretraining = SeenData(
+        subjects=tuple(subject_key(s) for s in ("p03", "p05")),
+        sites=("east",),
+        n_subjects=2,
+        n_recordings=2,
+    )
     assess(store, tmp_path / "o", {"mine": encoder}, plan, parts=("alarms",), say=silent)
     alarms = json.loads((tmp_path / "o" / "alarms" / "part.json").read_text())["alarms"]
     leak = next(a for a in alarms if a["severity"] == "leak")
@@ -387,7 +480,7 @@ def test_fine_tuning_is_said_in_the_methods_and_on_the_page(store, plan, tmp_pat
     assert found.settings["tuning"]["lora_rank"] == 3
     text = methods_paragraph(found)
     for part in (
-        "Frozen embeddings of a (whose pretraining data are not stated) and b (",
+        "Frozen embeddings of a (pretraining data not stated) and b (",
         "the head alone for 1 epochs, then all its weights in a (frozen-then-full) and b (frozen",
         "(rank 3, alpha 16; Hu et al., 2022) and the head in a (lora) and b (lora): AdamW",
         "AdamW, learning rate 0.0001 falling along a cosine",
@@ -398,7 +491,7 @@ def test_fine_tuning_is_said_in_the_methods_and_on_the_page(store, plan, tmp_pat
         assert part in text, part
     assert text.count("AdamW") == 1
     section = evaluation_section("o", found)
-    assert "and so are fine-tuned models" in section["design"]
+    assert "and fine-tuned models are fitted" in section["design"]
     claims = {v.claim + v.rest for v in section["targets"][0]["verdicts"]}
     against = next(c for c in claims if "than random weights (b)" in c)
     assert "b (lora)" in against
@@ -453,13 +546,15 @@ def test_the_methods_say_what_was_run(folder):
     for absent in ("ridge regression", "motion spikes", "regressed out", "  ", "None"):
         assert absent not in text, absent
     assert methods_paragraph(replace(found, parts={})).count("Reliability") == 0
+    for name in found.parts:
+        assert PARTS[name].load().sentence(found.parts[name]) in text
 
 
 def test_a_small_sample_curve_is_drawn(store, plan, tmp_path):
     plan = replace(plan, curve=SmallSamples(n_subjects=(4,), n_draws=2), baselines=())
     found = assess(store, tmp_path / "o", {}, plan, parts=(), say=silent)
     block = evaluation_section("o", found)["targets"][0]
-    assert "number of people trained on" in block["curve"].alt
+    assert "number of training subjects" in block["curve"].alt
 
 
 def test_a_plain_result_is_shown_too(store, tmp_path):
@@ -474,7 +569,7 @@ def test_a_plain_result_is_shown_too(store, tmp_path):
     result.save(tmp_path / "result")
     write_report(tmp_path / "r.html", results=[tmp_path / "result"])
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "Methods, to paste into a paper" in text
+    assert "Methods paragraph" in text
     assert "features" in text
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import GroupedKFold
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
@@ -116,7 +117,7 @@ def test_a_checkpoint_knows_what_its_weights_expect(role):
     assert all(torch.equal(v, theirs[k].reshape(v.shape)) for k, v in state.items())
     assert state.keys() <= theirs.keys()
     assert encoder.pretraining is not None, "these weights are not random"
-    assert encoder.pretraining["subjects"] is None, "and do not say whom they have seen"
+    assert encoder.pretraining.subjects is None, "and do not say whom they have seen"
 
 
 def test_prefixes_of_parallel_training_are_taken_off(changed):
@@ -533,15 +534,14 @@ def test_a_whole_file_of_theirs_comes_back(tmp_path):
 
 def test_ours_to_theirs_to_ours_is_exact(tmp_path):
     method = model(SMALL, separate=True)
-    method.student.encoder.pretraining = seen = {
-        "n_recordings": 5,
-        "n_subjects": 4,
-        "subjects": ["ab12"],
-        "sites": ["east"],
-        "stores": [],
-        "epochs": 3,
-        "steps": 9,
-    }
+    method.student.encoder.pretraining = seen = SeenData(
+        n_recordings=5,
+        n_subjects=4,
+        subjects=("ab12",),
+        sites=("east",),
+        epochs=3,
+        steps=9,
+    )
     source = our_folder(tmp_path / "ours", method)
     file = convert(source, tmp_path / "theirs.pth")
     encoder, weights = read_authors(file)

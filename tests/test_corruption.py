@@ -249,9 +249,9 @@ def test_severity_zero_changes_nothing(store):
     same = corrupted(store, "motion spikes", 0.0, seed=0)
     for i in range(len(store)):
         np.testing.assert_array_equal(same.signal(i), store.signal(i))
-    with pytest.raises(InputError, match="a number from 0 on"):
+    with pytest.raises(InputError, match="must be 0 or more"):
         corrupted(store, "motion spikes", -1.0, seed=0)
-    with pytest.raises(InputError, match="Known: motion spikes, respiration"):
+    with pytest.raises(InputError, match="Known: heartbeat, missing networks"):
         corrupted(store, "noise", 1.0, seed=0)
 
 
@@ -303,8 +303,8 @@ def planted(tmp_path_factory, parcellation):
 
 def test_curves_start_at_the_clean_score_and_fall(planted):
     ways = {
-        "nothing": Corruption(apply=lambda s, _, __: s, unit="none", severities=(1.0,)),
-        "heartbeat": Corruption(apply=heartbeat, unit="sd", severities=(0.5, 6.0)),
+        "nothing": Corruption(apply=lambda s, _, __: s, unit="none", severities=(1.0,), methods=""),
+        "heartbeat": Corruption(apply=heartbeat, unit="sd", severities=(0.5, 6.0), methods=""),
     }
     models = {"connectivity": ConnectivityBaseline()}
     found = corruption_curves(planted, models, "sex", corruptions=ways, n_bootstrap=100)
@@ -348,7 +348,7 @@ def test_curves_of_a_number(planted):
     assert r[0.0] > 0.7
     assert r[0.4] < r[0.0] - 0.15
     assert set(found["metric"]) == {"Pearson r", "MAE", "R2"}
-    with pytest.raises(InputError, match="is no corruption"):
+    with pytest.raises(InputError, match="is not a corruption"):
         corruption_curves(planted, {"c": ConnectivityBaseline()}, "sex", corruptions=["snow"])
-    with pytest.raises(InputError, match="curves are of one store"):
+    with pytest.raises(InputError, match="must stay within one store"):
         corruption_curves(planted, {}, "sex", design=AcrossStores(train=planted))

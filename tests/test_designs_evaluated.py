@@ -119,7 +119,7 @@ def test_better_is_said_by_the_adjusted_test_only(people):
     gaps = result.differences.query("test != ''").set_index(["target", "model"])
     assert set(gaps["against"]) == {"connectivity"}
     assert gaps.loc[("sex", "good"), "verdict"] == "better"
-    assert gaps.loc[("stage", "noise"), "verdict"] == "not told apart"
+    assert gaps.loc[("stage", "noise"), "verdict"] == "no significant difference"
     assert (gaps["p_holm"] >= gaps["p_value"]).all()
     assert gaps["p_value"].min() == 0.01
     assert gaps["p_holm"].min() == pytest.approx(0.04), "four comparisons"
@@ -288,7 +288,7 @@ def test_one_fine_tuned_model_per_kind_of_target_on_the_folds_of_the_others(
     people, parcellation, preprocessing, monkeypatch
 ):
     from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
-    from semantoks.evaluate.predictors.tuning import FineTuned
+    from semantoks.evaluate.predictors.training import FineTuned
 
     config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
     encoder = Encoder.random(config, parcellation, preprocessing, seed=0)

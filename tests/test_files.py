@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -176,14 +179,34 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, folder):
     assert visible(tmp_path) == {"file": OLD}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_named(tmp_path):
-    tmp_path.chmod(0o500)
+@contextmanager
+def unprivileged():
+    """Be somebody without rights; root may write everywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
     try:
-        with pytest.raises(InputError, match=r"x: cannot be written \(Permission denied\)"):
-            write_file(tmp_path / "x", NEW)
+        yield
     finally:
-        tmp_path.chmod(0o700)
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_without_permission_is_named():
+    folder = Path(tempfile.mkdtemp())  # its parents may be passed by everybody
+    (folder / "closed").mkdir(mode=0o000)
+    folder.chmod(0o555)
+    try:
+        with unprivileged():
+            with pytest.raises(InputError, match=r"x: cannot be written \(Permission denied\)"):
+                write_file(folder / "x", NEW)
+            with pytest.raises(InputError, match=r"x: cannot be written \(Permission denied\)"):
+                write_file(folder / "closed" / "x", NEW)
+            with pytest.raises(InputError, match=r"closed: exists already and is not overwritten"):
+                write(folder / "closed", folder=True)
+    finally:
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 def test_what_exists_is_refused(tmp_path):

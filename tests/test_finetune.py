@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.utils import get_tags
 
 from semantoks.data.splits import hold_out, three_parts
 from semantoks.errors import CheckpointError, ConfigError, InputError
@@ -21,7 +22,8 @@ from semantoks.evaluate.compare.paper import paper_probe
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import FineTuner, FineTunerRegressor
 from semantoks.evaluate.predictors.lora import LowRank, add_low_rank, merge_low_rank
-from semantoks.evaluate.predictors.tuning import FineTuned, Tuning, layer_groups
+from semantoks.evaluate.predictors.training import FineTuned, layer_groups
+from semantoks.evaluate.predictors.tuning import Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 
@@ -76,15 +78,15 @@ def test_a_fine_tuned_encoder_says_whom_it_has_seen(encoder, easy, store):
     models = {train: FineTuner(encoder, train=train, **options) for train in ("full", "head")}
     seen = {train: model.fit(store, y).encoder_ for train, model in models.items()}
     people = store.table["subject"].nunique()
-    assert seen["full"].pretraining["n_subjects"] == people
+    assert seen["full"].pretraining.n_subjects == people
     alarms = seen_in_pretraining(store.table, {"tuned": seen["full"]})
     assert "leak" in {alarm.severity for alarm in alarms}
     assert seen["head"].pretraining is encoder.pretraining is None, "its weights are the old ones"
     again = FineTuner(seen["full"], **options).fit(store, y).encoder_.pretraining
-    assert (again["n_subjects"], again["n_recordings"]) == (people, 2 * len(store))
+    assert (again.n_subjects, again.n_recordings) == (people, 2 * len(store))
     signals, labels = easy
     unknown = FineTuner(encoder, **FAST | {"epochs": 1}).fit(signals[:8], labels[:8]).encoder_
-    assert unknown.pretraining["subjects"] is None
+    assert unknown.pretraining.subjects is None
 
 
 def test_regression_is_in_the_unit_of_the_target(encoder, easy):
@@ -339,7 +341,7 @@ def test_people_of_a_store_and_stated_groups_stay_whole(encoder, store, monkeypa
     assert not set(subjects[train]) & set(subjects[held])
     with pytest.raises(InputError, match="held_out = '2 parts': training stops on one part"):
         tuner.fit(store, y, held_out=[np.array([1]), np.array([2])])
-    with pytest.raises(InputError, match="nobody of some class is left to train on"):
+    with pytest.raises(InputError, match="leaves no training data of some class"):
         tuner.fit(store, y, held_out=[np.flatnonzero(y == "male")])
 
 
@@ -543,3 +545,12 @@ def test_three_parts_are_disjoint_by_subject_and_stratified():
         three_parts(subjects[:9], labels[:9], (0.6, 0.15, 0.25), seed=4)
     with pytest.raises(InputError, match="sum to 1"):
         three_parts(subjects, labels, (0.6, 0.3, 0.3), seed=4)
+
+
+def test_it_takes_recordings_and_counts_their_rois(encoder, easy):
+    signals, y = easy
+    tuner = FineTuner(encoder, **{**FAST, "epochs": 1}).fit(signals[:8], y[:8])
+    assert tuner.n_features_in_ == len(encoder.channels)
+    tags = get_tags(tuner)
+    assert (tags.input_tags.two_d_array, tags.input_tags.three_d_array) == (False, True)
+    assert tags.estimator_type == "classifier"

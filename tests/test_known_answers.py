@@ -76,7 +76,7 @@ def test_a_network_s_variance_is_seen_in_amplitude_only(tmp_path):
     assert scores.loc["amplitude", "p_holm"] < 0.01
     assert scores.loc["connectivity", "p_holm"] > 0.05
     assert verdict["amplitude", "connectivity"] == "better"
-    assert verdict["confounds", "connectivity"] == "not told apart"
+    assert verdict["confounds", "connectivity"] == "no significant difference"
 
 
 def test_a_pair_s_coupling_is_seen_in_connectivity_only(tmp_path):

@@ -10,6 +10,7 @@ from scipy import stats
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import GroupedKFold
 from semantoks.data.recording import Recording, subject_key
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.data.splits import Fold, grouped_folds, leave_one_site_out
 from semantoks.data.store import write_store
@@ -83,16 +84,16 @@ def embedder(parcellation, preprocessing):
 def test_what_the_weights_have_seen(store, embedder):
     table = store.table
     assert seen_in_pretraining(table, {"random": embedder, "fc": ConnectivityBaseline()}) == []
-    embedder.encoder_.pretraining = {
-        "subjects": [subject_key(s) for s in ("p03", "p07", "elsewhere")],
-        "sites": ["west", "abroad"],
-    }
+    embedder.encoder_.pretraining = SeenData(
+        subjects=tuple(subject_key(s) for s in ("p03", "p07", "elsewhere")),
+        sites=("west", "abroad"),
+    )
     leak, warning = seen_in_pretraining(table, {"mine": embedder})
     assert (leak.severity, leak.found) == ("leak", ("p03", "p07"))
     assert "'mine' was pretrained on 2 of the 10 tested subjects" in leak.what
     assert (warning.severity, warning.found) == ("warning", ("west",))
     assert seen_in_pretraining(table, {"mine": embedder.encoder_}) == [leak, warning]
-    embedder.encoder_.pretraining = {"subjects": None, "sites": ["abroad"]}
+    embedder.encoder_.pretraining = SeenData(sites=("abroad",))
     (notice,) = seen_in_pretraining(table, {"theirs": embedder})
     assert (notice.severity, notice.found) == ("notice", ("theirs",))
     assert "do not say which subjects" in notice.what
@@ -394,7 +395,7 @@ def test_all_alarms_of_a_store_leaks_first(store, embedder):
         n_bootstrap=20,
         n_permutations=20,
     )
-    embedder.encoder_.pretraining = {"subjects": None, "sites": ["west"]}
+    embedder.encoder_.pretraining = SeenData(sites=("west",))
     rows = np.arange(len(store))
     found = leak_alarms(
         store,
@@ -415,10 +416,10 @@ def test_who_is_only_trained_on_may_have_been_seen(store, embedder):
     folds = leave_one_site_out(store.table)
     site = store.table["site"].to_numpy(str)[folds[0].test[0]]
     others = store.table[store.table["site"] != site]
-    embedder.encoder_.pretraining = {
-        "subjects": sorted({subject_key(s) for s in others["subject"]}),
-        "sites": sorted(set(others["site"])),
-    }
+    embedder.encoder_.pretraining = SeenData(
+        subjects=tuple({subject_key(s) for s in others["subject"]}),
+        sites=tuple(set(others["site"])),
+    )
     assert leak_alarms(store, folds=folds[:1], models={"m": embedder}) == []
     kinds = [a.kind for a in leak_alarms(store, folds=folds, models={"m": embedder})]
     assert kinds == ["seen in pretraining"] * 2, "people and sites"

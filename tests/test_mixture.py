@@ -19,11 +19,12 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.cli import app
 from semantoks.data.mixture import StoreMixture
 from semantoks.data.recording import Recording, subject_key
+from semantoks.data.seen import SeenData, SeenStore
 from semantoks.data.signal import Preprocessing, resample
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.pretrained import load_pretrained
-from semantoks.train.setup import pretraining_record, training_recordings
+from semantoks.train.setup import training_recordings
 from semantoks.train.trainer import Trainer
 from semantoks.views.augment import AugmentConfig
 from semantoks.views.crops import CropConfig
@@ -295,14 +296,14 @@ def test_training_on_a_mixture_resumes_exactly_and_records_all_it_saw(
     seen = one.pretraining
     kept = store.select((store.table["site"] != "west").to_numpy())
     names = {*kept.table["subject"], *fast.table["subject"]}
-    assert seen["subjects"] == sorted(map(subject_key, names))
-    assert seen["n_subjects"] == kept.table["subject"].nunique() + fast.table["subject"].nunique()
-    assert seen["n_recordings"] == len(kept) + len(fast)
-    assert seen["sites"] == ["east", "north", "south"]
-    assert seen["stores"] == [
-        {"name": "toy", "fingerprint": kept.fingerprint},
-        {"name": "fast", "fingerprint": fast.fingerprint},
-    ]
+    assert seen.subjects == tuple(sorted(map(subject_key, names)))
+    assert seen.n_subjects == kept.table["subject"].nunique() + fast.table["subject"].nunique()
+    assert seen.n_recordings == len(kept) + len(fast)
+    assert seen.sites == ("east", "north", "south")
+    assert seen.stores == (
+        SeenStore(name="toy", fingerprint=kept.fingerprint),
+        SeenStore(name="fast", fingerprint=fast.fingerprint),
+    )
     assert one.preprocessing == store.preprocessing
 
 
@@ -314,10 +315,10 @@ def test_sites_and_numbers_of_people_go_over_the_mixture(mixed_run):
     assert list(map(len, people)) == [5, 9]
     kept = training_recordings(mixed_run(data={"exclude_sites": ["toy:east", "south"]}))
     assert set(kept.table["site"]) == {"toy:north", "toy:west", "fast:east"}
-    assert pretraining_record(kept, few)["sites"] == ["east", "north", "west"]
+    assert SeenData.of(kept).sites == ("east", "north", "west")
     alone = training_recordings(mixed_run(data={"exclude_sites": ["fast:east", "south"]}))
     assert len(alone) == 13
-    assert [s["name"] for s in pretraining_record(alone, few)["stores"]] == ["toy"]
+    assert [s.name for s in SeenData.of(alone).stores] == ["toy"]
     make_loader(alone).batch(0)
     with pytest.raises(ConfigError, match="store number 2, of 0 people"):
         make_loader(alone, weights=(1, 1))

@@ -25,7 +25,6 @@ from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.stats.agreement import (
     ICC_FORMS,
-    differential_identifiability,
     discriminated,
     icc,
     identifiability,
@@ -109,7 +108,8 @@ def test_identification_counts_the_nearest_in_both_directions():
 
 def test_differential_identifiability_of_a_matrix():
     similarity = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.3], [0.1, 0.2, 0.7]])
-    assert differential_identifiability(similarity) == pytest.approx(100 * (0.8 - 0.2))
+    found = identifiability(similarity, np.ones((1, len(similarity))))
+    assert found == pytest.approx(100 * (0.8 - 0.2))
     # Person 0 twice, person 2 once: two measurements of the same person are not "others".
     own, others = (2 * 0.9 + 0.7) / 3, (2 * 0.3 + 2 * 0.1) / 4
     found = identifiability(similarity, np.array([[2.0, 0.0, 1.0]]))[0]

@@ -151,8 +151,8 @@ def test_texts_from_data_are_shown_and_never_run(material):
 def test_the_page_says_what_was_found_and_seen(material):
     text = read(material).text
     for part in (
-        "judged by balanced accuracy",
-        "judged by Pearson r",
+        "tests on balanced accuracy",
+        "tests on Pearson r",
         "better than connectivity",
         "better than random weights",
         "One site is left out at a time",
@@ -229,7 +229,7 @@ def test_tests_decide_and_neither_points_nor_intervals_do():
     gaps = frame(
         GAPS,
         ("good", "connectivity", m, 0.20, 0.01, 0.30, "better"),
-        ("lucky", "connectivity", m, 0.35, 0.01, 0.40, "not told apart"),
+        ("lucky", "connectivity", m, 0.35, 0.01, 0.40, "no significant difference"),
         ("bad", "connectivity", m, -0.30, -0.4, -0.2, "worse"),
         ("chance", "connectivity", m, -0.1, -0.2, -0.01, ""),
         ("bad", "connectivity", "AUROC", 0.3, 0.2, 0.4, ""),
@@ -237,11 +237,11 @@ def test_tests_decide_and_neither_points_nor_intervals_do():
     assert verdicts(scores, gaps) == [
         Verdict(
             "Better than connectivity: good.",
-            "Worse: bad. Not told apart from it by these people: lucky.",
+            "Worse: bad. No significant difference: lucky.",
         ),
         Verdict(
-            "Better than knowing nothing: good, connectivity.",
-            "Not told apart from it by these people: lucky, bad.",
+            "Better than chance: good, connectivity.",
+            "No significant difference: lucky, bad.",
         ),
     ]
 
@@ -265,8 +265,8 @@ def test_training_is_held_against_its_own_control_and_a_correlation_against_zero
     assert verdicts(scores, gaps) == [
         Verdict(f"Better than random weights (a): {useless}.", ""),
         Verdict(
-            f"Better than knowing nothing: {useless}, b.",
-            "Not told apart from it by these people: random weights (a), tangent space.",
+            f"Better than chance: {useless}, b.",
+            "No significant difference: random weights (a), tangent space.",
         ),
     ]
 

@@ -68,7 +68,7 @@ def test_scaling_pretrains_on_nested_groups_and_draws_the_curve(store_path, tmp_
         from semantoks.model.pretrained import load_pretrained
 
         pretraining = load_pretrained(tmp_path / "s" / "runs" / n).pretraining
-        keys.append(set(pretraining["subjects"]))
+        keys.append(set(pretraining.subjects))
     assert keys[0] < keys[1] < keys[2]
 
 

@@ -103,10 +103,10 @@ def test_training_learns_and_writes_what_it_did(tiny_run, tmp_path, store):
     assert_equal_states(
         dict(encoder.state_dict()), dict(trainer.method.teacher.encoder.state_dict())
     )
-    assert encoder.pretraining["n_subjects"] == 10
-    assert encoder.pretraining["sites"] == ["east", "north", "west"]
-    assert encoder.pretraining["stores"][0]["fingerprint"] == store.fingerprint
-    assert "p00" not in json.dumps(encoder.pretraining), "subjects are hashed"
+    assert encoder.pretraining.n_subjects == 10
+    assert encoder.pretraining.sites == ("east", "north", "west")
+    assert encoder.pretraining.stores[0].fingerprint == store.fingerprint
+    assert "p00" not in json.dumps(encoder.pretraining.to_json()), "subjects are hashed"
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["versions"]["torch"] == str(torch.__version__)
 
@@ -191,8 +191,8 @@ def test_excluded_sites_are_never_seen(tiny_run, tmp_path, store):
     trainer = Trainer(tiny_run(data__exclude_sites=["north"]), tmp_path / "run")
     trainer.fit()
     seen = load_pretrained(tmp_path / "run").pretraining
-    assert seen["sites"] == ["east", "west"]
-    assert seen["n_recordings"] == (store.table["site"] != "north").sum()
+    assert seen.sites == ("east", "west")
+    assert seen.n_recordings == (store.table["site"] != "north").sum()
 
 
 def test_bfloat16_and_tensorboard(tiny_run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.utils import get_tags
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
+from semantoks.evaluate.features import connectivity
 from semantoks.evaluate.features.baselines import BASELINES, make_baselines
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.covariates import ConfoundsBaseline
@@ -128,3 +130,9 @@ def test_names_say_which_value_it_is(store):
     assert (bands[0], bands[-1]) == (f"{labels[0]} 0.01-0.1 Hz", f"{labels[-1]} 0.1-0.2 Hz")
     confounds = ConfoundsBaseline(("age", "sex")).fit(store).get_feature_names_out()
     assert list(confounds) == ["age", "age unknown", "sex=female", "sex=male"]
+
+
+def test_the_examples_hold():
+    found = doctest.testmod(connectivity)
+    assert found.attempted >= 5
+    assert found.failed == 0

@@ -26,6 +26,10 @@ _PUBLIC = {
     "FineTunerRegressor": "semantoks.evaluate.predictors.finetune",
     "ConnectivityBaseline": "semantoks.evaluate.features.connectivity",
     "evaluate_probes": "semantoks.evaluate.compare.evaluation",
+    "Target": "semantoks.evaluate.compare.targets",
+    "Plan": "semantoks.assess.plan",
+    "Assessment": "semantoks.assess.assessment",
+    "evaluate_store": "semantoks.workflow.evaluate",
     "write_report": "semantoks.report.page",
 }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semantoks import __version__
+from semantoks.assess.parts.table import PARTS, chosen_parts
 from semantoks.errors import ConfigError, InputError, SemantoksError, StoreError
 from semantoks.evaluate.features.baselines import BASELINES, baseline_names
 
@@ -63,6 +64,10 @@ class Groups(StrEnum):
 Baseline = StrEnum(  # type: ignore[misc] # its members are those of the table
     "Baseline", [(b.option.replace("-", "_"), b.option) for b in BASELINES.values()]
 )
+
+
+#: What `evaluate` computes beyond the scores.
+PartName = StrEnum("PartName", [(name, name) for name in PARTS])  # type: ignore[misc] # likewise
 
 
 class ProbeModel(StrEnum):
@@ -446,14 +451,13 @@ def evaluate(
         typer.Option(help="Column regressed out; age, sex, site and motion by default."),
     ] = None,
     harmonise: Annotated[str, typer.Option(help="Column that ComBat harmonises.")] = "site",
-    subgroups: Annotated[bool, typer.Option(help="Scores by site, TR and motion.")] = True,
-    confounds: Annotated[bool, typer.Option(help="Site, TR, motion read off features.")] = True,
-    adjusted: Annotated[bool, typer.Option(help="Scores without confounds; ComBat.")] = True,
-    corruption: Annotated[bool, typer.Option(help="Scores on worse scans.")] = True,
-    reliability: Annotated[bool, typer.Option(help="Fingerprints, ICC.")] = True,
-    alarms: Annotated[bool, typer.Option(help="Leaks, duplicates, implausible scores.")] = True,
-    maps: Annotated[bool, typer.Option(help="Maps of the embeddings.")] = True,
-    importance: Annotated[bool, typer.Option(help="Networks masked in the model.")] = True,
+    only: Annotated[
+        list[PartName] | None,
+        typer.Option(help="Compute these parts beyond the scores (repeatable); default: all."),
+    ] = None,
+    skip: Annotated[
+        list[PartName] | None, typer.Option(help="Leave out a part (repeatable).")
+    ] = None,
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Leave out recordings without the label.")
     ] = False,
@@ -465,7 +469,7 @@ def evaluate(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Folds at the same time.")] = 1,
 ) -> None:
     """Compare models with honest controls, look for other explanations, write the report."""
-    from semantoks.assess.plan import PARTS, Plan
+    from semantoks.assess.plan import Plan
     from semantoks.config import override, parse
     from semantoks.data.designs import SmallSamples, design_for
     from semantoks.data.store import RecordingStore
@@ -475,13 +479,6 @@ def evaluate(
     from semantoks.report.terminal import assessment_summary
     from semantoks.workflow.evaluate import REPORT, evaluate_store
 
-    wanted = dict(
-        zip(
-            PARTS,
-            (subgroups, confounds, adjusted, corruption, reliability, alarms, maps, importance),
-            strict=True,
-        )
-    )
     plan = Plan(
         targets=tuple(map(Target.parse, target)),
         design=design_for(
@@ -511,7 +508,7 @@ def evaluate(
         out,
         models=model or [],
         plan=plan,
-        parts=[part for part, asked in wanted.items() if asked],
+        parts=chosen_parts(only or None, skip or ()),
         device=device,
         n_jobs=jobs,
         say=lambda text: console.print(text, markup=False, highlight=False),

@@ -42,8 +42,11 @@ def refuse_existing(
         Of the class `kind`.
     """
     path = Path(path)
-    if not os.path.lexists(path) or (folder and path.is_dir() and not any(path.iterdir())):
+    if not os.path.lexists(path):
         return
+    with suppress(OSError):  # a folder that cannot be listed may hold anything
+        if folder and path.is_dir() and not any(path.iterdir()):
+            return
     fix = "Choose another name, or delete it first"
     raise kind("exists already and is not overwritten", file=path, fix=fix)
 
@@ -186,8 +189,8 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):  # what cannot be removed must not hide the error before
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)

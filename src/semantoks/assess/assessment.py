@@ -1,7 +1,7 @@
-"""`assess`: one folder with everything that is asked of models on a store; `Assessment` reads it.
+"""`assess`: evaluate models on a store into one folder; `Assessment` reads it.
 
-Every part is a folder that appears whole or not at all. When the same question is asked again, what
-is there is not computed again, so that an assessment that was interrupted goes on.
+Every part is a folder that appears whole or not at all. Asking the same question again computes
+only the parts that are missing, which resumes an evaluation that was interrupted.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import pandas as pd
 
 from semantoks import __version__
 from semantoks.assess.cache import StoredEmbedder, StoredTuner
-from semantoks.assess.parts import COMPUTE, Found, Work
-from semantoks.assess.plan import PARTS, Part, Plan
+from semantoks.assess.parts.base import Found, Work
+from semantoks.assess.parts.table import PARTS, chosen_parts
+from semantoks.assess.plan import Plan
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError, entry, nearest, readable
+from semantoks.errors import InputError, entry, readable
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
@@ -42,23 +43,23 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """What is known of models on a store.
+    """The results of an evaluation.
 
     Parameters
     ----------
     comparison : ProbeResult
         Scores, intervals and tests of all models and controls.
-    parts : dict of Part to Found
-        What was looked at beyond it.
-    why_not : dict of Part to str
-        Parts that this store could not answer.
+    parts : dict of str to Found
+        Results of the parts, by the names of `semantoks.assess.parts.table.PARTS`.
+    why_not : dict of str to str
+        Parts that this store cannot answer, with the reason.
     settings : dict
         The plan, the store, the models; empty for a result that came without them.
     """
 
     comparison: ProbeResult
-    parts: Mapping[Part, Found]
-    why_not: Mapping[Part, str]
+    parts: Mapping[str, Found]
+    why_not: Mapping[str, str]
     settings: Mapping[str, Any]
 
     @classmethod
@@ -74,8 +75,8 @@ class Assessment:
         if not (path / SETTINGS).exists():
             return cls(ProbeResult.load(path), {}, {}, {})
         comparison = ProbeResult.load(path / COMPARISON)
-        parts: dict[Part, Found] = {}
-        why_not: dict[Part, str] = {}
+        parts: dict[str, Found] = {}
+        why_not: dict[str, str] = {}
         for part in PARTS:
             if not (path / part).exists():
                 continue
@@ -94,16 +95,16 @@ def assess(
     models: Mapping[str, Encoder],
     plan: Plan,
     *,
-    parts: Collection[Part] = PARTS,
+    parts: Collection[str] | None = None,
     device: str = "cpu",
     n_jobs: int = 1,
     say: Say = print,
 ) -> Assessment:
-    """Compare models with their controls, and look for what else could explain their scores.
+    """Compare models with their controls, and test other explanations of their scores.
 
-    Every model comes with the same encoder with random weights, and all of them with functional
-    connectivity and chance, on the same folds. Fine-tuned models are rows of the comparison; the
-    other parts look at the models as they are.
+    Every model is compared with the same encoder with random weights, with functional connectivity
+    and with chance, on the same folds. Fine-tuned models are rows of the comparison; the other
+    parts evaluate the models without fine-tuning.
 
     Parameters
     ----------
@@ -112,14 +113,15 @@ def assess(
         Folder of the assessment; new, or one that answers the same question.
     models : mapping of str to Encoder
     plan : Plan
-    parts : collection of Part
-        What is done beyond the comparison.
+    parts : collection of str, optional
+        Names of `semantoks.assess.parts.table.PARTS` to compute beyond the comparison; all of them
+        by default.
     device : str
         Device of the encoders.
     n_jobs : int
         Folds computed at the same time.
     say : callable
-        Told what happens.
+        Called with lines of progress.
 
     Returns
     -------
@@ -130,10 +132,7 @@ def assess(
     InputError
         The folder answers another question, a part is unknown, or the comparison cannot be made.
     """
-    for part in parts:
-        if part not in PARTS:
-            fix = nearest(part, PARTS)
-            raise InputError("is no part of an assessment", field="parts", value=part, fix=fix)
+    chosen = chosen_parts(parts)
     plan.check_columns(store)
     folder = Path(out)
     embedders, controls = _transformers(store, folder, models, plan, device)
@@ -147,9 +146,8 @@ def assess(
     )
     comparison = ProbeResult.load(folder / COMPARISON)
     work = Work(store=store, plan=plan, trained=embedders, controls=controls, comparison=comparison)
-    for part in PARTS:
-        if part in parts:
-            _part(folder / part, partial(_compute, part, work, say=say), say)
+    for part in chosen:
+        _part(folder / part, partial(_compute, part, work, say=say), say)
     return Assessment.load(folder)
 
 
@@ -194,7 +192,7 @@ def _fine_tuned(
             "there is no model to fine-tune",
             field="finetune",
             value=plan.finetune[0],
-            fix="Give one",
+            fix="Give a model",
         )
     tuned = {}
     for name, encoder in models.items():
@@ -284,7 +282,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
 def _part(folder: Path, make: Callable[[Path], None], say: Say) -> None:
     """Have the folder of a part made, unless it exists."""
     if folder.exists():
-        say(f"{folder.name}: there already")
+        say(f"{folder.name}: already computed")
         return
     say(f"{folder.name} ...")
     start = time.perf_counter()
@@ -292,13 +290,13 @@ def _part(folder: Path, make: Callable[[Path], None], say: Say) -> None:
     say(f"{folder.name}: {time.perf_counter() - start:.0f} s")
 
 
-def _compute(part: Part, work: Work, folder: Path, say: Say) -> None:
-    """Compute a part and write its folder; a store that cannot answer it leaves the reason."""
+def _compute(part: str, work: Work, folder: Path, say: Say) -> None:
+    """Compute a part and write its folder; where the store cannot answer it, the reason."""
     try:
-        found, why_not = COMPUTE[part](work), ""
+        found, why_not = PARTS[part].load().compute(work), ""
     except InputError as error:
         found, why_not = Found(), str(error)
-        say(f"{part}: not done, {why_not}")
+        say(f"{part}: not computed: {why_not}")
     facts = {**found.facts, "why_not": why_not, "tables": [*found.tables]}
     with staged_folder(folder) as staged:
         for name, table in found.tables.items():

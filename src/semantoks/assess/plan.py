@@ -1,9 +1,9 @@
-"""What an assessment is made of: the question, the models, and the parts that look closer."""
+"""`Plan`: the question of an evaluation."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -16,39 +16,26 @@ from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.covariates import CONFOUNDS
 from semantoks.evaluate.predictors.tuning import Train, Tuning
 
-Part = Literal[
-    "subgroups",
-    "confounds",
-    "adjusted",
-    "corruption",
-    "reliability",
-    "alarms",
-    "maps",
-    "importance",
-]
-#: What is done beyond the comparison, in this order.
-PARTS: tuple[Part, ...] = get_args(Part)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The question of an assessment; a folder holds the answer to one of them.
+    """The question of an evaluation; a folder holds the answer to one of them.
 
     Parameters
     ----------
     targets : tuple of Target
     design : Design
-        How people are divided.
+        How people are divided into training and test parts.
     baselines : tuple of str
         Names of `semantoks.evaluate.features.baselines.BASELINES`, next to connectivity.
     curve : SmallSamples, optional
-        Fit on few people too.
+        Fit on fewer people as well.
     probe : Probe
         The linear model behind features.
     finetune : tuple of {"full", "frozen-then-full", "lora", "head"}
-        Every model is fine-tuned in these ways too; see `FineTuner`.
+        Fine-tune every model in these ways as well; see `FineTuner`.
     tuning : Tuning
-        How; classes are weighted as those of the probe.
+        Settings of the fine-tuning; classes are weighted as those of the probe.
     confounds : tuple of str, optional
         Columns regressed out of features; see `confound_columns` for the default.
     harmonise : str or None
@@ -82,10 +69,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.targets:
-            raise InputError("at least one column has to be predicted", field="targets")
+            raise InputError("must name at least one column", field="targets")
         for name in ("n_crops", "n_bootstrap", "n_permutations"):
             if getattr(self, name) < 1:
-                raise InputError("has to be at least 1", field=name, value=getattr(self, name))
+                raise InputError("must be at least 1", field=name, value=getattr(self, name))
 
     def check_columns(self, store: RecordingStore) -> None:
         """Refuse a store that lacks a column which the plan names.
@@ -104,7 +91,7 @@ class Plan:
                 check_column(store.table, column, store.path, name)
 
     def settings(self) -> dict[str, Any]:
-        """Return the plan as plain values: two plans are one where these are equal."""
+        """Return the plan as plain values; plans with equal values ask the same question."""
         facts: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "n_permutations", "seed")
@@ -117,7 +104,7 @@ class Plan:
         facts["probe"] = {"model": self.probe.model, "class_weight": named}
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
-        if self.finetune:  # folders from before there was fine-tuning can be gone on with
+        if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
         return facts
 
@@ -129,15 +116,15 @@ def _plain(thing: Any) -> dict[str, Any]:
     return {"kind": type(thing).__name__} | fields
 
 
-#: Share of recordings that need a value for a column to be regressed out unasked.
+#: Share of recordings that must have a value for a column to be regressed out by default.
 MOSTLY_KNOWN = 0.9
 
 
 def confound_columns(store: RecordingStore) -> tuple[str, ...]:
-    """Return the columns that are regressed out unless somebody says otherwise.
+    """Return the columns that are regressed out by default.
 
     Age, sex, site, motion and the scanner's TR, as far as they vary and nine in ten recordings
-    have a value. The site says the TR: with one the other is left out.
+    have a value. The TR is left out where the site is there, which determines it.
     """
     usable = [c for c in CONFOUNDS if c in store.table and _usable(store.table[c])]
     return tuple(c for c in usable if c != "source_tr" or "site" not in usable)

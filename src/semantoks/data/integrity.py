@@ -1,4 +1,4 @@
-"""Is a store still what was written, and may it be handed on: check it, strip the people's ids."""
+"""Integrity and pseudonymisation of stores: `check_store`, `strip_subjects`."""
 
 from __future__ import annotations
 
@@ -101,16 +101,16 @@ def strip_subjects(
         New folder.
     salt : str, optional
         Secret that goes into the pseudonyms: stores stripped with the same salt name a person
-        alike. Without it one is drawn and forgotten, and nobody can find out a name by trying.
+        alike. Without it one is drawn and forgotten, so that no name can be guessed.
     drop : tuple of str
-        Columns of the index to leave out: anything else that tells who somebody is.
+        Columns of the index to leave out: anything else that identifies a person.
 
     Returns
     -------
     RecordingStore
         Signals, sites and the other columns are the same; the provenance and further files of the
-        store are not copied. Columns that repeat the subject's id are
-        left out, too. Recordings keep their order, which may be that of the old ids.
+        store are not copied. Columns that repeat the subject's id are left out, too. Recordings
+        keep their order, which may be that of the old ids.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def _pseudonymous(table: pd.DataFrame, salt: str) -> pd.DataFrame:
 
 
 def _repeats_subject(column: pd.Series[Any], subjects: pd.Series[Any]) -> bool:
-    """Return whether a column is the subject's id once more, as a number or without zeros, say."""
+    """Return whether a column repeats the subject's id, e.g. as a number or without zeros."""
 
     def bare(values: pd.Series[Any]) -> pd.Series[Any]:
         return values.astype(str).str.removesuffix(".0").str.lstrip("0")

@@ -1,4 +1,4 @@
-"""From a source to a store, at scale: in parallel, in shards, and again after a kill.
+"""Preparation at scale: from a source to a store, in parallel, in shards, resumable.
 
 1. Every recording is read, checked, encoded and measured on its own, in any order, by any process,
    and kept as one file in ``STORE.partial``. A recording that cannot be used leaves its error.
@@ -6,7 +6,7 @@
    it holds does not depend on how the work was done. Then the partial folder is removed, unless a
    recording failed: once its file is repaired and the store deleted, the others are not read again.
 
-A killed run continues where it was: what is there is not read again, unless its files changed.
+Rerunning a killed run resumes it: no recording is read again unless its files changed.
 """
 
 from __future__ import annotations

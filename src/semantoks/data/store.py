@@ -53,7 +53,7 @@ class StoreWriter:
         A shard is closed before it exceeds this number of time points.
     varying : sequence of str
         Phenotypes given as text or truth values that may change between recordings of a subject.
-        All others, diagnosis and sex say, have to agree; numbers, age say, may always change.
+        All others (e.g. diagnosis, sex) must agree; numbers (e.g. age) may always change.
     provenance : mapping, optional
         Where the recordings come from, for the header; plain values.
 
@@ -114,7 +114,7 @@ class StoreWriter:
     # -- one recording -----------------------------------------------------------------------------
 
     def add(self, recording: Recording) -> None:
-        """Check a recording, preprocess it and put it into the store."""
+        """Check a recording, preprocess it and add it to the store."""
         self.append(encode(recording, self.spec))
 
     def append(self, encoded: Encoded) -> None:

@@ -32,7 +32,7 @@ def score_intervals(rows: pd.DataFrame, level: tuple[float, str] | None) -> Figu
         Columns model, role (model, random, connectivity, chance), metric, value, ci_low, ci_high;
         one row per model, the first on top.
     level : (float, str), optional
-        Score of knowing nothing and its name, drawn as a dashed line.
+        Score at chance and its name, drawn as a dashed line.
     """
     figure = Figure(figsize=(4.8, 0.85 + 0.36 * len(rows)), layout="constrained")
     axes = panel_axes(figure)

@@ -29,7 +29,7 @@ def model_colors(models: Sequence[str]) -> dict[str, str]:
 def confusion(
     y: NDArray[np.intp], predicted: NDArray[np.intp], classes: Sequence[str], title: str
 ) -> Figure:
-    """Draw how often every class was taken for every class: shares of the true class, and people.
+    """Draw a confusion matrix: shares of the true class, and numbers of people.
 
     Parameters
     ----------
@@ -61,14 +61,14 @@ def confusion(
 def calibration(
     y: NDArray[np.intp], scores: Mapping[str, NDArray[np.float64]], label: str
 ) -> Figure:
-    """Draw how often what models say with some probability is so.
+    """Draw the observed share of a class against its predicted probability.
 
     Parameters
     ----------
     y : int array of shape (n,)
     scores : mapping of model to array of shape (n, n_classes)
     label : str
-        Of what the probability is.
+        Name of the class.
     """
     rows_of_legend = -(-len(scores) // 2)
     figure = Figure(figsize=(3.4, 3.0 + 0.18 * rows_of_legend), layout="constrained")
@@ -82,7 +82,7 @@ def calibration(
         )
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xlabel(
-        f"said probability of {short(label, 18)}", fontsize=9, color=INK, parse_math=False
+        f"predicted probability of {short(label, 14)}", fontsize=9, color=INK, parse_math=False
     )
     axes.set_ylabel("observed share", fontsize=9, color=INK)
     _legend(figure)
@@ -129,7 +129,7 @@ def corruption_panel(curves: pd.DataFrame, clean: pd.DataFrame) -> Figure:
 
 
 def sample_sizes(curve: pd.DataFrame) -> Figure:
-    """Draw one metric of all models against the number of people trained on."""
+    """Draw one metric of all models against the number of training subjects."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = panel_axes(figure)
     for model, color in model_colors(curve["model"].unique().tolist()).items():
@@ -139,7 +139,7 @@ def sample_sizes(curve: pd.DataFrame) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.minorticks_off()
-    axes.set_xlabel("people trained on", fontsize=9, color=INK)
+    axes.set_xlabel("training subjects", fontsize=9, color=INK)
     axes.set_ylabel(str(curve["metric"].iloc[0]), fontsize=9, color=INK)
     _legend(figure)
     return figure

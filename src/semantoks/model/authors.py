@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from semantoks.config import to_tree
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
-from semantoks.errors import CheckpointError
+from semantoks.errors import CheckpointError, ConfigError
 from semantoks.files import staged_file
 from semantoks.model.authors_config import (
     architecture,
@@ -232,12 +233,15 @@ def _check_constants(
             raise CheckpointError(rule, file=file, field=name)
 
 
-def _pretraining(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _pretraining(content: Mapping[str, Any], file: Path) -> SeenData:
     """Return what the weights have seen; the authors' own files do not say."""
-    unknown = dict.fromkeys(("n_recordings", "n_subjects", "subjects", "sites", "epochs", "steps"))
     stated = content.get("pretraining")
-    stated = stated if isinstance(stated, dict) else {"source": file.name}
-    return {**unknown, "stores": [], **stated}
+    if not isinstance(stated, dict):
+        return SeenData(source=file.name)
+    try:
+        return SeenData.from_json(stated)
+    except ConfigError as error:
+        raise CheckpointError(f"is damaged: {error}", file=file, field="pretraining") from None
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -317,9 +321,9 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
     )
     section, maps = map_section(encoder.channels, file.stem)
     config["data"] |= section
-    unknown = float("nan")
+    unknown, seen = float("nan"), encoder.pretraining
     content: dict[str, Any] = {
-        "epoch": (encoder.pretraining or {}).get("epochs") or 0,
+        "epoch": 0 if seen is None else seen.epochs or 0,
         "model_state_dict": to_authors(weights, encoder),
         "optimizer_state_dict": {"state": {}, "param_groups": []},
         "scheduler_state_dict": {},
@@ -328,7 +332,7 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
         "lr": unknown,
         "wd": unknown,
         "mask_loss_weight": unknown,
-        "pretraining": encoder.pretraining,
+        "pretraining": None if seen is None else seen.to_json(),
     }
     stream = io.BytesIO()  # on a full disk `torch.save` raises what says nothing about it
     torch.save(content, stream)

@@ -12,12 +12,12 @@ N networks, P patches, L patch length, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from semantoks.atlas.channels import Channels, TokenRows
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
 from semantoks.model.recompute import run
@@ -134,9 +134,8 @@ class Encoder(nn.Module):
     ----------
     tokenizer : Tokenizer
         The kind that `EncoderConfig.granularity` names; owns the positions of the tokens.
-    pretraining : dict or None
-        What the weights have seen: recordings, hashed subjects, sites; also in fine-tuning
-        (``fine_tuned``). None for random weights.
+    pretraining : SeenData or None
+        What the weights have seen, also in fine-tuning. None for random weights.
     checkpoint : bool
         In training, keep only what enters every network's tokenizer and every block and compute
         their insides again for the gradient: the same numbers in less memory, for one more forward
@@ -148,7 +147,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.channels, self.preprocessing = config, channels, preprocessing
-        self.pretraining: dict[str, Any] | None = None
+        self.pretraining: SeenData | None = None
         self.checkpoint = False
         self.tokenizer = TOKENIZERS[config.granularity].build(config, channels)
         width = config.width

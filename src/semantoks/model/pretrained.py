@@ -22,6 +22,7 @@ from torch import Tensor
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import parse, to_tree
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import CheckpointError, InputError
 from semantoks.files import refuse_existing, staged_folder
@@ -49,12 +50,13 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], encoder: Encoder) ->
         Gives the header.
     """
     save_file({k: v.detach().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
+    seen = encoder.pretraining
     header = {
         "format": FORMAT_VERSION,
         "encoder": to_tree(encoder.config),
         "preprocessing": to_tree(encoder.preprocessing),
         "parcellation": {"name": encoder.channels.name, "hash": encoder.channels.hash},
-        "pretraining": encoder.pretraining,
+        "pretraining": None if seen is None else seen.to_json(),
         "versions": {name: metadata.version(name) for name in ("semantoks", "torch")},
     }
     (folder / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
@@ -212,6 +214,8 @@ def _blank_encoder(folder: Path) -> Encoder:
     try:
         encoder_config = parse(EncoderConfig, header["encoder"])
         preprocessing = parse(Preprocessing, header["preprocessing"])
+        stated = header.get("pretraining")
+        seen = None if stated is None else SeenData.from_json(stated)
         parcellation = Parcellation.load(folder / ROIS)
         expected_hash = header["parcellation"]["hash"]
         name = header["parcellation"]["name"]
@@ -223,7 +227,7 @@ def _blank_encoder(folder: Path) -> Encoder:
         )
     parcellation = replace(parcellation, name=name)
     encoder = Encoder.random(encoder_config, parcellation, preprocessing, seed=0)
-    encoder.pretraining = header.get("pretraining")
+    encoder.pretraining = seen
     return encoder
 
 

@@ -1,4 +1,4 @@
-"""The methods paragraph of an evaluation: what was run, in the words of a paper."""
+"""The methods paragraph of an evaluation, in the words of a paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semantoks.assess.assessment import Assessment
-from semantoks.assess.parts import GAP, REGRESSED
+from semantoks.assess.parts.base import listed
+from semantoks.assess.parts.table import PARTS
 from semantoks.evaluate.compare.roles import role
 from semantoks.evaluate.features.baselines import BASELINES
 
@@ -52,8 +53,8 @@ def methods_paragraph(found: Assessment) -> str:
 
 def _data(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     store = meta["store"]
-    people = f"{store['n_recordings']} resting or task recordings of {store['n_subjects']} people"
-    text = f"We evaluated on {people.replace('resting or task ', '')} (data set {store['name']}, "
+    people = f"{store['n_recordings']} recordings of {store['n_subjects']} people"
+    text = f"We evaluated on {people} (data set {store['name']}, "
     text += f"parcellation {store['parcellation']}, TR {store['tr']:g} s"
     steps = settings.get("preprocessing")
     if steps:
@@ -67,9 +68,9 @@ def _targets(meta: Mapping[str, Any]) -> list[str]:
     texts = []
     for name, facts in meta["targets"].items():
         what = f"We predicted {name} ({facts['kind']}"
-        what += f" of {_list(facts['classes'])}" if facts["classes"] else ""
+        what += f" of {listed(facts['classes'])}" if facts["classes"] else ""
         what += f"; {facts['n_recordings']} recordings with a value"
-        what += f", {facts['n_left_out']} without one left out" if facts["n_left_out"] else ""
+        what += f", {facts['n_left_out']} without one excluded" if facts["n_left_out"] else ""
         texts.append(f"{what}).")
     return texts
 
@@ -81,19 +82,19 @@ def _models(meta: Mapping[str, Any]) -> str:
     texts = []
     for name, facts in trained.items():
         seen = facts.get("n_test_subjects_seen")
-        said = "whose pretraining data are not stated"
+        data = "pretraining data not stated"
         if seen is not None:
             record = facts["pretraining"]
-            how = "with labels in the end" if record.get("fine_tuned") else "without labels"
-            said = (
+            how = "and then fine-tuned" if record.get("fine_tuned") else "without labels"
+            data = (
                 f"pretrained {how} on {record['n_recordings']} recordings, "
                 f"{seen or 'none'} of the {facts['n_test_subjects']} tested people among them"
             )
-        texts.append(f"{name} ({said})")
+        texts.append(f"{name} ({data})")
     others = [BASELINES[n].sentence() for n in meta["models"] if n in BASELINES]
-    text = f"Frozen embeddings of {_list(texts)} were compared with " if texts else "We compared "
+    text = f"Frozen embeddings of {listed(texts)} were compared with " if texts else "We compared "
     random = ["the same architecture with random weights"] if texts else []
-    return f"{text}{_list([*random, *others])}, all with the same folds and the same linear model."
+    return f"{text}{listed([*random, *others])}, all with the same folds and the same linear model."
 
 
 def _fine_tunings(meta: Mapping[str, Any]) -> list[str]:
@@ -113,7 +114,7 @@ def _fine_tuning(tuned: Mapping[str, Any]) -> str:
     models: dict[str, list[str]] = {}
     for name, settings in tuned.items():
         models.setdefault(_TRAINED[settings["train"]].format(**settings), []).append(name)
-    named = _list([f"{what} in {_list(names)}" for what, names in models.items()])
+    named = listed([f"{what} in {listed(names)}" for what, names in models.items()])
     weights = " with balanced class weights" if how.get("class_weight") == "balanced" else ""
     text = (
         f"In place of the linear model, a {how['head']} head was put on the embedding and, on the "
@@ -135,16 +136,16 @@ def _fine_tuning(tuned: Mapping[str, Any]) -> str:
 def _design(meta: Mapping[str, Any]) -> str:
     counts = {name: len(facts["folds"]) for name, facts in meta["targets"].items()}
     sizes = sorted(set(counts.values()))
-    folds = f"{_list([str(n) for n in sizes])} folds" if sizes != [1] else "one fold"
+    folds = f"were {listed([str(n) for n in sizes])} folds" if sizes != [1] else "was one fold"
     probe = _MODEL[meta["design"]["probe"]["model"]]
     kinds = {facts["kind"] for facts in meta["targets"].values()}
     fitted = [probe + _weights(meta)] if "classification" in kinds else []
     fitted += ["ridge regression for numbers"] if "regression" in kinds else []
     return (
-        f"{meta['design']['sentence']} ({folds} per target, seed {meta['seed']}; no person was in "
-        f"both parts of a fold.) On standardised features we fitted {_list(fitted)}; the strength "
-        "of the penalty was chosen by inner cross-validation over groups "
-        f"({meta['design']['group']}) within the training part, where all fitted steps were "
+        f"{meta['design']['sentence']} There {folds} per target (seed {meta['seed']}); no person "
+        "was in both parts of a fold. On standardised features we fitted "
+        f"{listed(fitted)}; the strength of the penalty was chosen by inner cross-validation over "
+        f"groups ({meta['design']['group']}) within the training part, where all fitted steps were "
         "fitted. The predictions of a person's recordings were averaged."
     )
 
@@ -156,83 +157,30 @@ def _weights(meta: Mapping[str, Any]) -> str:
 
 def _scores(metrics: Sequence[str], meta: Mapping[str, Any]) -> str:
     return (
-        f"Scores ({_list(metrics)}) are of all tested people together, with 95 % percentile "
+        f"Scores ({listed(metrics)}) are of all tested people together, with 95 % percentile "
         f"bootstrap intervals over people ({meta['n_bootstrap']} samples)."
     )
 
 
 def _tests(tests: Sequence[str], meta: Mapping[str, Any]) -> str:
-    compared = _list([_TESTS[test] for test in tests])
+    compared = listed([_TESTS[test] for test in tests])
     return (
         (f"Models were compared with their controls by {compared}, " if tests else "")
         + (
-            "and with knowing nothing by permuting the truth within sites, or folds where no site "
+            "and with chance by permuting the truth within sites, or folds where no site "
             if tests
-            else "Models were compared with knowing nothing by permuting the truth within "
-            "sites, or folds where no site "
+            else "Models were compared with chance by permuting the truth within sites, or folds "
+            "where no site "
         )
         + f"is known ({meta['n_permutations']} permutations); p-values were adjusted for the "
-        "number of models and targets (Holm, 1979), and adjusted p < 0.05 was called a difference."
+        "number of models and targets (Holm, 1979), and adjusted p < 0.05 was called significant."
     )
 
 
 def _parts(found: Assessment) -> list[str]:
-    parts, texts = found.parts, []
-    if "adjusted" in parts:
-        columns = parts["adjusted"].facts["confounds"]
-        done = [
-            v
-            for v in parts["adjusted"].facts["variants"]
-            if v not in parts["adjusted"].facts["left_out"]
-        ]
-        how = []
-        if columns and REGRESSED in done:
-            how.append(f"with {_list(columns)} regressed out of the features (Snoek et al., 2019)")
-        how += [f"after {v} (Johnson et al., 2007)" for v in done if v.startswith("ComBat")]
-        texts.append(
-            f"Models were also scored {_list(how)}, fitted in the training part; a "
-            "target was never among its own confounds."
-        )
-    if "corruption" in parts:
-        texts.append(
-            "Robustness was measured by training on the recordings as they are and "
-            "testing on recordings with simulated motion spikes, respiratory, cardiac "
-            "and slow noise, longer TRs, shorter scans and missing regions."
-        )
-    if "reliability" in parts:
-        facts = parts["reliability"].facts
-        of = (
-            "two sessions"
-            if facts["of"] == "sessions"
-            else (f"the two halves of a scan ({GAP:g} s between them)")
-        )
-        texts.append(
-            f"Reliability between {of} of {facts['n_subjects']} people was measured by "
-            "identification rate (Finn et al., 2015), differential identifiability "
-            "(Amico and Goñi, 2018), discriminability (Bridgeford et al., 2021) and "
-            "intraclass correlation (Shrout and Fleiss, 1979)."
-        )
-    if "importance" in parts:
-        n = parts["importance"].facts["n_recordings"]
-        texts.append(
-            "The importance of a functional network is the cosine distance by which the embedding "
-            f"moves when it is masked ({n} recordings)."
-        )
-    if "alarms" in parts:
-        n = len(parts["alarms"].facts["alarms"])
-        texts.append(
-            "We checked for shared subjects, test data in pretraining, duplicate "
-            f"recordings and targets that follow confounds ({n or 'no'} alarms)."
-        )
-    return texts
+    return [part.load().sentence(found.parts[n]) for n, part in PARTS.items() if n in found.parts]
 
 
 def _versions(meta: Mapping[str, Any]) -> str:
-    versions = _list([f"{name} {version}" for name, version in meta["versions"].items()])
+    versions = listed([f"{name} {version}" for name, version in meta["versions"].items()])
     return f"Computed with {versions} on Python {meta['python']}."
-
-
-def _list(names: Sequence[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"

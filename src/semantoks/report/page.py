@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from semantoks import __version__
 from semantoks.assess.assessment import Assessment
+from semantoks.assess.parts.section import Column
 from semantoks.data.store import RecordingStore
 from semantoks.figures.picture import Picture
 from semantoks.files import refuse_existing, write_file
-from semantoks.report.evaluation import evaluation_section
-from semantoks.report.sections import run_section, store_section
+from semantoks.report.sections import evaluation_section, run_section, store_section
 
 Paths = Sequence[str | Path]
 
@@ -55,7 +55,7 @@ def write_report(
     targets = list(
         dict.fromkeys(t for _, result in shown for t in result.comparison.meta["targets"])
     )
-    page = template("template.html").render(
+    page = template("report.html").render(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         python=platform.python_version(),
@@ -69,13 +69,13 @@ def write_report(
 def template(name: str) -> Any:
     """Return one of the templates of this folder, everything from data escaped."""
     environment = Environment(
-        loader=PackageLoader("semantoks.report", ""),
+        loader=PackageLoader("semantoks.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"image": _image, "number": _number, "p": _p_value}
+    environment.filters |= {"image": _image, "number": _number, "p": _p_value, "cell": _cell}
     return environment.get_template(name)
 
 
@@ -94,8 +94,26 @@ def _image(picture: Picture) -> Markup:
     ).format(picture.alt, width, height, data)
 
 
+def _cell(value: Any, column: Column) -> Markup:
+    """Return a ``<td>`` of a `Table` of the parts."""
+    if column.kind == "estimate":
+        middle, low, high = (
+            _number(value[name], column.form) for name in ("value", "ci_low", "ci_high")
+        )
+        inside = Markup("{} <span>[{}, {}]</span>").format(middle, low, high)
+        return Markup('<td class="number">{}</td>').format(inside)
+    if column.kind == "number":
+        return Markup('<td class="number">{}</td>').format(_number(value, column.form))
+    if column.kind == "p":
+        return Markup('<td class="number">{}</td>').format(_p_value(value))
+    if column.kind == "verdict":
+        decided = " decided" if value in ("better", "worse") else ""
+        return Markup('<td class="verdict{}">{}</td>').format(decided, value)
+    return Markup("<td>{}</td>").format(value)
+
+
 def _number(value: float, form: str = ".3f") -> str:
-    """Return a number as people write it: a real minus sign, a dash where there is none."""
+    """Return a number with a typographic minus sign; a dash for NaN."""
     if math.isnan(value):
         return "–"
     text = format(value, form)
@@ -105,7 +123,7 @@ def _number(value: float, form: str = ".3f") -> str:
 
 
 def _p_value(value: float) -> str:
-    """Return a p-value with two digits that say something; a dash where there was no test."""
+    """Return a p-value with two significant digits; a dash where there was no test."""
     if math.isnan(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from semantoks.assess.assessment import Assessment
+from semantoks.assess.parts.table import PARTS
 from semantoks.data.prepare import PrepareReport
 from semantoks.report.tables import score_tables
 from semantoks.report.verdicts import verdicts
@@ -96,22 +98,21 @@ def prepare_summary(report: PrepareReport) -> str:
 
 
 def assessment_summary(found: Assessment) -> Group:
-    """Return the end of `semantoks evaluate`: scores, what they mean, what is wrong with them."""
+    """Return the end of `semantoks evaluate`: scores, verdicts, and what the parts report."""
     result = found.comparison
     blocks: list[RenderableType] = [score_tables(result.scores)]
     for target in result.meta["targets"]:
         scores = result.scores[result.scores["target"] == target]
         gaps = result.differences[result.differences["target"] == target]
-        said = [f"{v.claim} {v.rest}".rstrip() for v in verdicts(scores, gaps)]
-        blocks.append(_block(f"{target}, {scores['metric'].iloc[0]}", said))
-    alarms = found.parts["alarms"].facts["alarms"] if "alarms" in found.parts else []
-    for alarm in alarms:
-        some = ", ".join(alarm["found"][:5]) + (", ..." if len(alarm["found"]) > 5 else "")
-        blocks.append(_block(f"{alarm['severity'].upper()}: {alarm['what']}", [some]))
-    blocks += [_block(f"Not done: {part}", [why]) for part, why in found.why_not.items()]
+        lines = [f"{v.claim} {v.rest}".rstrip() for v in verdicts(scores, gaps)]
+        blocks.append(_block(f"{target}, {scores['metric'].iloc[0]}", lines))
+    for name, part in PARTS.items():
+        if name in found.parts:
+            blocks += [_block(*note) for note in part.load().notes(found.parts[name])]
+    blocks += [_block(f"Not computed: {part}", [why]) for part, why in found.why_not.items()]
     return Group(*blocks, Text())
 
 
-def _block(title: str, lines: list[str]) -> Group:
+def _block(title: str, lines: Sequence[str]) -> Group:
     inside = [Padding(Text(line), (0, 0, 0, 2)) for line in lines]
     return Group(Text(f"\n{title}", style="bold"), *inside)

@@ -1,4 +1,4 @@
-"""What may be said about scores: sentences that corrected tests decide, never point estimates."""
+"""Verdicts: sentences about scores that adjusted tests decide, never point estimates."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 import pandas as pd
 
 from semantoks.evaluate.compare.roles import CHANCE, RANDOM, role
-from semantoks.evaluate.compare.scoring import ALPHA
+from semantoks.evaluate.compare.scoring import ALPHA, UNDECIDED
 from semantoks.evaluate.predictors.tuning import untuned_name
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One comparison, in words.
+    """The result of one comparison, in words.
 
     Parameters
     ----------
     claim : str
-        What the tests allow to be said of the better ones.
+        Which models are significantly better.
     rest : str
-        Which models it is not said of; may be empty.
+        Which are worse or do not differ significantly; may be empty.
     """
 
     claim: str
@@ -31,9 +31,9 @@ class Verdict:
 
 
 def reference(metric: str, classes: Sequence[str] | None) -> tuple[float, str] | None:
-    """Return the score of knowing nothing, and what it is called; None where there is none.
+    """Return the score at chance and its name; None where there is none.
 
-    For a correlation that is zero and not the score of the chance model: that one's predictions,
+    For a correlation it is zero, not the score of the chance model: the predictions of that model,
     the means of the training parts, correlate negatively with the truth over folds.
     """
     if metric == "balanced accuracy" and classes:
@@ -42,23 +42,23 @@ def reference(metric: str, classes: Sequence[str] | None) -> tuple[float, str] |
 
 
 def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
-    """Say for one target what the tests of its first metric show.
+    """Return what the tests of the first metric of one target show.
 
     Parameters
     ----------
     scores, differences : DataFrame
-        The rows of one target of a `ProbeResult`: p-values adjusted for their number decide.
+        The rows of one target of a `ProbeResult`; its adjusted p-values decide.
 
     Returns
     -------
     list of Verdict
         Against functional connectivity, against random weights (trained models only), and
-        against knowing nothing, as far as the result holds them.
+        against chance, as far as the result holds them.
     """
     metric = str(scores["metric"].iloc[0])
     scores = scores[(scores["metric"] == metric) & (scores["model"] != CHANCE)]
     gaps = differences[(differences["metric"] == metric) & (differences["verdict"] != "")]
-    # Less wrong than a control is no prediction: where r is not above zero, that is said.
+    # A smaller error than a control's is no prediction: a correlation below zero is stated.
     wrong = (metric == "Pearson r") & (scores["value"] <= 0)
     useless = set(scores.loc[wrong, "model"])
     found = []
@@ -71,28 +71,26 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
         if len(rows):
             found.append(_verdict(rows["model"], rows["verdict"], other, useless))
     if scores["p_holm"].notna().any():
-        said = np.where(scores["p_holm"] < ALPHA, "better", "not told apart")
-        found.append(_verdict(scores["model"], pd.Series(said), "knowing nothing", useless))
+        words = np.where(scores["p_holm"] < ALPHA, "better", UNDECIDED)
+        found.append(_verdict(scores["model"], pd.Series(words), CHANCE, useless))
     return found
 
 
-def _verdict(models: pd.Series, said: pd.Series, name: str, useless: set[str]) -> Verdict:
-    of = {what: models[(said == what).to_numpy()].to_list() for what in ("better", *_REST)}
+def _verdict(models: pd.Series, words: pd.Series, name: str, useless: set[str]) -> Verdict:
+    of: dict[str, list[str]] = {"better": [], "worse": [], UNDECIDED: []}
+    for model, word in zip(models, words, strict=True):
+        of.get(word, of[UNDECIDED]).append(model)
     better = [f"{m} (but r is not above zero)" if m in useless else m for m in of["better"]]
-    rest = [f"{text} {', '.join(of[what])}." for what, text in _REST.items() if of[what]]
-    none = f"No model is better than {name}."
-    claim = f"Better than {name}: {', '.join(better)}." if better else none
-    return Verdict(claim, " ".join(rest))
-
-
-_REST = {
-    "worse": "Worse:",
-    "not told apart": "Not told apart from it by these people:",
-}
+    claim = f"Better than {name}: {', '.join(better)}." if better else ""
+    rest = [("Worse", of["worse"]), (UNDECIDED.capitalize(), of[UNDECIDED])]
+    return Verdict(
+        claim or f"No model is significantly better than {name}.",
+        " ".join(f"{title}: {', '.join(names)}." for title, names in rest if names),
+    )
 
 
 def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what a model saw in pretraining of those it is tested on, in words.
+    """Return which tested people and sites a model saw in pretraining, in words.
 
     Parameters
     ----------
@@ -108,10 +106,10 @@ def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
         return {"pretraining": "none", "people": "none", "sites": "none", "leak": False}
     seen, total = facts["n_test_subjects_seen"], facts["n_test_subjects"]
     sites, record = facts["test_sites_seen"], facts["pretraining"]
-    said = record["n_recordings"] is not None and record["n_subjects"] is not None
+    known = record["n_recordings"] is not None and record["n_subjects"] is not None
     return {
         "pretraining": f"{record['n_recordings']} recordings of {record['n_subjects']} people"
-        if said
+        if known
         else "not stated",
         "people": f"not stated; some of the {total} may be among them"
         if seen is None
@@ -124,14 +122,14 @@ def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
 def design_sentences(meta: dict[str, Any]) -> str:
     """Return how people were divided and scores computed, in words."""
     tuned = any("fine_tuned" in facts for facts in meta["models"].values())
+    fitted = "the linear model and fine-tuned models" if tuned else "the linear model"
     return (
-        f"{meta['design']['sentence']} Nobody is in both parts of a fold. Standardisation, the "
-        "strength of the penalty and the linear model are fitted in the training part only"
-        f"{', and so are fine-tuned models' if tuned else ''}. "
-        "Several recordings of a person count once. Scores are over all tested people together, "
-        f"with 95 % bootstrap intervals over people ({meta['n_bootstrap']} samples, seed "
-        f"{meta['seed']}); differences are paired on the same samples. A model is called better "
-        "or worse only where a test says so whose p-value is adjusted for the number of models "
-        "and targets (Holm). Intervals are not adjusted; neither they nor the tests cover the "
-        "chance in pretraining."
+        f"{meta['design']['sentence']} No person is in both parts of a fold. Standardisation, the "
+        f"strength of the penalty and {fitted} are fitted in the training part only. Several "
+        "recordings of a person count once. Scores are over all tested people together, with 95 % "
+        f"bootstrap intervals over people ({meta['n_bootstrap']} samples, seed {meta['seed']}); "
+        "differences are paired on the same samples. A model is called better or worse only where "
+        "a test is significant after adjustment for the number of models and targets (Holm). "
+        "Intervals are not adjusted. Neither intervals nor tests cover the variation between "
+        "pretraining runs."
     )

@@ -46,11 +46,11 @@ def save_checkpoint(
     method : SelfDistillation
     optimizer : torch Optimizer
     keep : int
-        The newest so many stay.
+        Number of the newest checkpoints to keep.
     effective_rank : float, optional
-        Of the embeddings at this step; written down.
+        Of the embeddings at this step, for the record.
     keep_best : bool
-        The one with the highest effective rank stays, too.
+        Keep the one with the highest effective rank, too.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def _name(step: int) -> str:
 def _verified_step(folder: Path) -> int:
     """Return the steps done, after comparing every file with its checksum."""
     file = folder / PROGRESS
-    fix = f"Delete {folder.name} to go on from the checkpoint before it"
+    fix = f"Delete {folder.name} to resume from the checkpoint before it"
     try:
         progress = json.loads(file.read_text(encoding="utf-8"))
         step = int(progress["step"])

@@ -1,4 +1,4 @@
-"""Before the first step: the device, the recordings that may be seen, the folder of the run."""
+"""Setup of a run: its device, recordings and folder."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from semantoks import config as trees
 from semantoks.data.mixture import Recordings, StoreMixture
-from semantoks.data.recording import subject_key
 from semantoks.data.store import RecordingStore
 from semantoks.errors import CheckpointError, ConfigError, entry, nearest, readable
 from semantoks.files import PARTIAL, refuse_existing, write_file
@@ -139,30 +136,6 @@ def _site(site: str, known: set[str], data: DataConfig) -> str:
         value=site,
         fix=f"Say which, or name all: {', '.join(found)}" if found else nearest(site, known),
     )
-
-
-def pretraining_record(recordings: Recordings, config: RunConfig) -> dict[str, Any]:
-    """Return what the encoder sees in this run, subjects hashed.
-
-    Of a mixture the subjects are recorded by the names that they have in their stores: whoever is
-    evaluated later counts as seen if any of the stores has the name.
-    """
-    stores = recordings.stores if isinstance(recordings, StoreMixture) else (recordings,)
-    return {
-        "n_recordings": len(recordings),
-        "n_subjects": int(recordings.table["subject"].nunique()),
-        **seen_in([store for store in stores if len(store)]),
-        "epochs": config.optim.epochs,
-    }
-
-
-def seen_in(stores: Sequence[RecordingStore]) -> dict[str, list[Any]]:
-    """Return who and what is in some stores: hashed subjects, sites, and the stores."""
-    return {
-        "subjects": sorted({subject_key(s) for store in stores for s in store.table["subject"]}),
-        "sites": sorted({str(s) for store in stores for s in store.table["site"].dropna()}),
-        "stores": [{"name": store.path.name, "fingerprint": store.fingerprint} for store in stores],
-    }
 
 
 def check_run_folder(run: Path, config: RunConfig, resume: bool) -> None:

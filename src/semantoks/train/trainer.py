@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semantoks.data.seen import SeenData
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.distillation import Losses, SelfDistillation
 from semantoks.objectives.terms import effective_rank, mean_cosine
@@ -46,7 +47,6 @@ from semantoks.train.setup import (
     open_run,
     pick_device,
     pick_precision,
-    pretraining_record,
     training_recordings,
 )
 from semantoks.train.stop import stop_requests
@@ -144,7 +144,7 @@ class Trainer:
         self.step = (load_checkpoint(self.run, self.method, self._optimizer) or 0) if resume else 0
         agree(self.step, self._device, self.run)
         self._gradient = Gradient(self.method, config.train.accumulate)
-        encoder.pretraining = pretraining_record(store, config)
+        encoder.pretraining = SeenData.of(store, epochs=config.optim.epochs)
         if is_main():
             open_run(self.run, config, self._device, self._precision)
             if resume:

@@ -113,12 +113,12 @@ def _model_facts(folder: Path) -> dict[str, object]:
     facts["parameters"] = f"{sum(p.numel() for p in encoder.parameters()):,}"
     facts["parcellation"] = f"{encoder.channels.name}, {len(encoder.channels)} ROIs"
     facts["preprocessing"] = encoder.preprocessing
-    if encoder.pretraining:
-        seen = encoder.pretraining
+    seen = encoder.pretraining
+    if seen is not None:
         facts["has seen"] = "not stated"
-        if seen["subjects"] is not None:
+        if seen.subjects is not None:
             facts["has seen"] = (
-                f"{seen['n_recordings']} recordings of {seen['n_subjects']} people, "
-                f"sites {', '.join(seen['sites']) or 'not stated'}"
+                f"{seen.n_recordings} recordings of {seen.n_subjects} people, "
+                f"sites {', '.join(seen.sites or ()) or 'not stated'}"
             )
     return facts

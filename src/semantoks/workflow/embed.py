@@ -1,4 +1,4 @@
-"""A store to a table of embeddings."""
+"""Tables of embeddings."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def embed_store(
 ) -> pd.DataFrame:
     """Embed the recordings of a store and write one row per recording.
 
-    In shards, what is done lies in ``OUT.partial``, and the same call again goes on. Once all are
-    done, the same call without `shard` writes the table, the same as without shards to the bit.
+    Shards keep their embeddings in ``OUT.partial``; repeating a call resumes it. When all are done,
+    the same call without `shard` merges them into a table, bit-equal to one made without shards.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Embeddings of a store by many processes: in shards, again after a kill, then merged.
+"""Sharded embedding: many processes embed one store, resume after a kill, and are merged.
 
 A shard embeds its recordings in blocks, and every block is one file of the partial folder, with the
-hash of what it was made from. `merge_shards` puts all together if all are there and all belong.
+hash of what it was made from. `merge_shards` merges them once all exist and belong together.
 """
 
 from __future__ import annotations

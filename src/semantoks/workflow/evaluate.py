@@ -1,4 +1,4 @@
-"""A store and models to an assessment and its page."""
+"""`evaluate_store`: from a store and models to an evaluation and its report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from semantoks.assess.assessment import Assessment, assess
-from semantoks.assess.plan import PARTS, Part, Plan
+from semantoks.assess.plan import Plan
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.model.encoder import Encoder
@@ -24,25 +24,25 @@ def evaluate_store(
     *,
     models: Sequence[str | Path],
     plan: Plan,
-    parts: Collection[Part] = PARTS,
+    parts: Collection[str] | None = None,
     device: str = "auto",
     n_jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> Assessment:
-    """Evaluate models on a store, look for what else explains the scores, and write the report.
+    """Evaluate models on a store, test other explanations of the scores, and write the report.
 
     Parameters
     ----------
     store : path
     out : path
-        Folder of the evaluation: tables as Parquet, facts as JSON, and ``report.html``. Run again
-        with the same arguments, what is there is not computed again.
+        Folder of the evaluation: tables as Parquet, facts as JSON, and ``report.html``. Calling
+        again with the same arguments resumes it.
     models : sequence of path
-        Runs, checkpoints or models; none compares the baselines.
+        Runs, checkpoints or models; without any, only the baselines are compared.
     plan : Plan
         Targets, design, baselines, tests.
     parts, n_jobs, say
-        As for `assess`.
+        See `assess`.
     device : str
         Device of the encoders; "auto" takes a GPU if there is one.
 

@@ -1,4 +1,4 @@
-"""`explain`: everything about the inside of one encoder, as figures and tables in a folder."""
+"""Explanations of one encoder: network occlusion, filters and geometry, in a folder."""
 
 from __future__ import annotations
 

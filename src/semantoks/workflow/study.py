@@ -1,7 +1,7 @@
 """Studies of many runs: ablations, and scores against the number of people in pretraining.
 
-Every run of a study is an ordinary run with a folder of its own: an interrupted study goes on
-where it was. Test sites are left out of the pretraining of every run. Where a run mixes several
+Every run of a study is an ordinary run with its own folder, so that rerunning an interrupted study
+resumes it. Test sites are left out of the pretraining of every run. Where a run mixes several
 stores, the first is the one that is probed.
 """
 

@@ -1,9 +1,9 @@
-"""Recordings as they would be after a worse scan: pure functions of a severity and a generator.
+"""Corruptions: simulated artefacts and losses of data, functions of a severity and a generator.
 
-Signals in a store are preprocessed already, so what a scan adds to them (motion, breathing, the
-heart, drift) is made at the scanner's TR and goes through the store's own detrending, filter and
-resampling before it is added: these are linear, so the sum is what would have been stored. A
-band-pass that removes the disturbance in reality removes it here.
+Signals in a store are preprocessed already. What a scan adds to them (motion, breathing, heartbeat,
+drift) is therefore simulated at the scanner's TR and goes through the store's own detrending,
+filter and resampling before it is added. These steps are linear, so the sum is what would have been
+stored: a band-pass that removes the artefact from real data removes it here.
 
 Amplitudes are in standard deviations of the stored signal, before the filter.
 """
@@ -24,7 +24,7 @@ from semantoks.arrays import Array
 from semantoks.data.encode import MIN_TIMES
 from semantoks.data.signal import Preprocessing, resample, zscore
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError
+from semantoks.errors import InputError, nearest
 
 _SPIKE_SD = (3.0, 6.0)  # peak of a motion spike
 _RECOVERY_S = 4.0  # time constant of the return to equilibrium after a movement
@@ -34,7 +34,7 @@ _DRIFT_HZ = 0.01
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
-    """One preprocessed recording and what its corruption has to know.
+    """One preprocessed recording and what its corruption needs to know.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Scan:
     source_tr : float
         TR of the scanner, seconds.
     preprocessing : Preprocessing
-        What was done to the signal.
+        How the signal was preprocessed.
     """
 
     signal: Array
@@ -75,7 +75,7 @@ class Scan:
         return self.after_scaling(self.signal + added * self.signal.std(axis=0))
 
 
-# -- what a scan adds ------------------------------------------------------------------------------
+# -- artefacts ------------------------------------------------------------------------------
 
 
 def motion_spikes(scan: Scan, severity: float, rng: Generator) -> Scan:
@@ -161,7 +161,7 @@ def slow_drift(scan: Scan, severity: float, rng: Generator) -> Scan:
     return scan.plus(make)
 
 
-# -- what a scan lacks -----------------------------------------------------------------------------
+# -- losses of data -----------------------------------------------------------------------------
 
 
 def slower_sampling(scan: Scan, severity: float, rng: Generator) -> Scan:  # noqa: ARG001
@@ -229,7 +229,7 @@ def _without(scan: Scan, rois: NDArray[np.intp]) -> Scan:
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """A way in which recordings get worse.
+    """An artefact or loss of data, of adjustable severity.
 
     Parameters
     ----------
@@ -239,33 +239,67 @@ class Corruption:
         What a severity counts.
     severities : tuple of float
         From mild to severe; those of `corruption_curves` by default.
+    methods : str
+        What it adds or removes, as the methods paragraph lists it.
     """
 
     apply: Callable[[Scan, float, Generator], Scan]
     unit: str
     severities: tuple[float, ...]
+    methods: str
 
 
 _SD = "standard deviations"
 
+#: By the names under which results show them.
 CORRUPTIONS: dict[str, Corruption] = {
     "motion spikes": Corruption(
-        apply=motion_spikes, unit="movements per minute", severities=(0.5, 1.0, 2.0, 4.0)
+        apply=motion_spikes,
+        unit="movements per minute",
+        severities=(0.5, 1.0, 2.0, 4.0),
+        methods="simulated motion spikes (Satterthwaite et al., 2013; Power et al., 2014)",
     ),
-    "respiration": Corruption(apply=respiration, unit=_SD, severities=(0.25, 0.5, 1.0, 2.0)),
-    "heartbeat": Corruption(apply=heartbeat, unit=_SD, severities=(0.25, 0.5, 1.0, 2.0)),
-    "slow drift": Corruption(apply=slow_drift, unit=_SD, severities=(0.5, 1.0, 2.0, 4.0)),
+    "respiration": Corruption(
+        apply=respiration,
+        unit=_SD,
+        severities=(0.25, 0.5, 1.0, 2.0),
+        methods="simulated respiratory noise",
+    ),
+    "heartbeat": Corruption(
+        apply=heartbeat,
+        unit=_SD,
+        severities=(0.25, 0.5, 1.0, 2.0),
+        methods="simulated cardiac noise",
+    ),
+    "slow drift": Corruption(
+        apply=slow_drift,
+        unit=_SD,
+        severities=(0.5, 1.0, 2.0, 4.0),
+        methods="simulated slow drift",
+    ),
     "slower sampling": Corruption(
-        apply=slower_sampling, unit="TR added, share", severities=(0.5, 1.0, 2.0, 3.0)
+        apply=slower_sampling,
+        unit="TR added, share",
+        severities=(0.5, 1.0, 2.0, 3.0),
+        methods="a longer TR",
     ),
     "shorter scan": Corruption(
-        apply=shorter_scan, unit="share of volumes lost", severities=(0.25, 0.5, 0.75)
+        apply=shorter_scan,
+        unit="share of volumes lost",
+        severities=(0.25, 0.5, 0.75),
+        methods="fewer volumes",
     ),
     "missing regions": Corruption(
-        apply=missing_regions, unit="share of ROIs lost", severities=(0.05, 0.1, 0.2, 0.4)
+        apply=missing_regions,
+        unit="share of ROIs lost",
+        severities=(0.05, 0.1, 0.2, 0.4),
+        methods="missing regions",
     ),
     "missing networks": Corruption(
-        apply=missing_networks, unit="share of networks lost", severities=(0.15, 0.3, 0.5)
+        apply=missing_networks,
+        unit="share of networks lost",
+        severities=(0.15, 0.3, 0.5),
+        methods="missing networks",
     ),
 }
 
@@ -310,16 +344,16 @@ class CorruptedStore(RecordingStore):
 def corrupted(
     store: RecordingStore, corruption: str | Corruption, severity: float, *, seed: int
 ) -> CorruptedStore:
-    """Return the store with every recording made worse.
+    """Return the store with every recording corrupted.
 
-    Every recording draws from its own generator, so that neither the order nor the other
-    recordings matter, and from the same one at all severities.
+    Every recording has a generator of its own, the same at all severities: neither the order of the
+    recordings nor the other recordings matter.
 
     Parameters
     ----------
     store : RecordingStore
     corruption : str or Corruption
-        One of `CORRUPTIONS`, or another one.
+        A name of `CORRUPTIONS`, or another corruption.
     severity : float
         In the corruption's unit; 0 changes nothing.
     seed : int
@@ -332,13 +366,13 @@ def corrupted(
     Raises
     ------
     InputError
-        The name is unknown, or the severity is not a number from 0 on.
+        The name is unknown, or the severity is negative or not a number.
     """
     name = corruption if isinstance(corruption, str) else corruption.apply.__name__
     if isinstance(corruption, str):
         corruption = known_corruption(corruption)
     if not (np.isfinite(severity) and severity >= 0):
-        raise InputError("must be a number from 0 on", field="severity", value=severity)
+        raise InputError("must be 0 or more", field="severity", value=severity)
     labels, scans = np.asarray(store.parcellation.labels), []
     for i, row in enumerate(store.table.to_dict("records")):
         scan = Scan(
@@ -364,6 +398,6 @@ def known_corruption(name: str) -> Corruption:
         The name is unknown.
     """
     if name not in CORRUPTIONS:
-        fix = f"Known: {', '.join(CORRUPTIONS)}"
-        raise InputError("is no corruption", field="corruption", value=name, fix=fix)
+        rule, fix = "is not a corruption", nearest(name, CORRUPTIONS)
+        raise InputError(rule, field="corruption", value=name, fix=fix)
     return CORRUPTIONS[name]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semantoks.data.recording import subject_key
+from semantoks.data.seen import SeenData
 from semantoks.data.splits import Fold
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
@@ -187,7 +187,7 @@ def seen_in_pretraining(table: pd.DataFrame, models: Mapping[str, Any]) -> list[
     table : DataFrame
         The recordings that are tested.
     models : mapping of str to Embedder or Encoder
-        An embedder has to be fitted. Random weights, and what is no model, have seen nobody.
+        An embedder must be fitted. Random weights, and whatever is no model, have seen no data.
 
     Raises
     ------
@@ -202,29 +202,28 @@ def seen_in_pretraining(table: pd.DataFrame, models: Mapping[str, Any]) -> list[
         if record is None:
             continue
         kind = "seen in pretraining"
-        if record.get("subjects") is None or record.get("sites") is None:
-            lacking = [c for c in ("subjects", "sites") if record.get(c) is None]
+        lacking = [c for c in ("subjects", "sites") if getattr(record, c) is None]
+        if lacking:
             what = (
                 f"the weights of {name!r} do not say which {' and '.join(lacking)} they have seen"
             )
             alarms.append(Alarm(kind=kind, what=what, severity="notice", found=(name,)))
-        keys = set(record.get("subjects") or ())
-        who = tuple(s for s in subjects if subject_key(s) in keys)
+        who = tuple(record.subjects_among(subjects) or ())
         if who:
             what = f"{name!r} was pretrained on {len(who)} of the {len(subjects)} tested subjects"
             alarms.append(Alarm(kind=kind, what=what, severity="leak", found=who))
-        where = tuple(sorted(sites & set(record.get("sites") or ())))
+        where = tuple(record.sites_among(sites) or ())
         if where:
             what = f"{name!r} was pretrained on {len(where)} of the {len(sites)} tested sites"
             alarms.append(Alarm(kind=kind, what=what, severity="warning", found=where))
     return alarms
 
 
-def _record(name: str, model: Any) -> dict[str, Any] | None:
+def _record(name: str, model: Any) -> SeenData | None:
     """Return what a model's weights have seen; None for nothing."""
     if isinstance(model, Embedder) and not hasattr(model, "encoder_"):
         raise InputError("is not fitted: its weights are unknown", field="models", value=name)
-    record: dict[str, Any] | None = getattr(getattr(model, "encoder_", model), "pretraining", None)
+    record: SeenData | None = getattr(getattr(model, "encoder_", model), "pretraining", None)
     return record
 
 

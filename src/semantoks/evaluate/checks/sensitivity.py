@@ -1,4 +1,4 @@
-"""How scores fall when the scans of the tested people get worse."""
+"""Robustness: scores of models when the recordings of the tested people are corrupted."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def corruption_curves(
     ----------
     store : RecordingStore
     models : mapping of str to transformer
-        Transformers of a store; what they learn is learned in the fold, from clean recordings.
+        Transformers of a store, fitted in the fold on clean recordings.
     target : Target or str
     corruptions : sequence of str, or mapping of str to Corruption, optional
-        Names out of `CORRUPTIONS`, or others; all of `CORRUPTIONS` by default.
+        Names of `CORRUPTIONS`, or other corruptions by name; all of `CORRUPTIONS` by default.
     design : Design
-        Five folds over subjects by default; of a repeated design the first repetition counts.
+        Five folds over subjects by default; only the first repetition of a repeated design is used.
     probe : Probe
         The linear model behind features.
     missing : {"refuse", "drop"}
@@ -77,7 +77,9 @@ def corruption_curves(
     """
     if isinstance(design, AcrossStores):
         fix = "Corrupt the tested store with `corrupted` and evaluate it"
-        raise InputError("curves are of one store", field="design", value="AcrossStores", fix=fix)
+        raise InputError(
+            "must stay within one store", field="design", value="AcrossStores", fix=fix
+        )
     chosen = _chosen(corruptions)
     target = target if isinstance(target, Target) else Target(target)
     rows, y, kind = target_values(store, target, missing)

@@ -123,30 +123,16 @@ def evaluate_probes(
         If a target or site is unknown, labels are missing, contradict each other, have one class
         only or too few members for the folds, or a model does not fit.
     """
-    if unit not in ("subject", "recording"):
-        raise InputError("must be subject or recording", field="unit", value=unit)
-    if not (models or baselines) or not targets:
-        raise InputError("there is nothing to evaluate", field="models, targets")
-    chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
-    columns = [target.column for target in chosen]
-    if len(set(columns)) < len(columns):
-        raise InputError("name a column twice", field="targets", value=columns)
-    if CHANCE in models:
-        raise InputError("is taken by the model that knows nothing", field="models", value=CHANCE)
-    twice = sorted(set(models) & set(baselines))
-    if twice:
-        raise InputError("is the name of a baseline", field="models", value=twice[0])
+    chosen = _checked(targets, models, baselines, unit)
     models = {**models, **make_baselines(baselines)}
     cohort = Cohort.of(store, design)
-    labels = [target_values(cohort, target, missing, unit) for target in chosen]
     tasks = [
-        make_task(cohort, target, label, design, curve, unit, seed)
-        for target, label in zip(chosen, labels, strict=True)
+        make_task(cohort, one, target_values(cohort, one, missing, unit), design, curve, unit, seed)
+        for one in chosen
     ]
-    no_information = np.zeros((len(cohort), 1), np.float32)
     parts = [
         part
-        for name, model in {**models, CHANCE: no_information}.items()
+        for name, model in {**models, CHANCE: np.zeros((len(cohort), 1), np.float32)}.items()
         for part in predict(cohort, name, model, tasks, lambda kind: probe.make(kind, seed), n_jobs)
     ]
     table = pd.concat(parts, ignore_index=True)
@@ -154,20 +140,43 @@ def evaluate_probes(
     predictions = table[table["size"] == 0].drop(columns="size").reset_index(drop=True)
     scores, differences = _scores(predictions, tasks, against, sampling)
     meta = provenance(cohort, tasks, models, predictions)
-    meta["design"] = {
-        "sentence": design.sentence(),
-        "group": design.group,
-        "unit": unit,
-        "probe": {"model": probe.model, "class_weight": _plain(probe.class_weight)},
-    }
+    meta["design"] = _design(design, unit, probe)
     meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "n_permutations": n_permutations}
     meta["missing"] = missing
     curves = _curve(table[table["size"] > 0], tasks, sampling)
     return ProbeResult(scores, differences, predictions, meta, curves)
 
 
-def _plain(weight: ClassWeight) -> Any:
-    return {str(k): float(v) for k, v in weight.items()} if isinstance(weight, Mapping) else weight
+def _checked(
+    targets: Sequence[Target | str], models: Mapping[str, Any], baselines: Sequence[str], unit: str
+) -> list[Target]:
+    """Return the targets, after checking that every target and model has a name of its own."""
+    if unit not in ("subject", "recording"):
+        raise InputError("must be subject or recording", field="unit", value=unit)
+    if not (models or baselines) or not targets:
+        raise InputError("there is nothing to evaluate", field="models, targets")
+    chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
+    columns = [target.column for target in chosen]
+    if len(set(columns)) < len(columns):
+        raise InputError("must name each column once", field="targets", value=columns)
+    if CHANCE in models:
+        raise InputError("is the name of the chance model", field="models", value=CHANCE)
+    twice = sorted(set(models) & set(baselines))
+    if twice:
+        raise InputError("is the name of a baseline", field="models", value=twice[0])
+    return chosen
+
+
+def _design(design: Design, unit: str, probe: Probe) -> dict[str, Any]:
+    weight = probe.class_weight
+    if isinstance(weight, Mapping):
+        weight = {str(k): float(v) for k, v in weight.items()}
+    return {
+        "sentence": design.sentence(),
+        "group": design.group,
+        "unit": unit,
+        "probe": {"model": probe.model, "class_weight": weight},
+    }
 
 
 # -- scores ----------------------------------------------------------------------------------------

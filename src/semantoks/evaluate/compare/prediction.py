@@ -96,9 +96,9 @@ def make_task(
         absent = sorted(set(y) - set(y[fold.train]))
         if absent:
             of_site = isinstance(design, LeaveOneSiteOut)
-            where = f"without site {fold.name!r}" if of_site else f"in fold {fold.name}"
+            where = f"leaving out site {fold.name!r}" if of_site else f"fold {fold.name}"
             raise InputError(
-                f"{where} nobody of the class {str(absent[0])!r} is left to train on",
+                f"{where} leaves no training data of the class {str(absent[0])!r}",
                 field="design",
                 value=design.sentence(),
                 fix="Group by subject, or leave the class out",

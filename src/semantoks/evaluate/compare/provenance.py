@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semantoks.data.recording import subject_key
+from semantoks.data.seen import SeenData
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.prediction import Task
 from semantoks.evaluate.features.embed import Embedder
-from semantoks.evaluate.predictors.tuning import FineTuned
+from semantoks.evaluate.predictors.training import FineTuned
 from semantoks.model.pretrained import load_pretrained
 
 
@@ -75,20 +75,17 @@ def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
     encoder = getattr(reader, "model", None)
     if isinstance(encoder, (str, Path)):
         encoder = load_pretrained(encoder)
-    seen = getattr(encoder, "pretraining", None)
+    seen: SeenData | None = getattr(encoder, "pretraining", None)
     subjects, sites = set(table["subject"]), set(table["site"].dropna().astype(str))
     facts: dict[str, Any] = {"n_test_subjects": len(subjects), "pretrained": seen is not None}
     if isinstance(reader, FineTuned):
         facts["fine_tuned"] = _settings(reader)
     if seen is not None:
         # None: the weights do not say (the authors' checkpoints), which is not "nobody".
-        facts["n_test_subjects_seen"] = facts["test_sites_seen"] = None
-        if seen["subjects"] is not None:
-            keys = set(seen["subjects"])
-            facts["n_test_subjects_seen"] = sum(subject_key(s) in keys for s in subjects)
-        if seen["sites"] is not None:
-            facts["test_sites_seen"] = sorted(sites & set(seen["sites"]))
-        facts["pretraining"] = {k: v for k, v in seen.items() if k != "subjects"}
+        known = seen.subjects_among(subjects)
+        facts["n_test_subjects_seen"] = None if known is None else len(known)
+        facts["test_sites_seen"] = seen.sites_among(sites)
+        facts["pretraining"] = {k: v for k, v in seen.to_json().items() if k != "subjects"}
     return facts
 
 

@@ -41,7 +41,7 @@ class ProbeResult:
         Columns target, kind, model, against, metric, value, the intervals as above: scores minus
         those of the model `against`, on the same bootstrap samples; of the first metric also test,
         p_value, effect_size (Cohen's d_z of the gain per person), p_holm and verdict: better,
-        worse or not told apart.
+        worse or no significant difference.
     predictions : DataFrame
         One row per target, model, repetition and tested unit: target, model, unit (a subject or a
         recording's id), subject, cluster (what is drawn and swapped as a whole: the family where

@@ -42,6 +42,8 @@ from semantoks.evaluate.stats.significance import (
 MIN_SITES = 5
 #: Adjusted p-values below it decide.
 ALPHA = 0.05
+#: The verdict where no test decides.
+UNDECIDED = "no significant difference"
 
 Row = dict[str, Any]
 
@@ -279,8 +281,8 @@ def adjusted(scores: pd.DataFrame, differences: pd.DataFrame) -> tuple[pd.DataFr
     Returns
     -------
     scores, differences : DataFrame
-        With ``p_holm``; differences also with ``verdict``: better, worse or not told apart, and
-        empty where nothing was tested.
+        With ``p_holm``; differences also with ``verdict``: better, worse or no significant
+        difference, and empty where nothing was tested.
     """
     scores = scores.assign(p_holm=holm(scores["p_value"].to_numpy(float)))
     differences = differences.assign(p_holm=np.nan)
@@ -290,6 +292,6 @@ def adjusted(scores: pd.DataFrame, differences: pd.DataFrame) -> tuple[pd.DataFr
         differences["metric"].isin(sorted(LOWER_IS_BETTER)), -1.0, 1.0
     )
     decided = differences["p_holm"].to_numpy(float) < ALPHA
-    verdict = np.where(decided, np.where(gain > 0, "better", "worse"), "not told apart")
+    verdict = np.where(decided, np.where(gain > 0, "better", "worse"), UNDECIDED)
     verdict = np.where(differences["p_holm"].isna(), "", verdict)
     return scores, differences.assign(verdict=verdict)

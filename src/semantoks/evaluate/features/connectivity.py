@@ -87,6 +87,16 @@ class ConnectivityBaseline(SignalTransformer):
     ----------
     n_features_in_ : int
         Number of ROIs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> signals = np.random.default_rng(0).standard_normal((2, 50, 3))
+    >>> baseline = ConnectivityBaseline().fit(signals)
+    >>> baseline.get_feature_names_out(["LH_Vis_1", "RH_Vis_2", "LH_Cont_1"]).tolist()
+    ['LH_Vis_1~RH_Vis_2', 'LH_Vis_1~LH_Cont_1', 'RH_Vis_2~LH_Cont_1']
+    >>> baseline.set_output(transform="pandas").transform(signals).columns.tolist()
+    ['roi0~roi1', 'roi0~roi2', 'roi1~roi2']
     """
 
     stateless: ClassVar[bool] = True  # every recording is described on its own

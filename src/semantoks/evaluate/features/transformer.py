@@ -1,4 +1,4 @@
-"""`SignalTransformer`: what all transformers of recordings have in common in scikit-learn."""
+"""Bases of the estimators that read recordings: tags, names of features, a check of the ROIs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,25 @@ from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
 
 
-class SignalTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class SignalEstimator(BaseEstimator):  # type: ignore[misc]
+    """Base of estimators that read recordings.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of ROIs.
+    """
+
+    n_features_in_: int
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+class SignalTransformer(TransformerMixin, SignalEstimator):  # type: ignore[misc]
     """Base of transformers of recordings: `get_feature_names_out`, `set_output`, tags.
 
     A subclass calls `_see_rois` in ``fit`` and reads recordings in ``transform`` by `_signals`.
@@ -28,8 +46,6 @@ class SignalTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     feature_names_in_ : ndarray of str, shape (n_rois,)
         Names of the ROIs, if it was fitted on a store.
     """
-
-    n_features_in_: int
 
     def get_feature_names_out(
         self, input_features: Sequence[str] | None = None
@@ -89,12 +105,6 @@ class SignalTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 rule = "must have the ROIs that the estimator was fitted on, in the same order"
                 raise InputError(rule, file=X.path, field="parcellation", fix=fix)
         return each_signal(X, self.n_features_in_)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
 
 
 def pair_names(names: Sequence[str], *, diagonal: bool) -> list[str]:

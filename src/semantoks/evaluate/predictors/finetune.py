@@ -26,14 +26,8 @@ from semantoks.arrays import Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.predictors.probe import ClassWeight
-from semantoks.evaluate.predictors.tuning import (
-    FineTuned,
-    Head,
-    Train,
-    Tuning,
-    TuningPrecision,
-    check_train,
-)
+from semantoks.evaluate.predictors.training import FineTuned
+from semantoks.evaluate.predictors.tuning import Head, Train, Tuning, TuningPrecision
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.model.encoder import Encoder
 
@@ -59,9 +53,9 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
     frozen_epochs, lora_rank, lora_alpha
         See `train`.
     patience : int, optional
-        Early stopping: training ends after so many epochs without a smaller loss on people held
-        out, and the weights of the best epoch are taken. Without it, everybody is trained on for
-        all epochs.
+        Early stopping: training ends after this many epochs without a smaller loss on people held
+        out, and the weights of the best epoch are taken. Without it, all recordings are trained
+        on for all epochs.
     validation : float
         Share of the groups that early stopping holds out, the classes spread evenly.
     precision : {"float32", "bfloat16"}
@@ -71,16 +65,18 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
     n_crops : int
         Evenly spaced crops whose outputs are averaged in prediction.
     checkpoint : path, optional
-        File (.safetensors) of this one fit, written after every epoch: a fit that was interrupted
-        goes on there and ends with the same weights.
+        File (.safetensors) of this one fit, written after every epoch: an interrupted fit
+        resumes from it and ends with the same weights.
     seed : int
     device : str
 
     Attributes
     ----------
     encoder_ : Encoder
-        An ordinary one: low-rank updates are added to its weights, and who was fine-tuned on to
-        its record of what it has seen.
+        An ordinary one: low-rank updates are added to its weights, and the recordings it was
+        fine-tuned on to its record of what it has seen.
+    n_features_in_ : int
+        Number of ROIs of the encoder.
     head_ : torch module
     history_ : list of dict
         Of every epoch: epoch, loss and, with early stopping, validation_loss.
@@ -260,14 +256,11 @@ def make_tuner(
     Raises
     ------
     InputError
-        If that cannot be trained so.
+        If `train` does not go with the settings.
     """
+    tuning.check(train)
     settings: dict[str, Any] = {**asdict(tuning), "train": train}
     settings |= {"n_crops": n_crops, "seed": seed, "device": device}
-    tuner: FineTuner | FineTunerRegressor
     if kind == "regression":
-        tuner = FineTunerRegressor(model, **settings)
-    else:
-        tuner = FineTuner(model, class_weight=class_weight, **settings)
-    check_train(tuner)
-    return tuner
+        return FineTunerRegressor(model, **settings)
+    return FineTuner(model, class_weight=class_weight, **settings)

@@ -50,21 +50,11 @@ def identified(similarity: Array) -> Array:
     return np.stack(hits)
 
 
-def differential_identifiability(similarity: ArrayLike) -> float:
-    """Return 100 times the mean similarity within people minus that between people.
-
-    Source: Amico and Goñi 2018, Scientific Reports 8:8254, equation 1.
-
-    Parameters
-    ----------
-    similarity : array of shape (n, n)
-    """
-    matrix = np.asarray(similarity, np.float64)
-    return float(identifiability(matrix, np.ones((1, len(matrix))))[0])
-
-
 def identifiability(similarity: Array, weights: Array) -> Array:
     """Return the differential identifiability of bootstrap samples of people.
+
+    It is 100 times the mean similarity within people minus that between people. Source: Amico and
+    Goñi 2018, Scientific Reports 8:8254, equation 1.
 
     Parameters
     ----------

@@ -310,7 +310,7 @@ def estimate(
 
 
 def reliability_curve(y: Codes, scores: Array, n_bins: int = 10) -> pd.DataFrame:
-    """Return how often what is said with some probability is so.
+    """Return the observed frequency of events against their predicted probability.
 
     Parameters
     ----------

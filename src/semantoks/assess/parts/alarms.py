@@ -1,0 +1,84 @@
+"""Alarms: what makes scores too good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from semantoks.assess.parts.base import Found, Note, Question, Work
+from semantoks.assess.parts.section import Section, Warnings
+from semantoks.data.designs import AcrossStores
+from semantoks.data.splits import Fold
+from semantoks.evaluate.checks.leaks import leak_alarms
+from semantoks.evaluate.compare.targets import target_values
+
+#: Alarms that name people; the page does not.
+_PEOPLE = ("shared members", "duplicate recordings")
+
+
+def compute(work: Work) -> Found:
+    """Look for what makes scores too good; see `semantoks.evaluate.checks.leaks`."""
+    plan, store = work.plan, work.store
+    across = isinstance(plan.design, AcrossStores)
+    found = leak_alarms(
+        store,
+        plan.targets,
+        folds=[] if across else _folds(work),
+        models={name: model.fit(store) for name, model in work.trained.items()},
+        scores=work.comparison.scores,
+        trained_on=plan.design.train if isinstance(plan.design, AcrossStores) else None,
+    )
+    return Found(facts={"alarms": [alarm.to_dict() for alarm in found]})
+
+
+def _folds(work: Work) -> list[Fold]:
+    """Return the folds of all targets, rows as in the store."""
+    folds = []
+    for target in work.plan.targets:
+        rows, y, kind = target_values(work.store, target, work.plan.missing)
+        labels = y if kind == "classification" else None
+        for fold in work.plan.design.folds(work.store.table.iloc[rows], labels, work.plan.seed):
+            named = f"{target.column} {fold.name}"
+            folds.append(Fold(named, rows[fold.train], rows[fold.test], fold.repeat))
+    return folds
+
+
+def sentence(found: Found) -> str:
+    """Return the part's sentence in the methods paragraph."""
+    n = len(found.facts["alarms"])
+    raised = "no alarm was raised" if not n else f"{n} alarm{'s were' if n > 1 else ' was'} raised"
+    return (
+        "We checked for subjects in both parts, test data in pretraining, duplicate recordings, "
+        f"targets associated with confounds and implausible scores ({raised})."
+    )
+
+
+def show(found: Found) -> Section:
+    """Return the alarms; of people only how many there are."""
+    rows = []
+    for alarm in found.facts["alarms"]:
+        people = alarm["kind"] in _PEOPLE or (
+            alarm["kind"] == "seen in pretraining" and alarm["severity"] == "leak"
+        )
+        what, names = alarm["what"], alarm["found"]
+        if alarm["kind"] == "duplicate recordings":
+            for i, name in enumerate(names):
+                what = what.replace(name, ("one recording", "another")[i])
+        listed = f"{len(names)} named in alarms/part.json" if people else ", ".join(names)
+        rows.append((alarm["severity"], what, listed))
+    none = (
+        "No alarm: no shared or duplicate people, no test data in pretraining as far as is known, "
+        "no target that follows site, scanner, TR or motion."
+    )
+    return Section("", [Warnings(rows, none)])
+
+
+def notes(found: Found) -> Sequence[Note]:
+    """Return what the command prints: every alarm with the first of what it found."""
+    printed = []
+    for alarm in found.facts["alarms"]:
+        some = ", ".join(alarm["found"][:5]) + (", ..." if len(alarm["found"]) > 5 else "")
+        printed.append((f"{alarm['severity'].upper()}: {alarm['what']}", [some]))
+    return printed
+
+
+QUESTION = Question(compute=compute, sentence=sentence, show=show, notes=notes, on_top=True)
