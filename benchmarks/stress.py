@@ -335,7 +335,7 @@ def disk(scene: Scene, n: int) -> Count:
 
 
 def signals(scene: Scene, n: int, seed: int) -> Count:
-    """Send what schedulers send; the run saves where it is and goes on from there."""
+    """Send what schedulers send; the run saves its place and resumes from there."""
     count, rng = Count(), random.Random(seed)
     while count.injected < n:
         run = scene.run()

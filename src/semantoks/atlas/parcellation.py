@@ -1,4 +1,4 @@
-"""`Parcellation`: which ROI is which; ROIs have names, a fixed order, and one network each."""
+"""`Parcellation`: the ROIs of an atlas, with their names, order, networks and places."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`AtlasVolume`: which voxel belongs to which ROI; images read with errors that say what is wrong.
 
-The values of an atlas's volume are told by the index of its parcellation, and the ROIs must be
+The index of a parcellation states the value of every ROI in the volume, and the ROIs must be
 where the parcellation has them: a volume in another order is refused.
 """
 
@@ -184,7 +184,7 @@ def _index(values: NDArray[np.int64], atlas: Parcellation, file: Path) -> NDArra
         if all(code[1:].isdecimal() for code in codes):
             schemes.append(tuple(int(code[1:]) for code in codes))
     if not schemes:
-        rule = f"the parcellation {atlas.name} does not say which value is which ROI"
+        rule = f"the parcellation {atlas.name} does not state the value of each ROI"
         fix = "Add a column `index` with the values of the image to its table"
         raise InputError(rule, file=file, field="index", fix=fix)
     for scheme in schemes:

@@ -185,7 +185,7 @@ def heads_of(config: Mapping[str, Any], file: Path) -> dict[str, torch.Size]:
 
 
 def has_mask_head(config: Mapping[str, Any], file: Path) -> bool:
-    """Say whether masked tokens have a projection head of their own."""
+    """Return whether masked tokens have a projection head of their own."""
     return bool(value_at(config, "dino.use_separate_mask_predictor", bool, file, False))
 
 

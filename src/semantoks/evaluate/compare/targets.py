@@ -118,7 +118,7 @@ def _guess_kind(values: pd.Series, where: dict[str, Any]) -> Kind:
         raise InputError(
             f"could be classes or a scale: {values.nunique()} different whole numbers",
             **where,
-            fix=f"Say which: Target({where['field']!r}, 'classification') or 'regression' "
+            fix=f"State it: Target({where['field']!r}, 'classification') or 'regression' "
             f"({where['field']}:classification on the command line)",
         )
     return "regression"
