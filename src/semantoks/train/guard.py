@@ -1,4 +1,4 @@
-"""Guards of a run: a batch that is not finite never reaches the weights, a collapse raises a warning."""
+"""Guards of a run: batches that are not finite never reach the weights, a collapse warns."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class WeightedEpochs:
     An epoch has as many places as there are people, divided among the groups by their weights (the
     largest remainders get the places left over) and spread evenly, so that every batch has the same
     shares, too, to the nearest place or two. A group with more people than places shows a random
-    part of them, one with fewer shows all before it shows any again, and no person twice in a batch.
+    part of them, one with fewer shows all before any again, and no person twice in a batch.
 
     Parameters
     ----------
