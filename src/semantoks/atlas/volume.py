@@ -47,7 +47,7 @@ def image_data(image: Any, file: Path) -> NDArray[Any]:
     data = image.dataobj
     with readable(file):
         if (getattr(data, "slope", 1), getattr(data, "inter", 0)) != (1, 0):
-            return np.asarray(data.get_scaled(np.float32))
+            return np.asarray(data, dtype=np.float32)
         return np.asarray(data)
 
 

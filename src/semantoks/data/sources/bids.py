@@ -74,8 +74,8 @@ class BidsFile:
         return tuple(sorted((k, v) for k, v in self.entities.items() if k not in told))
 
     def fits(self, wanted: Mapping[str, str]) -> bool:
-        """Say whether all entities are as wanted."""
-        return all(self.entities.get(key) == value for key, value in wanted.items())
+        """Return whether all entities are as wanted; an empty one must be absent."""
+        return all(self.entities.get(key, "") == value for key, value in wanted.items())
 
 
 def bids_files(root: Path) -> Iterator[BidsFile]:

@@ -10,15 +10,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording
@@ -32,6 +31,19 @@ from semantoks.data.sources.bids import (
 )
 from semantoks.data.sources.images import read_image, read_ptseries
 from semantoks.data.sources.items import Item, Reading
+from semantoks.data.sources.scans import (
+    Tree,
+    beside,
+    coverage_files,
+    coverage_of,
+    mean,
+    motion_file,
+    motion_files,
+    only,
+    read_motion,
+    read_outliers,
+    whole,
+)
 from semantoks.data.sources.series import named_columns, read_series
 from semantoks.errors import InputError
 
@@ -39,31 +51,6 @@ _SERIES = (".tsv", ".ptseries.nii")
 _NOT_SIGNALS = ("confounds", "motion", "outliers", "physio")
 
 Variant = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """The files of a derivatives folder.
-
-    Parameters
-    ----------
-    root : Path
-    files : tuple of BidsFile
-    """
-
-    root: Path
-    files: tuple[BidsFile, ...]
-
-    def of_scan(self, file: BidsFile) -> list[BidsFile]:
-        """Return the files of the same scan."""
-        return self._by_scan[file.scan]
-
-    @functools.cached_property
-    def _by_scan(self) -> dict[tuple[str | None, ...], list[BidsFile]]:
-        scans: dict[tuple[str | None, ...], list[BidsFile]] = defaultdict(list)
-        for file in self.files:
-            scans[file.scan].append(file)
-        return scans
 
 
 def derivative_items(root: str | Path, reading: Reading) -> list[Item]:
@@ -123,13 +110,17 @@ def _one_variant(
 ) -> list[BidsFile]:
     groups: dict[Variant, list[BidsFile]] = defaultdict(list)
     for file in files:
-        groups[file.variant].append(file)
+        # XCP-D states the density in the name of the .ptseries.nii, not in that of the .tsv.
+        variant = tuple(pair for pair in file.variant if images or pair[0] != "den")
+        groups[variant].append(file)
     if not images:
         groups = _fitting(groups, reading, folder)
     if len(groups) > 1:
         kinds = "; ".join(f"{_words(v)} ({len(g)} files)" for v, g in sorted(groups.items()))
         rule = f"holds several kinds of files that could be meant: {kinds}"
-        fix = "Choose by entities (--where space=..., --where atlas=...)"
+        differ = sorted({key for v in groups for key, _ in set(v) ^ set(next(iter(groups)))})
+        ways = ", ".join(f"--where {key}=..." for key in differ)
+        fix = f"Choose by entities ({ways}; without a value: files without this entity)"
         raise InputError(rule, file=folder, field="entities", fix=fix)
     (found,) = groups.values()
     # XCP-D writes the series of a CIFTI scan twice, as .tsv and as .ptseries.nii.
@@ -181,52 +172,32 @@ def _refuse_duplicates(files: Sequence[BidsFile]) -> None:
         seen[file.id] = file
 
 
-def _beside(
-    tree: Tree, file: BidsFile, suffix: str, desc: str | None, shared: Mapping[str, str | None]
-) -> Path | None:
-    """Return the file of the same scan with this suffix and description, if there is one.
-
-    Raises
-    ------
-    InputError
-        There are several.
-    """
-    found = [
-        other
-        for other in tree.of_scan(file)
-        if other.suffix == suffix
-        and other.extension in (".tsv", ".nii.gz", ".nii")
-        and (desc is None or other.entities.get("desc") == desc)
-        and all(other.entities.get(key) == value for key, value in shared.items())
-    ]
-    if len(found) > 1:
-        rule = f"has several files {suffix}: {', '.join(f.path.name for f in found[:3])}"
-        raise InputError(rule, file=file.path)
-    return found[0].path if found else None
-
-
 # -- fMRIPrep --------------------------------------------------------------------------------------
 
 
 def _image_item(file: BidsFile, tree: Tree, reading: Reading) -> Item:
     shared = {key: file.entities.get(key) for key in ("space", "res")}
     volume = file.extension != ".dtseries.nii"
-    mask = _beside(tree, file, "mask", "brain", shared) if volume else None
-    confounds = _beside(tree, file, "timeseries", "confounds", {})
-    files = tuple(path for path in (file.path, mask, confounds) if path is not None)
-    load = functools.partial(_load_image, file, mask, confounds, tree.root, reading)
-    return Item(file.id, files, load)
+    masks = beside(tree, file, "mask", "brain", shared) if volume else ()
+    confounds = beside(tree, file, "timeseries", "confounds", {})
+    load = functools.partial(_load_image, file, masks, confounds, tree.root, reading)
+    return Item(file.id, (file.path, *masks, *confounds), load)
 
 
 def _load_image(
-    file: BidsFile, mask: Path | None, confounds: Path | None, root: Path, reading: Reading
+    file: BidsFile,
+    masks: tuple[Path, ...],
+    tables: tuple[Path, ...],
+    root: Path,
+    reading: Reading,
 ) -> Recording:
-    image = read_image(file.path, reading, mask)
+    image = read_image(file.path, reading, only(masks, file.path))
+    confounds = only(tables, file.path)
     found = metadata(file, root, ("bold",))
     tr = agreed_tr(
         file.path, {"argument": reading.tr, file.path.name: image.tr, **stated_tr(found)}
     )
-    table = _read_motion(confounds) if confounds else None
+    table = read_motion(confounds) if confounds else None
     regressors, kept = None, None
     if reading.denoise is not None:
         regressors, kept = _denoising(file.path, confounds, len(image.signal), reading)
@@ -237,8 +208,8 @@ def _load_image(
         tr=tr,
         confounds=regressors,
         kept=kept,
-        mean_fd=_mean(table, "framewise_displacement"),
-        dvars=_mean(table, "std_dvars"),
+        mean_fd=mean(table, "framewise_displacement"),
+        dvars=mean(table, "std_dvars"),
         **_identity(file),
     )
 
@@ -279,38 +250,21 @@ def _denoising(
 
 
 def _series_item(file: BidsFile, tree: Tree, reading: Reading) -> Item:
-    parcels = {key: file.entities.get(key) for key in ("atlas", "seg", "space", "res", "den")}
-    beside = {
-        "outliers": _beside(tree, file, "outliers", None, {}),
-        "motion": _motion(tree, file),
-        "coverage": _coverage_file(tree, file, parcels),
+    around = {
+        "outliers": beside(tree, file, "outliers", None, {}),
+        "motion": motion_files(tree, file),
+        "coverage": coverage_files(tree, file),
     }
     # XCP-D states the TR beside the denoised images of the scan, not beside its time series.
     bolds = [f.path for f in tree.of_scan(file) if f.suffix == "bold" and f.extension == ".json"]
-    files = tuple(path for path in (file.path, *beside.values(), *bolds) if path is not None)
-    load = functools.partial(_load_series, file, beside, bolds, tree.root, reading)
+    files = (file.path, *itertools.chain(*around.values()), *bolds)
+    load = functools.partial(_load_series, file, around, bolds, tree.root, reading)
     return Item(file.id, files, load)
-
-
-def _motion(tree: Tree, file: BidsFile) -> Path | None:
-    confounds = _beside(tree, file, "timeseries", "confounds", {})
-    return confounds or _beside(tree, file, "motion", None, {})
-
-
-def _coverage_file(tree: Tree, file: BidsFile, shared: Mapping[str, str | None]) -> Path | None:
-    found = [
-        other.path
-        for other in tree.of_scan(file)
-        if other.entities.get("stat") == "coverage"
-        and other.extension == ".tsv"
-        and all(other.entities.get(key) == value for key, value in shared.items())
-    ]
-    return found[0] if found else None
 
 
 def _load_series(
     file: BidsFile,
-    beside: Mapping[str, Path | None],
+    around: Mapping[str, tuple[Path, ...]],
     bolds: Sequence[Path],
     root: Path,
     reading: Reading,
@@ -321,103 +275,22 @@ def _load_series(
     for path in bolds:
         stated[path.name] = read_json(path).get("RepetitionTime")
     tr = agreed_tr(file.path, stated)
-    motion = _read_motion(beside["motion"]) if beside["motion"] else None
-    outliers = _read_outliers(beside["outliers"]) if beside["outliers"] else None
-    signal, kept = _whole(signal, outliers, motion, file.path)
-    coverage = _coverage(beside["coverage"], names, found, file.path)
+    moved = motion_file(around["motion"], file.path)
+    censored = only(around["outliers"], file.path)
+    motion = read_motion(moved) if moved else None
+    outliers = read_outliers(censored) if censored else None
+    signal, kept = whole(signal, outliers, motion, file.path)
+    coverage = coverage_of(only(around["coverage"], file.path), names, found, file.path)
     return Recording(
         signal=signal,
         roi_names=names,
         tr=tr,
         kept=kept,
         coverage=coverage,
-        mean_fd=_mean(motion, "framewise_displacement"),
-        dvars=_mean(motion, "std_dvars"),
+        mean_fd=mean(motion, "framewise_displacement"),
+        dvars=mean(motion, "std_dvars"),
         **_identity(file),
     )
-
-
-def _whole(
-    signal: NDArray[np.float64],
-    outliers: NDArray[np.bool_] | None,
-    motion: pd.DataFrame | None,
-    file: Path,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Put a censored series back onto the scan's time axis; censored volumes are no data."""
-    n = len(signal)
-    if outliers is None:
-        if motion is not None and len(motion) > n:
-            rule = f"has {n} rows where the scan has {len(motion)} volumes: it is censored"
-            fix = "Keep the outliers.tsv beside it, or have the time series written interpolated"
-            raise InputError(rule, file=file, field="censoring", fix=fix)
-        return signal, None
-    kept = ~outliers
-    if n == len(outliers):
-        return signal, kept
-    if n != kept.sum():
-        rule = (
-            f"has {n} rows, which is neither the scan ({len(outliers)} volumes) nor what its "
-            f"outliers leave ({kept.sum()})"
-        )
-        raise InputError(rule, file=file, field="censoring")
-    whole = np.full((len(outliers), signal.shape[1]), np.nan)
-    whole[kept] = signal
-    return whole, kept
-
-
-def _read_outliers(path: Path) -> NDArray[np.bool_]:
-    """Return which volumes are outliers in any column of the file (XCP-D: one column)."""
-    frame = _read_motion(path)
-    values = frame.to_numpy(np.float64)
-    if not np.isin(values, (0, 1)).all():
-        raise InputError("has to hold 0 and 1", file=path, field="outliers")
-    return np.asarray((values > 0).any(axis=1))
-
-
-def _read_motion(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path, sep="\t", na_values=["n/a"])
-    except (ValueError, OSError) as error:
-        raise InputError(f"is not a table that can be read ({error})", file=path) from None
-    return frame
-
-
-def _mean(table: pd.DataFrame | None, column: str) -> float | None:
-    if table is None or column not in table.columns:
-        return None
-    value = pd.to_numeric(table[column], errors="coerce").mean()
-    return None if np.isnan(value) else float(value)
-
-
-def _coverage(
-    path: Path | None,
-    names: tuple[str, ...],
-    found: Mapping[str, tuple[Any, Path]],
-    file: Path,
-) -> NDArray[np.float64] | None:
-    """Return the coverage of every ROI, from XCP-D's table or HALFpipe's sidecar."""
-    if path is None:
-        stated, where = found.get("Coverage", (None, file))
-        if stated is None:
-            return None
-        if not isinstance(stated, list) or len(stated) != len(names):
-            rule = f"needs one value for each of the {len(names)} ROIs"
-            raise InputError(rule, file=where, field="Coverage")
-        return np.array([np.nan if v is None else v for v in stated], np.float64)
-    frame = pd.read_csv(path, sep="\t", na_values=["n/a"])
-    if len(frame.columns) == 2:  # XCP-D: Node, coverage
-        values = dict(zip(frame.iloc[:, 0].astype(str), frame.iloc[:, 1], strict=True))
-    elif len(frame) == 1:
-        values = {str(name): value for name, value in frame.iloc[0].items()}
-    else:
-        rule = "has to have two columns, or one row"
-        raise InputError(rule, file=path, field="columns", value=[*frame.columns][:4])
-    unknown = [name for name in names if name not in values]
-    if unknown:
-        rule = f"says nothing about {len(unknown)} ROIs: {', '.join(unknown[:3])}"
-        raise InputError(rule, file=path, field="coverage")
-    coverage = pd.to_numeric(pd.Series([values[name] for name in names]), errors="coerce")
-    return coverage.fillna(0).to_numpy(np.float64)
 
 
 def _identity(file: BidsFile) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from semantoks.data.recording import Recording, recording_id
 from semantoks.data.sources.bids import BidsFile, agreed_tr, sidecar
 from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
-from semantoks.data.sources.images import header_tr, is_image, read_image
+from semantoks.data.sources.images import ENDINGS, header_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import SEPARATORS, is_series, named_columns, read_series
+from semantoks.data.sources.series import SEPARATORS, SERIES, is_series, named_columns, read_series
 from semantoks.data.sources.table import table_items
 from semantoks.errors import InputError, readable
 
@@ -52,18 +52,37 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
 
 
 def _items(path: Path, reading: Reading) -> list[Item]:
-    if path.is_dir():
-        return derivative_items(path, reading)
-    if not path.is_file():
+    if not path.exists():
         raise InputError("there is no such file or folder", file=path)
-    if path.suffix in (".h5", ".hdf5"):
-        return hdf5_items(path, reading)
-    if path.suffix in SEPARATORS and "file" in (named_columns(path) or ()):
-        return table_items(path, reading)
-    if is_image(path) or is_series(path):
-        return [_single(path, reading)]
-    rule = "is no derivatives folder, table of files, HDF5 file, image or file of time series"
+    for reader in READERS.values():
+        if reader.holds(path):
+            return reader.find(path, reading)
+    kinds = "; ".join(reader.help for reader in READERS.values())
+    rule = f"is no source that can be read. Sources are: {kinds}"
     raise InputError(rule, file=path, field="source", value=path.name)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of source.
+
+    Parameters
+    ----------
+    help : str
+        What a source of this kind is, for help and errors.
+    holds : callable
+        Returns whether a path is of this kind.
+    find : callable
+        Returns its recordings, none of them read yet.
+    """
+
+    help: str
+    holds: Callable[[Path], bool]
+    find: Callable[[Path, Reading], list[Item]]
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix in SEPARATORS and "file" in (named_columns(path) or ())
 
 
 def transfer_of(reading: Reading) -> Transfer | None:
@@ -100,14 +119,14 @@ def _load_moved(load: Callable[[], Recording], transfer: Transfer) -> Recording:
     )
 
 
-def _single(path: Path, reading: Reading) -> Item:
+def _single(path: Path, reading: Reading) -> list[Item]:
     file = BidsFile(path)
     if file.entities.get("sub") is None and reading.subject is None:
         fix = "Give it (subject, --subject)"
         raise InputError("its name states no subject", file=path, field="subject", fix=fix)
     subject, *others = file.scan
     id_ = recording_id(reading.subject or subject or "", *others)
-    return Item(id_, (path,), functools.partial(_load, file, reading))
+    return [Item(id_, (path,), functools.partial(_load, file, reading))]
 
 
 def _load(file: BidsFile, reading: Reading) -> Recording:
@@ -138,3 +157,19 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
         run=run,
         source=str(path),
     )
+
+
+#: Kinds of sources by name; the first that holds a path reads it.
+READERS: dict[str, Reader] = {
+    "derivatives": Reader(
+        "a derivatives folder (fMRIPrep, XCP-D, HALFpipe)", Path.is_dir, derivative_items
+    ),
+    "hdf5": Reader(
+        "an HDF5 file of a study (.h5, .hdf5)",
+        lambda path: path.suffix in (".h5", ".hdf5"),
+        hdf5_items,
+    ),
+    "table": Reader(f"a table that lists files ({', '.join(SEPARATORS)})", _is_table, table_items),
+    "image": Reader(f"an image ({', '.join(ENDINGS)})", is_image, _single),
+    "series": Reader(f"a file of time series ({', '.join(SERIES)})", is_series, _single),
+}

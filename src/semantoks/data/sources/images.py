@@ -24,7 +24,8 @@ from semantoks.atlas.volume import AtlasVolume, image_affine, image_data, load_i
 from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError, readable
 
-_ENDINGS = (".nii", ".nii.gz", ".func.gii", ".gii")
+#: Endings of the names of images.
+ENDINGS = (".nii", ".nii.gz", ".func.gii", ".gii")
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _NO_ROI = ("???", "Unknown", "unknown", "Medial_Wall", "Background+FreeSurfer_Defined_Medial_Wall")
 
@@ -52,7 +53,7 @@ class ParcellatedImage:
 
 def is_image(file: Path) -> bool:
     """Say whether a file is an image of BOLD signals; a parcellated series is none."""
-    return file.name.endswith(_ENDINGS) and not file.name.endswith(".ptseries.nii")
+    return file.name.endswith(ENDINGS) and not file.name.endswith(".ptseries.nii")
 
 
 def read_image(file: Path, reading: Reading, mask: Path | None = None) -> ParcellatedImage:

@@ -49,8 +49,8 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     pairs = {}
     for text in texts:
-        key, _, value = text.partition("=")
-        if not key or not value:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
             rule = "must have the form entity=value, e.g. space=MNI152NLin6Asym"
             raise InputError(rule, field="entities", value=text)
         pairs[key] = value
@@ -83,7 +83,8 @@ class Reading:
         Mapping[str, str],
         Flag(name="--where", metavar="ENTITY=VALUE", read=_pairs, several=True),
     ] = field(default_factory=dict)
-    """Read only the files with this BIDS entity, e.g. space=MNI152NLin6Asym."""
+    """Read only the files with this BIDS entity, e.g. space=MNI152NLin6Asym; den= means without
+    it."""
     root: Annotated[Path | None, Flag(metavar="FOLDER")] = None
     """Look for the files of a table in this folder; by default in the table's."""
     subject: Annotated[str | None, Flag(metavar="NAME")] = None

@@ -1,0 +1,194 @@
+"""What lies beside the data of a scan: motion, confounds, outliers, coverage."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semantoks.data.sources.bids import BidsFile
+from semantoks.errors import InputError
+
+#: XCP-D's ``exact_100``: volumes that a random choice of 100 leaves out, good ones among them.
+_CHOICES = "exact_"
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """The files of a derivatives folder.
+
+    Parameters
+    ----------
+    root : Path
+    files : tuple of BidsFile
+    """
+
+    root: Path
+    files: tuple[BidsFile, ...]
+
+    def of_scan(self, file: BidsFile) -> list[BidsFile]:
+        """Return the files of the same scan."""
+        return self._by_scan[file.scan]
+
+    @functools.cached_property
+    def _by_scan(self) -> dict[tuple[str | None, ...], list[BidsFile]]:
+        scans: dict[tuple[str | None, ...], list[BidsFile]] = defaultdict(list)
+        for file in self.files:
+            scans[file.scan].append(file)
+        return scans
+
+
+def beside(
+    tree: Tree, file: BidsFile, suffix: str, desc: str | None, shared: Mapping[str, str | None]
+) -> tuple[Path, ...]:
+    """Return the files of the same scan with this suffix and description."""
+    return tuple(
+        other.path
+        for other in tree.of_scan(file)
+        if other.suffix == suffix
+        and other.extension in (".tsv", ".nii.gz", ".nii")
+        and (desc is None or other.entities.get("desc") == desc)
+        and all(other.entities.get(key) == value for key, value in shared.items())
+    )
+
+
+def coverage_files(tree: Tree, file: BidsFile) -> tuple[Path, ...]:
+    """Return the tables of coverage of the same parcels; they need not state the density."""
+    keys = ("atlas", "seg", "space", "res")
+    return tuple(
+        other.path
+        for other in tree.of_scan(file)
+        if other.entities.get("stat") == "coverage"
+        and other.extension == ".tsv"
+        and all(other.entities.get(key) == file.entities.get(key) for key in keys)
+        and other.entities.get("den") in (None, file.entities.get("den"))
+    )
+
+
+def motion_files(tree: Tree, file: BidsFile) -> tuple[Path, ...]:
+    """Return the confounds of the scan, or its files of motion if there are none."""
+    confounds = beside(tree, file, "timeseries", "confounds", {})
+    return confounds or beside(tree, file, "motion", None, {})
+
+
+def only(files: Sequence[Path], file: Path) -> Path | None:
+    """Return the only file, None if there is none.
+
+    Of files with and without a description, the one without is meant: XCP-D writes motion as it
+    was, and again filtered (``desc-filtered``).
+
+    Raises
+    ------
+    InputError
+        Several could be meant.
+    """
+    if len(files) > 1:
+        plain = [path for path in files if "desc" not in BidsFile(path).entities]
+        files = plain if len(plain) == 1 else files
+    if len(files) > 1:
+        suffix = BidsFile(files[0]).suffix
+        rule = f"has several files {suffix}: {', '.join(path.name for path in files[:3])}"
+        fix = "Leave only the one that belongs to it in the folder"
+        raise InputError(rule, file=file, field=suffix, fix=fix)
+    return files[0] if files else None
+
+
+def motion_file(files: Sequence[Path], file: Path) -> Path | None:
+    """Return the file of motion that is meant: unfiltered, or the only one with displacement."""
+    if len(files) > 1 and all("desc" in BidsFile(path).entities for path in files):
+        column = "framewise_displacement"
+        files = [path for path in files if column in read_motion(path).columns] or files
+    return only(files, file)
+
+
+def whole(
+    signal: NDArray[np.float64],
+    outliers: NDArray[np.bool_] | None,
+    motion: pd.DataFrame | None,
+    file: Path,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Put a censored series back onto the scan's time axis; censored volumes are no data."""
+    n = len(signal)
+    if outliers is None:
+        if motion is not None and len(motion) > n:
+            rule = f"has {n} rows where the scan has {len(motion)} volumes: it is censored"
+            fix = "Keep the outliers.tsv beside it, or have the time series written interpolated"
+            raise InputError(rule, file=file, field="censoring", fix=fix)
+        return signal, None
+    kept = ~outliers
+    if n == len(outliers):
+        return signal, kept
+    if n != kept.sum():
+        rule = (
+            f"has {n} rows, which is neither the scan ({len(outliers)} volumes) nor what its "
+            f"outliers leave ({kept.sum()})"
+        )
+        raise InputError(rule, file=file, field="censoring")
+    filled = np.full((len(outliers), signal.shape[1]), np.nan)
+    filled[kept] = signal
+    return filled, kept
+
+
+def read_outliers(path: Path) -> NDArray[np.bool_]:
+    """Return which volumes are outliers in any column of the file (XCP-D: displacement)."""
+    frame = read_motion(path)
+    frame = frame[[name for name in frame.columns if not str(name).startswith(_CHOICES)]]
+    values = frame.to_numpy(np.float64)
+    if not np.isin(values, (0, 1)).all():
+        raise InputError("has to hold 0 and 1", file=path, field="outliers")
+    return np.asarray((values > 0).any(axis=1))
+
+
+def read_motion(path: Path) -> pd.DataFrame:
+    """Return a tab-separated table with one row per volume."""
+    try:
+        frame = pd.read_csv(path, sep="\t", na_values=["n/a"])
+    except (ValueError, OSError) as error:
+        raise InputError(f"is not a table that can be read ({error})", file=path) from None
+    return frame
+
+
+def mean(table: pd.DataFrame | None, column: str) -> float | None:
+    """Return the mean of a column, None if it is absent or has no numbers."""
+    if table is None or column not in table.columns:
+        return None
+    value = pd.to_numeric(table[column], errors="coerce").mean()
+    return None if np.isnan(value) else float(value)
+
+
+def coverage_of(
+    path: Path | None,
+    names: tuple[str, ...],
+    found: Mapping[str, tuple[Any, Path]],
+    file: Path,
+) -> NDArray[np.float64] | None:
+    """Return the coverage of every ROI, from XCP-D's table or HALFpipe's sidecar."""
+    if path is None:
+        stated, where = found.get("Coverage", (None, file))
+        if stated is None:
+            return None
+        if not isinstance(stated, list) or len(stated) != len(names):
+            rule = f"needs one value for each of the {len(names)} ROIs"
+            raise InputError(rule, file=where, field="Coverage")
+        return np.array([np.nan if v is None else v for v in stated], np.float64)
+    frame = pd.read_csv(path, sep="\t", na_values=["n/a"])
+    if len(frame.columns) == 2:  # XCP-D: Node, coverage
+        values = dict(zip(frame.iloc[:, 0].astype(str), frame.iloc[:, 1], strict=True))
+    elif len(frame) == 1:
+        values = {str(name): value for name, value in frame.iloc[0].items()}
+    else:
+        rule = "has to have two columns, or one row"
+        raise InputError(rule, file=path, field="columns", value=[*frame.columns][:4])
+    unknown = [name for name in names if name not in values]
+    if unknown:
+        rule = f"says nothing about {len(unknown)} ROIs: {', '.join(unknown[:3])}"
+        raise InputError(rule, file=path, field="coverage")
+    coverage = pd.to_numeric(pd.Series([values[name] for name in names]), errors="coerce")
+    return coverage.fillna(0).to_numpy(np.float64)

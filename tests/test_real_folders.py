@@ -1,0 +1,124 @@
+"""Layouts that tools write: XCP-D through its releases, scaled images, several files of motion."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+import trees
+from semantoks.data.sources.find import READERS, find_items
+from semantoks.data.sources.images import read_image
+from semantoks.data.sources.items import Reading
+from semantoks.errors import InputError
+
+
+@pytest.fixture
+def study():
+    return trees.make_study(n_subjects=2)
+
+
+def func_of(root, subject):
+    return root / f"sub-{subject}" / "func"
+
+
+def test_every_source_has_one_reader(tmp_path, study):
+    (tmp_path / "x").mkdir()
+    sources = {
+        "derivatives": trees.fmriprep(tmp_path / "fmriprep", study),
+        "hdf5": trees.hdf5(tmp_path / "all.h5", study),
+        "table": trees.table(tmp_path / "table", study),
+        "image": trees.volume(tmp_path / "sub-01_bold.nii.gz", study, "01"),
+        "series": trees.ptseries(tmp_path / "sub-01_bold.ptseries.nii", study, "01"),
+    }
+    assert sources.keys() == READERS.keys()
+    for kind, path in sources.items():
+        assert next(name for name, reader in READERS.items() if reader.holds(path)) == kind
+
+
+def test_an_unknown_source_lists_every_reader(tmp_path, study):
+    (tmp_path / "notes.docx").write_text("none")
+    with pytest.raises(InputError) as error:
+        find_items(tmp_path / "notes.docx", Reading(atlas=study.atlas))
+    assert all(reader.help in str(error.value) for reader in READERS.values())
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8])
+def test_scaled_volumes_are_read_as_nibabel_reads_them(tmp_path, study, dtype):
+    atlas = trees.atlas_volume(tmp_path / "atlas.nii.gz", study.atlas)
+    data = nib.load(trees.volume(tmp_path / "plain.nii.gz", study, "01")).get_fdata()
+    image = nib.Nifti1Image(data, trees.AFFINE)
+    image.set_data_dtype(dtype)
+    nib.save(image, tmp_path / "scaled.nii.gz")
+    stored = nib.load(tmp_path / "scaled.nii.gz")
+    assert stored.dataobj.slope != 1
+    nib.save(
+        nib.Nifti1Image(stored.get_fdata(dtype=np.float32), trees.AFFINE), tmp_path / "known.nii.gz"
+    )
+    reading = Reading(atlas=study.atlas, atlas_images=(atlas,))
+    read, known = (read_image(tmp_path / f"{name}.nii.gz", reading) for name in ("scaled", "known"))
+    assert np.allclose(read.signal, known.signal, rtol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("censored", [False, True])
+def test_volumes_left_out_to_equal_lengths_are_no_outliers(tmp_path, study, censored):
+    out = (4, 11, 30)
+    root = trees.xcpd(tmp_path, study, censored={"01": out if censored else (), "02": ()})
+    path = func_of(root, "01") / "sub-01_task-rest_outliers.tsv"
+    n_times = len(study.signals["01"])
+    table = pd.DataFrame({"framewise_displacement": np.isin(np.arange(n_times), out).astype(int)})
+    table["exact_20"] = (np.arange(n_times) >= 20).astype(int)
+    table.to_csv(path, sep="\t", index=False)
+    recording = find_items(root, Reading(atlas=study.atlas))[0].load()
+    assert np.flatnonzero(~recording.kept).tolist() == list(out)
+
+
+def rename_motion(root, subject, *descriptions):
+    folder = func_of(root, subject)
+    plain = folder / f"sub-{subject}_task-rest_motion.tsv"
+    for k, desc in enumerate(descriptions, start=1):
+        frame = pd.read_csv(plain, sep="\t") + k
+        frame.to_csv(folder / f"sub-{subject}_task-rest_{desc}_motion.tsv", sep="\t", index=False)
+    return plain
+
+
+def test_unfiltered_motion_is_meant(tmp_path, study):
+    root = trees.xcpd(tmp_path, study)
+    rename_motion(root, "02", "desc-filtered")
+    one, two = (item.load() for item in find_items(root, Reading(atlas=study.atlas)))
+    assert one.mean_fd < two.mean_fd < 0.15  # displaced files would be above 1
+
+
+def test_unclear_motion_stops_one_recording_only(tmp_path, study):
+    root = trees.xcpd(tmp_path, study)
+    rename_motion(root, "02", "desc-filtered", "desc-other").unlink()
+    one, two = find_items(root, Reading(atlas=study.atlas))
+    assert np.isfinite(one.load().mean_fd)
+    with pytest.raises(InputError, match=r"several files motion: .*filtered.*other"):
+        two.load()
+
+
+def with_cifti(root, study):
+    for subject in study.subjects:
+        stem = f"sub-{subject}_task-rest_space-{trees.SPACE}_seg-Seven_den-91k_stat-mean"
+        trees.ptseries(func_of(root, subject) / f"{stem}_timeseries.ptseries.nii", study, subject)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("entities", "ending"), [({}, ".tsv"), ({"den": "91k"}, ".ptseries.nii"), ({"den": ""}, ".tsv")]
+)
+def test_a_density_in_one_of_two_names_is_no_other_kind(tmp_path, study, entities, ending):
+    uncovered = study.atlas.labels[3]
+    root = with_cifti(trees.xcpd(tmp_path, study, uncovered={"02": uncovered}), study)
+    items = find_items(root, Reading(atlas=study.atlas, entities=entities))
+    assert len(items) == 2
+    assert all(item.files[0].name.endswith(ending) for item in items)
+    coverage = items[1].load().coverage
+    assert coverage.tolist() == [0.2 if name == uncovered else 1 for name in study.atlas.labels]
+
+
+def test_kinds_are_told_apart_by_the_entity_in_which_they_differ(tmp_path, study):
+    root = trees.xcpd(tmp_path / "a", study)
+    trees.xcpd(root / "again", study, atlas_name="Same")
+    with pytest.raises(InputError, match=r"several kinds.*--where seg=\.\.\.;"):
+        find_items(root, Reading(atlas=study.atlas))
