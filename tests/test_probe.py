@@ -285,7 +285,9 @@ def test_a_store_without_a_network_is_read_with_that_network_masked(
         dataclasses.replace(r, signal=r.signal[:, :8], roi_names=part.labels) for r in recordings
     ]
     torn = write_store(tmp_path / "torn", cut, part, preprocessing)
-    with pytest.raises(InputError, match=r"of the \d ROIs of the network .*; a network must be complete"):
+    with pytest.raises(
+        InputError, match=r"of the \d ROIs of the network .*; a network must be complete"
+    ):
         Embedder(encoder).fit_transform(torn)
 
 
