@@ -96,7 +96,7 @@ def _not_finite(store: RecordingStore) -> list[str]:
 def strip_subjects(
     path: str | Path, out: str | Path, *, salt: str | None = None, drop: tuple[str, ...] = ()
 ) -> RecordingStore:
-    """Write a copy of a store in which people have pseudonyms, to hand it on.
+    """Write a copy of a store with pseudonyms instead of subjects, to share it.
 
     Parameters
     ----------

@@ -200,7 +200,7 @@ def assign_atlas(
             frame = pd.read_csv(labels, sep=separator, dtype={"label": str})
             names = dict(zip(frame["index"].astype(int), frame["label"], strict=True))
         except (OSError, ValueError, KeyError) as error:
-            rule = f"has to be a table with the columns index and label ({error})"
+            rule = f"must be a table with the columns index and label ({error})"
             raise InputError(rule, file=labels) from None
     table = assign_by_overlap(image, names)
     Parcellation.from_frame(table, name=file.stem, source=image)  # refuses repeated labels

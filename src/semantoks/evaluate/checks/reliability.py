@@ -57,11 +57,11 @@ class Reliability:
     draws: pd.DataFrame
 
 
-# -- two measurements of everybody -----------------------------------------------------------------
+# -- two measurements of every person --------------------------------------------------------------
 
 
 def session_pairs(table: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows of the first two recordings of everybody who has two.
+    """Return the rows of the first two recordings of every person who has two.
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ class Outcomes:
         Parameters
         ----------
         predictions : DataFrame
-            See `ProbeResult`. A unit that several folds of a repetition test (somebody scanned at
+            See `ProbeResult`. A unit that several folds of a repetition test (a person scanned at
             two sites) counts once: its predictions are averaged.
         kind : {"classification", "regression"}
         classes : sequence of str, optional
