@@ -30,7 +30,7 @@ class Design(Protocol):
     def group(self) -> str:
         """Column whose values stay together in the inner folds.
 
-        A person scanned at two training sites may be in two inner parts, never in training and test.
+        A person of two training sites may be in two inner parts, never in training and test.
         """
 
     def folds(self, table: pd.DataFrame, labels: Labels, seed: int) -> list[Fold]:

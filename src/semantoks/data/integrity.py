@@ -15,6 +15,7 @@ import pandas as pd
 from semantoks.data.reader import (
     HEADER,
     INDEX,
+    QUALITY_PAGE,
     ROIS,
     RecordingStore,
     file_sha256,
@@ -61,9 +62,9 @@ def check_store(path: str | Path) -> list[str]:
             ids = [*table["id"][table["shard"] == shards[0]]]
             where = f"; it holds {len(ids)} of {len(table)} recordings: {_first(ids)}"
         lines.append(f"{name}: {fault}{where}")
-    known = {*expected, HEADER}
+    known = {*expected, HEADER, QUALITY_PAGE}
     strange = sorted(f.name for f in folder.iterdir() if f.name not in known)
-    lines += [f"{name}: is no file of this store" for name in strange]
+    lines += [f"{name}: does not belong to this store" for name in strange]
     if not broken:
         lines += _not_finite(RecordingStore(folder))
     return lines
@@ -85,7 +86,11 @@ def _first(names: list[str]) -> str:
 def _not_finite(store: RecordingStore) -> list[str]:
     bad = [i for i in range(len(store)) if not np.isfinite(store.raw(i)).all()]
     ids = [*store.table["id"].iloc[bad]]
-    return [f"{len(ids)} recordings are not finite: {_first(ids)}"] if ids else []
+    return (
+        [f"values that are not finite in {len(ids)} of {len(store)} recordings: {_first(ids)}"]
+        if ids
+        else []
+    )
 
 
 def strip_subjects(

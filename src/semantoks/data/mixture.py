@@ -27,7 +27,7 @@ class StoreMixture:
     Everything else that was done to the signals must be the same. The z-score stays that of the
     store's own samples: of a short recording it is some per cent off that of the resampled ones.
 
-    The same name in two stores is two people, sites or recordings: in the table they are called
+    Equal names in two stores are two subjects, sites or recordings: in the table they are called
     ``STORE:NAME``, after the folder of their store.
 
     Parameters

@@ -20,6 +20,8 @@ from semantoks.errors import InputError, StoreError, entry, readable
 FORMAT = "semantoks-store"
 FORMAT_VERSION = 1
 HEADER, ROIS, INDEX = "store.json", "rois.tsv", "recordings.parquet"
+#: Written into a finished store, from what it holds; so the header has no checksum of it.
+QUALITY_PAGE = "quality.html"
 
 
 class RecordingStore:

@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested on: the only place where people are divided.
+"""Splits of people into training and test parts: the only place where people are divided.
 
 A person is in one part only, in every design. Indices are rows of the table handed in.
 """

@@ -16,6 +16,7 @@ from semantoks.data.encode import RoiRules, StoreSpec
 from semantoks.data.phenotypes import PhenotypeRules
 from semantoks.data.prepare import PrepareReport, Progress, prepare
 from semantoks.data.quality import QualityRules
+from semantoks.data.reader import QUALITY_PAGE
 from semantoks.data.shards import Running
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.bids import BidsFile
@@ -25,7 +26,7 @@ from semantoks.data.sources.items import Item, Reading
 from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
 from semantoks.files import refuse_existing, staged_file
-from semantoks.report.quality import QUALITY_PAGE, write_quality_page
+from semantoks.report.quality import write_quality_page
 
 _log = logging.getLogger(__name__)
 

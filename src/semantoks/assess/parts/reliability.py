@@ -1,4 +1,4 @@
-"""Whether people are recognised: in another session, or in the other half of a scan."""
+"""Reliability: are people identified by their embeddings?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leak alarm: what makes a score too good, looked for before anybody believes it.
+"""Leak alarms.
 
 Every alarm names what it found. "leak": the score does not hold. "warning": something else could
 explain it. "notice": it cannot be checked.

@@ -1,4 +1,4 @@
-"""Whether a recording looks like another recording of the same person.
+"""Reliability: whether two recordings of one person are alike.
 
 1. Every person is measured twice: in two sessions, or in the two halves of one scan.
 2. Fingerprinting asks whether the two are each other's nearest among all people; differential

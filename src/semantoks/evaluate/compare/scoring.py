@@ -1,4 +1,4 @@
-"""From predictions to what may be said: scores, intervals, tests, verdicts.
+"""Scores, intervals, tests and verdicts of predictions.
 
 The first metric of a kind of target is the one that is tested and that decides; naming it before
 anything is computed is what keeps the tests honest. The others come with intervals.
