@@ -119,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise InputError(f"is not JSON that can be read ({error})", file=path) from None
     if not isinstance(content, dict):
-        raise InputError("has to hold a JSON object", file=path, value=type(content).__name__)
+        raise InputError("must hold a JSON object", file=path, value=type(content).__name__)
     return content
 
 

@@ -85,7 +85,7 @@ def _atlases(content: Any, reading: Reading, file: Path, h5py: Any) -> list[str]
     for name in wanted:
         series = group[name]
         if series.ndim != 3:
-            rule = "has to have the shape (subjects, ROIs, time)"
+            rule = "must have the shape (subjects, ROIs, time)"
             raise InputError(rule, file=file, field=name, value=series.shape)
         check_own(series, series.nbytes // max(len(series), 1), file)
     return wanted

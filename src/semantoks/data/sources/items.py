@@ -152,7 +152,7 @@ class Item:
     id : str
         Identifier of the recording.
     files : tuple of Path
-        What it is read from; if they change, it has to be read again.
+        What it is read from; if they change, it must be read again.
     load : callable
         Reads it; can be pickled.
     facts : mapping
@@ -165,7 +165,7 @@ class Item:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def signature(self) -> dict[str, Any]:
-        """Return what tells whether the recording has to be read again, as plain values."""
+        """Return what tells whether the recording must be read again, as plain values."""
         stats = [path.stat() for path in self.files if path.exists()]
         sizes = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         return {"id": self.id, "files": sizes, "facts": {k: str(v) for k, v in self.facts.items()}}

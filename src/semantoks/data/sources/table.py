@@ -70,7 +70,7 @@ def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
     if not path.is_file():
         raise InputError("there is no such file", file=path)
     if path.suffix not in SEPARATORS:
-        rule = "the table of recordings has to be .tsv or .csv"
+        rule = "the table of recordings must be .tsv or .csv"
         raise InputError(rule, file=path, field="suffix", value=path.suffix)
     text = dict.fromkeys([*_PREFIXES, "acquisition", "site", "file"], str)
     try:
@@ -88,7 +88,7 @@ def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
         if not pd.api.types.is_numeric_dtype(rows[column]):
             wrong = pd.to_numeric(rows[column], errors="coerce").isna() & rows[column].notna()
             value = rows[column][wrong].iloc[0]
-            raise InputError("has to be a number", file=path, field=column, value=value)
+            raise InputError("must be a number", file=path, field=column, value=value)
     if not len(rows):
         raise InputError("lists no recordings", file=path)
     for column, prefix in _PREFIXES.items():
