@@ -1,4 +1,4 @@
-"""Reliability: are people identified by their embeddings?"""
+"""Reliability of embeddings between sessions, or between halves of a scan."""
 
 from __future__ import annotations
 
