@@ -1,7 +1,7 @@
 """Break it on purpose, and count: ``python benchmarks/stress.py`` (``make stress``).
 
 1. kill     A tiny training is killed (SIGKILL) at random moments, several times per run, and
-            resumed until it ends: the weights have to be those of an undisturbed run, bit for bit.
+            resumed until it ends: the weights must be those of an undisturbed run, bit for bit.
 2. write    The same, at every single operation of writing a checkpoint: each file cut in half, each
             rename not done or just done, each removal half done.
 3. disk     The disk is full at every single file of a checkpoint, and with a real limit on the
@@ -335,7 +335,7 @@ def disk(scene: Scene, n: int) -> Count:
 
 
 def signals(scene: Scene, n: int, seed: int) -> Count:
-    """Send what schedulers send; the run saves where it is and goes on from there."""
+    """Send what schedulers send; the run saves its place and resumes from there."""
     count, rng = Count(), random.Random(seed)
     while count.injected < n:
         run = scene.run()

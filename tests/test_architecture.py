@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,33 @@ def test_every_public_name_can_be_imported(name):
     assert getattr(semantoks, name).__name__ == name
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = semantoks.nothing
+
+
+ROOT = PACKAGE.parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documents_import_what_exists_by_its_public_name(page):
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("semantoks"):
+                module = importlib.import_module(str(node.module))
+                for name in (alias.name for alias in node.names):
+                    assert hasattr(module, name), f"{node.module} has no {name}"
+                    if node.module != "semantoks":
+                        assert name not in semantoks.__all__, f"from semantoks import {name}"
+    for path in re.findall(r"`(semantoks(?:\.\w+)+)", text):
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name) or importlib.import_module(path)
+        assert module == "semantoks" or name not in semantoks.__all__, f"{path}: semantoks.{name}"
+
+
+def test_public_names_are_imported_on_first_use():
+    code = "import sys, semantoks; print([m for m in sys.modules if m.startswith('semantoks.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)

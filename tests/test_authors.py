@@ -297,11 +297,11 @@ BLOCK = "teacher_encoder.inter_network_transformer.transformer_blocks"
         (set_config("data.schaefer_atlas", "schaefer200"), r"names of its ROIs are known for"),
         (set_config("data.channels", "cortex"), r"names of its ROIs are known for"),
         (set_config("data.target_signal_length", 110), r"multiple of patch_size \(20\)"),
-        (set_config("data.patch_size", "20"), r"config\.data\.patch_size = '20': has to be of"),
+        (set_config("data.patch_size", "20"), r"config\.data\.patch_size = '20': must be of"),
         (set_config("data.patch_size", None), r"config\.data\.patch_size = None: is missing"),
         (set_config("data.target_signal_length", 120), r"no sine-cosine positions of 6 patches"),
         (set_config("model.backbone_type", "vit"), r"backbone_type = 'vit': is an architecture"),
-        (set_config("model.cnn_dim", 32), r"cnn_dim has to be embedding_dim"),
+        (set_config("model.cnn_dim", 32), r"cnn_dim must be embedding_dim"),
         (set_config("model.tokenizer.pooling_type", "attention"), r"the pooling one of mean, max"),
         (set_config("model.tokenizer.config", [{"type": "mamba"}]), r"'mamba'.*is a branch whose"),
         (

@@ -139,6 +139,12 @@ def test_a_shipped_sample_is_prepared_and_described(run, tmp_path):
     assert code == 0, text
     header = json.loads((tmp_path / "s" / "store.json").read_text())
     assert (header["n_recordings"], header["tr"]) == (202, 3.0)
+    assert (tmp_path / "s" / "quality.html").is_file()
+    code, text = run("check", tmp_path / "s")
+    assert (code, "every file is as it was written" in text) == (0, True), text
+    (tmp_path / "s" / "notes.txt").touch()
+    code, text = run("check", tmp_path / "s")
+    assert (code, "s: has 1 problem. " in text) == (2, True), text
     code, text = run("prepare", "abide-sample", tmp_path / "t", "--atlas", "aal116")
     assert (code, "abide-sample is in cc200" in text) == (2, True)
     code, text = run("prepare", "abide-simple", tmp_path / "t")

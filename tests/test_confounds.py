@@ -167,7 +167,7 @@ def test_combat_refuses(sites):
     lonely = np.where(np.arange(53) == 5, "alone", site)
     with pytest.raises(InputError, match=r"\['alone'\].*one row only"):
         ComBat().fit(X, batch=lonely)
-    with pytest.raises(InputError, match="cannot be told from the batches"):
+    with pytest.raises(InputError, match="cannot be separated from the batches"):
         ComBat().fit(X, batch=site, covariates=pd.DataFrame({"country": site == "west"}))
     gap = table.assign(age=table["age"].where(table.index != 2))
     with pytest.raises(InputError, match=r"covariates\['age'\].*1 of 53 recordings have no value"):

@@ -14,7 +14,7 @@ from semantoks.figures import brain as plots
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.tokenizers.longconv import StructuredConv
 from semantoks.train.trainer import Trainer
-from semantoks.workflow.explain import explain
+from semantoks.workflow.explain import explain_model
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_geometry_finds_planted_groups():
 
 def test_everything_lands_in_a_folder(tiny_run, store_path, tmp_path):
     Trainer(tiny_run(optim__epochs=2), tmp_path / "run").fit()
-    written = explain(tmp_path / "run", store_path, tmp_path / "out", n_crops=2)
+    written = explain_model(tmp_path / "run", store_path, tmp_path / "out", n_crops=2)
     names = {path.name for path in written}
     assert names == {p.name for p in (tmp_path / "out").iterdir()}
     assert {"occlusion.tsv", "filters.png", "similarity.tsv", "geometry.png"} <= names
@@ -166,7 +166,7 @@ def test_everything_lands_in_a_folder(tiny_run, store_path, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "similarity.tsv", sep="\t", index_col="network")
     assert list(table.index) == list(table.columns) == ["Vis", "Limbic", "Default"]
     with pytest.raises(InputError, match="is not overwritten"):
-        explain(tmp_path / "run", store_path, tmp_path / "out")
+        explain_model(tmp_path / "run", store_path, tmp_path / "out")
 
 
 def test_a_glass_brain_needs_coordinates_only(preprocessing):

@@ -67,12 +67,12 @@ def test_values_that_were_never_finite_are_found(copy):
     np.save(copy / shard["file"], signals)
     shard["sha256"] = file_sha256(copy / shard["file"])
     (copy / "store.json").write_text(json.dumps(store.header))
-    assert check_store(copy) == [f"1 recordings are not finite: {row['id']}"]
+    assert check_store(copy) == [f"values that are not finite in 1 of 13 recordings: {row['id']}"]
 
 
 def test_a_file_that_does_not_belong_is_named(copy):
     (copy / "signals-00099.npy").touch()
-    assert check_store(copy) == ["signals-00099.npy: is no file of this store"]
+    assert check_store(copy) == ["signals-00099.npy: does not belong to this store"]
 
 
 def test_two_writers_do_not_harm_each_other(recordings, parcellation, preprocessing, tmp_path):

@@ -1,4 +1,4 @@
-"""Cohorts with something known planted, or nothing: the right conclusion has to come out."""
+"""Cohorts with something known planted, or nothing: the right conclusion must come out."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_what_the_weights_have_seen(store, embedder):
     embedder.encoder_.pretraining = SeenData(sites=("abroad",))
     (notice,) = seen_in_pretraining(table, {"theirs": embedder})
     assert (notice.severity, notice.found) == ("notice", ("theirs",))
-    assert "do not say which subjects" in notice.what
+    assert "do not state the subjects" in notice.what
     with pytest.raises(InputError, match="is not fitted"):
         seen_in_pretraining(table, {"new": Embedder(embedder.encoder_)})
 

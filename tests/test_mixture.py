@@ -257,7 +257,7 @@ def test_a_batch_is_a_function_of_the_step_whatever_the_number_of_processes(mixt
 
 
 def test_a_store_of_too_few_people_for_its_share_is_refused(mixture):
-    with pytest.raises(ConfigError, match=r"weights.*store number 2, of 7 people.*nobody comes"):
+    with pytest.raises(ConfigError, match=r"weights.*store number 2, of 7 people.*no person comes"):
         make_loader(mixture, weights=(1, 9), batch_size=17)
     with pytest.raises(ConfigError, match=r"store number 1, of 10 people, 0 of 17 places"):
         make_loader(mixture, weights=(1, 999))

@@ -238,10 +238,10 @@ def test_table_needs_only_labels_and_networks(tmp_path):
         ),
         ("label\tnetwork\nA\tVis\nB\t\n", r"network = '': every ROI needs a network.*row 2"),
         ("label\tnetwork\tx\nA\tVis\t3\n", r"coordinates need all of x, y and z"),
-        ("label\tnetwork\tx\ty\tz\nA\tVis\t3\tq\t1\n", r"have to be numbers, in millimetres"),
+        ("label\tnetwork\tx\ty\tz\nA\tVis\t3\tq\t1\n", r"must be numbers, in millimetres"),
         ("label\tnetwork\n", r"at least one"),
         ("label\tnetwork\talias\nA\tVis\tB\nB\tVis\t\n", r"'B': stands for two ROIs, 1 and 2"),
-        ("label\tnetwork\tspace\nA\tVis\tp\nB\tVis\tq\n", r"have to be in one space"),
+        ("label\tnetwork\tspace\nA\tVis\tp\nB\tVis\tq\n", r"must be in one space"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, message):

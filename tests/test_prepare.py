@@ -477,7 +477,7 @@ def damage(root, kind):
     [
         ("truncated", r"bold\.nii\.gz: (is damaged|cannot be read)"),
         ("no gzip", r"bold\.nii\.gz: is damaged"),
-        ("3-D", r"shape = \(9, 10, 11\): has to be 4-D"),
+        ("3-D", r"shape = \(9, 10, 11\): must be 4-D"),
         ("affine", r"has an affine that places no voxels"),
         ("space", r"has no voxel in the atlas .*same space"),
         ("empty mask", r"mask\.nii\.gz: the mask is empty"),

@@ -92,9 +92,9 @@ def test_upper_edge_above_nyquist_has_nothing_to_remove():
 @pytest.mark.parametrize(
     ("low", "high", "message"),
     [
-        (0.0, 0.1, r"low_hz = 0.0: has to be positive"),
-        (0.01, -1.0, r"high_hz = -1.0: has to be positive"),
-        (0.1, 0.01, r"low_hz = 0.1: has to be below high_hz = 0.01"),
+        (0.0, 0.1, r"low_hz = 0.0: must be positive"),
+        (0.01, -1.0, r"high_hz = -1.0: must be positive"),
+        (0.1, 0.01, r"low_hz = 0.1: must be below high_hz = 0.01"),
         (0.25, 0.3, r"low_hz = 0.25: is not below the Nyquist frequency 0.25 Hz of TR 2 s"),
     ],
 )
@@ -259,5 +259,5 @@ def test_bad_signals_are_refused(signal, tr, message):
 def test_bad_settings_are_refused_at_once():
     with pytest.raises(InputError, match="milliseconds"):
         Preprocessing(tr=2000.0)
-    with pytest.raises(InputError, match=r"low_hz = 0.2: has to be below high_hz = 0.1"):
+    with pytest.raises(InputError, match=r"low_hz = 0.2: must be below high_hz = 0.1"):
         Preprocessing(low_hz=0.2)

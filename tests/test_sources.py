@@ -9,6 +9,7 @@ import pytest
 from scipy.io import savemat
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.sources.bids import agreed_tr, stated_tr
 from semantoks.data.sources.items import Reading, read_names
 from semantoks.data.sources.table import table_items
 from semantoks.errors import InputError
@@ -109,11 +110,34 @@ def test_tr_comes_from_the_sidecar(tmp_path):
 
 def test_trs_that_disagree_are_refused(tmp_path):
     write_signal(tmp_path / "a.tsv")
-    with pytest.raises(InputError, match=r"a\.tsv: tr = .*'table': 2\.5, 'argument': 2.*disagree"):
-        read_one(write_table(tmp_path), tr=2)
     sidecar(tmp_path, json.dumps({"RepetitionTime": 3.0}))
     with pytest.raises(InputError, match=r"'table': 2\.5, 'a\.json': 3\.0.*disagree"):
         read_one(write_table(tmp_path))
+    assert read_one(write_table(tmp_path), tr=2).tr == 2  # as the advice says
+
+
+@pytest.mark.parametrize(
+    ("content", "tr"),
+    [
+        ({"RepetitionTime": "2.5"}, 2.5),
+        ({"RepetitionTime": 0.72, "SamplingFrequency": 1.39}, 0.72),
+        ({"SamplingFrequency": "0.5"}, 2),
+        ({"RepetitionTime": 1.5, "SamplingFrequency": "TR"}, 1.5),
+    ],
+)
+def test_numbers_as_text_and_rounded_frequencies_are_understood(tmp_path, content, tr):
+    stated = stated_tr({key: (value, tmp_path / "a.json") for key, value in content.items()})
+    assert agreed_tr(tmp_path / "a.tsv", stated) == tr
+
+
+@pytest.mark.parametrize("content", [2000, "2000", 0, -1, "two", [2]])
+def test_advice_about_an_impossible_tr_works(tmp_path, content):
+    write_signal(tmp_path / "a.tsv")
+    sidecar(tmp_path, json.dumps({"RepetitionTime": content}))
+    table = write_table(tmp_path, "file\tsubject\na.tsv\t01\n")
+    with pytest.raises(InputError, match="--source-tr"):
+        read_one(table)
+    assert read_one(table, tr=2).tr == 2
 
 
 def test_a_missing_or_implausible_tr_is_refused(tmp_path):
@@ -137,16 +161,16 @@ def test_a_missing_or_implausible_tr_is_refused(tmp_path):
         ("path\tsubject\na.tsv\t01\n", r"has no column 'file'"),
         ("file\ttr\na.tsv\t2\n", r"columns = \['file', 'tr'\]: has no column 'subject'"),
         ("file\tsubject\ttr\na.tsv\t01\t2\na.tsv\t\t2\n", r"has no subject in line 3"),
-        ("file\tsubject\ttr\na.tsv\t01\ttwo\n", r"tr = 'two': has to be a number"),
+        ("file\tsubject\ttr\na.tsv\t01\ttwo\n", r"tr = 'two': must be a number"),
         ("file\tsubject\n", r"lists no recordings"),
         ("file\tsubject\ttr\nb.tsv\t01\t2\n", r"file = 'b\.tsv': lists a file that does not exist"),
-        ("file\tsubject\ttr\ntable.tsv\t01\t2\n", r"table\.tsv: field: has to be a number"),
+        ("file\tsubject\ttr\ntable.tsv\t01\t2\n", r"table\.tsv: field: must be a number"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, message):
     write_signal(tmp_path / "a.tsv")
     if "field" in message:  # a table is read as if it were signals
-        message = r"table\.tsv: signal = 'table\.tsv': has to be a number \(line 2, column 1\)"
+        message = r"table\.tsv: signal = 'table\.tsv': must be a number \(line 2, column 1\)"
     with pytest.raises(InputError, match=message):
         list(read_table(write_table(tmp_path, text)))
 
@@ -158,14 +182,14 @@ def test_bad_tables_are_refused_before_anything_is_read(tmp_path):
         read_table(tmp_path / "nowhere.tsv")
     with pytest.raises(InputError, match=r"neither a text file with one name per line"):
         read_table(write_table(tmp_path), roi_names=tmp_path / "nowhere.txt")
-    with pytest.raises(InputError, match=r"suffix = '\.xlsx': the table of recordings has to be"):
+    with pytest.raises(InputError, match=r"suffix = '\.xlsx': the table of recordings must be"):
         read_table(write_table(tmp_path, name="table.xlsx"))
 
 
 def test_bad_files_are_refused(tmp_path):
     table = write_table(tmp_path)
     (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\tq\n")
-    with pytest.raises(InputError, match=r"signal = 'q': has to be a number \(line 2, column 2\)"):
+    with pytest.raises(InputError, match=r"signal = 'q': must be a number \(line 2, column 2\)"):
         read_one(table)
     (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\t2.0\n1.0\t2.0\t3.0\n")
     with pytest.raises(InputError, match=r"a\.tsv: is not a table that can be read"):
@@ -173,11 +197,11 @@ def test_bad_files_are_refused(tmp_path):
     arrays = write_table(tmp_path, "file\tsubject\ttr\na.npy\t01\t2\n")
     np.save(tmp_path / "a.npy", np.zeros(5))
     with pytest.raises(
-        InputError, match=r"a\.npy.*'float64 \(5,\)': has to be real numbers of the shape"
+        InputError, match=r"a\.npy.*'float64 \(5,\)': must be real numbers of the shape"
     ):
         read_one(arrays, roi_names=NAMES)
     np.save(tmp_path / "a.npy", np.array([["x"]]))
-    with pytest.raises(InputError, match="has to be real numbers"):
+    with pytest.raises(InputError, match="must be real numbers"):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match=r"a\.npy: is not an array that can be read"):

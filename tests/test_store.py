@@ -188,11 +188,11 @@ def crops_store(parcellation, tmp_path_factory) -> RecordingStore:
 @pytest.mark.parametrize(
     ("recordings", "starts", "message"),
     [
-        ([5], [[0]], r"recordings = .*: has to be in \[0, 5\)"),
-        ([-1], [[0]], r"has to be in \[0, 5\)"),
-        ([0, 1], [[0, -1]], r"starts = -1: every crop has to start within its recording"),
-        ([0, 1], [[0, 24]], r"starts = 24: every crop has to start within"),
-        ([0, 1], [0, 1], r"starts = \(2,\): has to have the shape \(V, B\) with B = 2"),
+        ([5], [[0]], r"recordings = .*: must be in \[0, 5\)"),
+        ([-1], [[0]], r"must be in \[0, 5\)"),
+        ([0, 1], [[0, -1]], r"starts = -1: every crop must start within its recording"),
+        ([0, 1], [[0, 24]], r"starts = 24: every crop must start within"),
+        ([0, 1], [0, 1], r"starts = \(2,\): must have the shape \(V, B\) with B = 2"),
     ],
 )
 def test_gather_refuses_what_is_not_there(crops_store, recordings, starts, message):
@@ -218,7 +218,7 @@ def test_select_by_index_and_by_mask(store):
 def test_select_refuses_what_is_not_there(store):
     with pytest.raises(InputError, match=r"a mask needs one value for each of the 5 recordings"):
         store.select([True, False])
-    with pytest.raises(InputError, match=r"has to be in \[0, 5\)"):
+    with pytest.raises(InputError, match=r"must be in \[0, 5\)"):
         store.select([5])
 
 
@@ -266,7 +266,7 @@ def partly_nan(parcellation) -> np.ndarray:
         ),
         (
             lambda _: {"signal": np.ones((29, 9))},
-            r"signal = \(29, 9\): has to have the shape \(n_times, 11\)",
+            r"signal = \(29, 9\): must have the shape \(n_times, 11\)",
         ),
         (lambda _: {"roi_names": tuple(map(str, range(11)))}, r"an order is never guessed"),
         (

@@ -67,7 +67,7 @@ def _with_kinds(cls: type, tree: Mapping[str, Any]) -> ConfigTree:
 
 
 def kinds(tp: Any) -> dict[str, Any]:
-    """Return the dataclasses of a union that are told apart by their `kind`."""
+    """Return the dataclasses of a union that differ by their `kind`."""
     if typing.get_origin(tp) is typing.Annotated:
         tp = typing.get_args(tp)[0]
     members = [m for m in typing.get_args(tp) if dataclasses.is_dataclass(m)]

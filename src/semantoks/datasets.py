@@ -26,7 +26,7 @@ RECORDINGS = Path(__file__).parents[2] / "recordings"
 ABIDE_SAMPLE_SITES = ("KKI", "LEUVEN_2", "PITT", "SDSU", "STANFORD", "UCLA_1", "YALE")
 
 # Repetition times in seconds, by site: the phenotypic file of ABIDE has no such column. CMU scanned
-# at two, told apart by its file names.
+# at two, distinguished by its file names.
 _ABIDE_TR = {
     "CALTECH": 2.0,
     "CMU_A": 2.0,

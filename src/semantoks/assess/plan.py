@@ -161,7 +161,7 @@ def confound_columns(store: RecordingStore) -> tuple[str, ...]:
     """Return the columns that are regressed out by default.
 
     Age, sex, site, motion and the scanner's TR, as far as they vary and nine in ten recordings
-    have a value. The TR is left out where the site is there, which determines it.
+    have a value. The TR is omitted where the site, which determines it, is known.
     """
     usable = [c for c in CONFOUNDS if c in store.table and _usable(store.table[c])]
     return tuple(c for c in usable if c != "source_tr" or "site" not in usable)

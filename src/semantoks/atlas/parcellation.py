@@ -1,4 +1,4 @@
-"""`Parcellation`: which ROI is which; ROIs have names, a fixed order, and one network each."""
+"""`Parcellation`: the ROIs of an atlas, with their names, order, networks and places."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Parcellation(Channels):
                 raise InputError(rule, file=source, field="columns", value=[*frame], fix=fix)
         spaces = set(frame["space"]) if "space" in frame.columns else {"unknown"}
         if len(spaces) > 1:
-            rule = "all coordinates have to be in one space"
+            rule = "all coordinates must be in one space"
             raise InputError(rule, file=source, field="space", value=sorted(map(str, spaces)))
         aliases: tuple[tuple[str, ...], ...] = ()
         if "alias" in frame.columns:
@@ -144,7 +144,7 @@ class Parcellation(Channels):
             try:
                 index = tuple(frame["index"].astype(int))
             except ValueError as error:
-                rule = f"has to be whole numbers ({error})"
+                rule = f"must be whole numbers ({error})"
                 raise InputError(rule, file=source, field="index") from None
         try:
             return cls(
@@ -373,5 +373,5 @@ def _coordinates(frame: pd.DataFrame, source: str | Path) -> NDArray[np.float64]
     try:
         return axes.astype(np.float64).to_numpy()
     except ValueError as error:
-        rule = f"coordinates have to be numbers, in millimetres ({error})"
+        rule = f"coordinates must be numbers, in millimetres ({error})"
         raise InputError(rule, file=source, field="x, y, z") from None

@@ -2,7 +2,7 @@
 
 A target ROI's signal is the mean of the source ROIs that share its place, weighted by the volume
 shared. It is exact where target ROIs are unions of source ROIs; elsewhere `covered` and `purity`
-say how much is lost. Parcellating the images again is better wherever they are there.
+say how much is lost. Where the images are available, parcellating them again is better.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`AtlasVolume`: which voxel belongs to which ROI; images read with errors that say what is wrong.
 
-The values of an atlas's volume are told by the index of its parcellation, and the ROIs have to be
+The index of a parcellation states the value of every ROI in the volume, and the ROIs must be
 where the parcellation has them: a volume in another order is refused.
 """
 
@@ -78,12 +78,12 @@ def whole_numbers(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     image = load_image(file)
     shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
     if len(shape) != 3:
-        rule = "the image of an atlas has to be 3-D, one value per ROI"
+        rule = "the image of an atlas must be 3-D, one value per ROI"
         raise InputError(rule, file=file, field="shape", value=image.shape)
     values = image_data(image, file).reshape(shape)
     whole = np.rint(values)
     if not np.allclose(values, whole, atol=1e-3):
-        raise InputError("the values of an atlas have to be whole numbers", file=file)
+        raise InputError("the values of an atlas must be whole numbers", file=file)
     return whole.astype(np.int64), image_affine(image, file)
 
 
@@ -184,7 +184,7 @@ def _index(values: NDArray[np.int64], atlas: Parcellation, file: Path) -> NDArra
         if all(code[1:].isdecimal() for code in codes):
             schemes.append(tuple(int(code[1:]) for code in codes))
     if not schemes:
-        rule = f"the parcellation {atlas.name} does not say which value is which ROI"
+        rule = f"the parcellation {atlas.name} does not state the value of each ROI"
         fix = "Add a column `index` with the values of the image to its table"
         raise InputError(rule, file=file, field="index", fix=fix)
     for scheme in schemes:

@@ -104,7 +104,7 @@ def explain(
 
     Occlusion of each network, frequency response of the filters, similarity of the networks.
     """
-    from semantoks.workflow import explain as workflow
+    from semantoks.workflow.explain import explain_model
 
-    written = workflow.explain(model, store, out, n_crops=crops)
+    written = explain_model(model, store, out, n_crops=crops)
     show({"written": written}, "\n".join(map(str, written)))

@@ -33,7 +33,7 @@ def check(path: Annotated[Path, Argument("PATH", "A store, or a run.")]) -> None
     show({"path": path, "problems": problems}, "\n".join(problems) or whole)
     if problems:
         raise StoreError(
-            f"{len(problems)} problems",
+            f"has {len(problems)} problem{'s' if len(problems) > 1 else ''}",
             file=path,
             fix="Restore these files from a copy, or make them again",
         )

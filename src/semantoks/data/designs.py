@@ -30,8 +30,7 @@ class Design(Protocol):
     def group(self) -> str:
         """Column whose values stay together in the inner folds.
 
-        Somebody who belongs to two of them (scanned at two sites of the training part) may be in
-        two inner parts; of a training and its test part nobody is in both.
+        A person of two training sites may be in two inner parts, never in training and test.
         """
 
     def folds(self, table: pd.DataFrame, labels: Labels, seed: int) -> list[Fold]:

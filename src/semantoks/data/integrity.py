@@ -16,6 +16,7 @@ from semantoks.data.layout import (
     HEADER,
     INDEX,
     KEPT,
+    QUALITY_PAGE,
     ROIS,
     file_sha256,
     read_header,
@@ -64,9 +65,9 @@ def check_store(path: str | Path) -> list[str]:
             ids = [*table["id"][table["shard"] == shards[0]]]
             where = f"; it holds {len(ids)} of {len(table)} recordings: {_first(ids)}"
         lines.append(f"{name}: {fault}{where}")
-    known = {*expected, HEADER}
+    known = {*expected, HEADER, QUALITY_PAGE}
     strange = sorted(f.name for f in folder.iterdir() if f.name not in known)
-    lines += [f"{name}: is no file of this store" for name in strange]
+    lines += [f"{name}: does not belong to this store" for name in strange]
     if not broken:
         lines += _not_finite(RecordingStore(folder))
     return lines
@@ -88,13 +89,17 @@ def _first(names: list[str]) -> str:
 def _not_finite(store: RecordingStore) -> list[str]:
     bad = [i for i in range(len(store)) if not np.isfinite(store.raw(i)).all()]
     ids = [*store.table["id"].iloc[bad]]
-    return [f"{len(ids)} recordings are not finite: {_first(ids)}"] if ids else []
+    return (
+        [f"values that are not finite in {len(ids)} of {len(store)} recordings: {_first(ids)}"]
+        if ids
+        else []
+    )
 
 
 def strip_subjects(
     path: str | Path, out: str | Path, *, salt: str | None = None, drop: tuple[str, ...] = ()
 ) -> RecordingStore:
-    """Write a copy of a store in which people have pseudonyms, to hand it on.
+    """Write a copy of a store with pseudonyms instead of subjects, to share it.
 
     Parameters
     ----------

@@ -18,6 +18,8 @@ from semantoks.errors import StoreError, entry, readable
 FORMAT = "semantoks-store"
 FORMAT_VERSION = 2  # 2 has kept.npy
 HEADER, ROIS, INDEX, KEPT = "store.json", "rois.tsv", "recordings.parquet", "kept.npy"
+#: Written into a finished store, from what it holds; so the header has no checksum of it.
+QUALITY_PAGE = "quality.html"
 RESTORE = "Restore the folder from its source, or write the store again"
 
 

@@ -24,10 +24,10 @@ class StoreMixture:
     The first store decides: its parcellation and its TR are those of the mixture. Another store may
     lack whole networks, which are then without data in its recordings, and may have another TR:
     crops of the same duration are resampled when they are read, with the kernel of `resample`.
-    Everything else that was done to the signals has to be the same. The z-score stays that of the
+    Everything else that was done to the signals must be the same. The z-score stays that of the
     store's own samples: of a short recording it is some per cent off that of the resampled ones.
 
-    The same name in two stores is two people, sites or recordings: in the table they are called
+    Equal names in two stores are two subjects, sites or recordings: in the table they are called
     ``STORE:NAME``, after the folder of their store.
 
     Parameters

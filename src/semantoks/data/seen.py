@@ -49,8 +49,8 @@ class SeenData:
     def of(cls, recordings: Recordings, *, epochs: int | None = None) -> Self:
         """Return what is seen in training on some recordings.
 
-        Of a mixture the subjects are recorded by the names that they have in their stores: whoever
-        is evaluated later counts as seen if any of the stores has the name.
+        Subjects of a mixture are recorded by the names that they have in their stores: a subject
+        who is evaluated later counts as seen if any of the stores has the name.
 
         Parameters
         ----------

@@ -111,9 +111,9 @@ def _edges(
     for name, edge in (("low_hz", low_hz), ("high_hz", high_hz)):
         if edge is not None and not (np.isfinite(edge) and edge > 0):
             fix = "Give a positive frequency in Hz, or none"
-            raise InputError("has to be positive", field=name, value=edge, fix=fix)
+            raise InputError("must be positive", field=name, value=edge, fix=fix)
     if low_hz is not None and high_hz is not None and low_hz >= high_hz:
-        rule = f"has to be below high_hz = {high_hz:g}"
+        rule = f"must be below high_hz = {high_hz:g}"
         raise InputError(rule, field="low_hz", value=low_hz)
     if low_hz is not None and low_hz >= nyquist:
         rule = f"is not below the Nyquist frequency {nyquist:.4g} Hz of TR {tr:g} s"

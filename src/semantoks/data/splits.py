@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested on: the only place where people are divided.
+"""Splits of people into training and test parts: the only place where people are divided.
 
 A person is in one part only, in every design. Indices are rows of the table handed in.
 """
@@ -28,7 +28,7 @@ class Fold:
     train, test : int arrays
         Rows, sorted; no subject has rows in both.
     repeat : int
-        Number of the repetition to which the fold belongs; every repetition tests everybody.
+        Number of the repetition to which the fold belongs; every repetition tests every person.
     validation : int array, optional
         Rows of `train` on which the strength of the penalty is chosen; inner folds otherwise.
     """
@@ -50,7 +50,7 @@ def grouped_folds(
 ) -> list[Fold]:
     """Divide the subjects into `n_folds` parts, each of them tested once.
 
-    Somebody who belongs to two groups (scanned at two sites) is in no training part of the fold
+    A person who belongs to two groups (scanned at two sites) is in no training part of the fold
     that tests one of them.
 
     Parameters
@@ -141,7 +141,7 @@ def column_values(table: pd.DataFrame, name: str) -> NDArray[np.str_]:
 def leave_one_site_out(table: pd.DataFrame, test_sites: Sequence[str] | None = None) -> list[Fold]:
     """Test every site in turn, training on all others.
 
-    Somebody who was scanned at the tested site and elsewhere is in no training part: the
+    A person who was scanned at the tested site and elsewhere is in no training part: the
     recordings from elsewhere are left out.
 
     Parameters
@@ -159,7 +159,7 @@ def leave_one_site_out(table: pd.DataFrame, test_sites: Sequence[str] | None = N
     Raises
     ------
     InputError
-        If a recording has no site, there is one site only, or a test site is not there.
+        If a recording has no site, there is one site only, or a test site does not exist.
     """
     at = column_values(table, "site")
     known = sorted(set(at.tolist()))
@@ -242,7 +242,7 @@ def three_parts(
         If the shares are not three positive numbers that sum to 1, or a part would miss a class.
     """
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise InputError("have to be positive and sum to 1", field="shares", value=shares)
+        raise InputError("must be positive and sum to 1", field="shares", value=shares)
     who, first, row_of = np.unique(np.asarray(subjects), return_index=True, return_inverse=True)
     strata = np.zeros(len(who), int) if labels is None else np.asarray(labels)[first]
     part = np.empty(len(who), int)

@@ -1,4 +1,4 @@
-"""Checkpoints in the form in which the authors of Brain-Semantoks publish theirs.
+"""The authors' checkpoints: read and written in the form in which they publish them.
 
 1. A file is opened without ever running code from it, and damage is found.
 2. Its config, inside or beside it, gives the architecture; its network map the parcellation.
@@ -75,7 +75,7 @@ def authors_name(ours: str, order: Sequence[int]) -> str:
     Parameters
     ----------
     ours : str
-        Our name, ``teacher.encoder.cls_token`` say.
+        Our name, e.g. ``teacher.encoder.cls_token``.
     order : sequence of int
         Their token index of every row of ours.
     """
@@ -96,7 +96,7 @@ def _shape_there(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _is_dead(name: str) -> bool:
-    """Say whether an entry is never used in their forward pass."""
+    """Return whether an entry is never used in their forward pass."""
     return f".{_TRANSFORMER}.norm." in name or any(
         f".network_tokenizers.{atlas}." in name for atlas in _UNUSED_ATLASES
     )

@@ -82,7 +82,7 @@ def value_at(
     value = default if value is None else value
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        rule = "is missing" if value is None else f"has to be of type {names}"
+        rule = "is missing" if value is None else f"must be of type {names}"
         raise CheckpointError(rule, file=file, field=f"config.{path}", value=value)
     return value
 
@@ -127,7 +127,7 @@ def _tokenizer(config: Mapping[str, Any], width: int, file: Path) -> dict[str, A
     cnn_width = value_at(config, "model.cnn_dim", int, file, width)
     if cnn_width != width or pooling not in _POOLING:
         raise CheckpointError(
-            f"cnn_dim has to be embedding_dim, and the pooling one of {', '.join(_POOLING)}",
+            f"cnn_dim must be embedding_dim, and the pooling one of {', '.join(_POOLING)}",
             file=file,
             field="config.model",
             value={"cnn_dim": cnn_width, "pooling_type": pooling},
@@ -152,7 +152,7 @@ def _patches(config: Mapping[str, Any], file: Path) -> dict[str, int]:
     length = value_at(config, "data.target_signal_length", int, file)
     if patch < 1 or length < patch or length % patch:
         raise CheckpointError(
-            f"has to be a multiple of patch_size ({patch})",
+            f"must be a multiple of patch_size ({patch})",
             file=file,
             field="config.data.target_signal_length",
             value=length,
@@ -185,7 +185,7 @@ def heads_of(config: Mapping[str, Any], file: Path) -> dict[str, torch.Size]:
 
 
 def has_mask_head(config: Mapping[str, Any], file: Path) -> bool:
-    """Say whether masked tokens have a projection head of their own."""
+    """Return whether masked tokens have a projection head of their own."""
     return bool(value_at(config, "dino.use_separate_mask_predictor", bool, file, False))
 
 

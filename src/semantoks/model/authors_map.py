@@ -164,7 +164,7 @@ def _read_map(file: Path, n_networks: object) -> NDArray[np.int64]:
             for key, n_rois in zip(_keys(n_networks), ATLASES.values(), strict=True):
                 ids = np.asarray(archive[key], dtype=np.float64)
                 if ids.shape != (n_rois,) or not np.isfinite(ids).all():
-                    raise ValueError(f"{key} has to give a number for each of {n_rois} ROIs")
+                    raise ValueError(f"{key} must give a number for each of {n_rois} ROIs")
                 names, place = np.unique(ids, return_inverse=True)
                 tokens.append(first + place)
                 first += len(names)

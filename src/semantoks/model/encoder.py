@@ -101,7 +101,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What the encoder returns.
+    """Output of the encoder.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ class Encoder(nn.Module):
         return self.assemble(self.tokenizer(x, mask, checkpoint=self.checkpoint), mask)
 
     def assemble(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Put the mask vector, the positions and the CLS token to the tokens.
+        """Add the mask vector, the positions and the CLS token to the tokens.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What runs the frozen encoder: PyTorch, ONNX Runtime or OpenVINO, in float32 or lower precision.
+"""Inference engines: PyTorch, ONNX Runtime or OpenVINO, in float32 or lower precision.
 
 An engine maps the crops of recordings to their embeddings, every recording on its own, so that no
 other can change a result. PyTorch is always there; the others are extras, ``pip install
@@ -36,7 +36,7 @@ EngineName = Literal["torch", "onnx", "openvino"]
 Precision = Literal["float32", "low"]
 #: A recording's crops and what is missing in them: (K, C, T) float32, (K, N, P) bool, on the CPU
 Crops = tuple[Tensor, Tensor]
-#: The embeddings of recording after recording, (K, 2 D) float32 each
+#: Maps recordings to their embeddings in order, (K, 2 D) float32 each
 Engine = Callable[[Iterable[Crops]], Iterator[NDArray[np.float32]]]
 _One = Callable[[Tensor, Tensor], NDArray[np.float32]]
 
@@ -91,8 +91,8 @@ def fastest_engine(
 ) -> tuple[EngineName, Engine]:
     """Measure every installed engine once on white noise and return the fastest.
 
-    A little work is not worth building anything: PyTorch does it. An engine whose embedding of a
-    recording keeps a cosine below `SMALLEST_COSINE` to float32 is out.
+    PyTorch does small jobs, for which nothing is worth building. An engine whose embedding of a
+    recording has a cosine below `SMALLEST_COSINE` to that in float32 is excluded.
     """
     plain = make_engine("torch", encoder, n_crops, precision, device)
     shape = (n_crops, len(encoder.channels), encoder.config.view_length)
@@ -207,7 +207,7 @@ def _whole_batches(run: _One, n_crops: int) -> _One:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what exporters tell about their insides from the user."""
+    """Silence the exporters' own messages and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -291,9 +291,9 @@ def _openvino(encoder: Encoder, n_crops: int, precision: Precision) -> _One:
 
 @cache
 def _openvino_core() -> Any:
-    """Return the one that this process has, and keeps.
+    """Return this process's only core, which is kept.
 
-    Each sets a stack for signals and takes it away when it goes, whoever came after: with several,
+    Each core sets a stack for signals and removes it when it is deleted: with several cores,
     the next Ctrl-C could kill the process.
     """
     import openvino

@@ -58,7 +58,7 @@ class MLP(nn.Sequential):
 
 @cache
 def _has_products() -> bool:
-    """Tell whether this build of PyTorch, on this processor, has oneDNN's bfloat16 products."""
+    """Return whether this build of PyTorch, on this processor, has oneDNN's bfloat16 products."""
     ops = torch.ops.mkldnn
     return (
         torch.backends.mkldnn.is_available()

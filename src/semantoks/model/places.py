@@ -1,8 +1,8 @@
-"""Which patches or tokens are computed, in batches of few different sizes.
+"""Batches of few different sizes: which patches or tokens are computed.
 
 Every step masks something else. A matrix product of a size that was not met before has its code
 generated first (oneDNN), or its kernel chosen (cuBLAS), and caches of both grow: on a CPU that took
-a third of a small model's step. So a few that nobody needs are computed, too.
+a third of a small model's step. So a few are computed that are not needed.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Positions(nn.Module, ABC):
-    """Adds to every token what says which row and which patch it is."""
+    """Adds to every token its row and its patch."""
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:

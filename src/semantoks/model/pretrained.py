@@ -140,7 +140,7 @@ def load_pretrained(source: str | Path, role: str | None = None) -> Encoder:
 
 
 def convert(source: str | Path, target: str | Path) -> Path:
-    """Write a model in the other form: ours from the authors' checkpoint, or theirs from ours.
+    """Convert a checkpoint of the authors to a model folder, or a model folder to a checkpoint.
 
     All weights are copied exactly, e.g. student and teacher with their projection heads.
 

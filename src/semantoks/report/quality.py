@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from semantoks import __version__
+from semantoks.data.layout import QUALITY_PAGE
 from semantoks.data.prepare import CARPETS, QUALITY, worst_first
 from semantoks.data.quality import METRICS
 from semantoks.data.store import RecordingStore
@@ -21,7 +22,6 @@ from semantoks.figures.style import INK, PALETTE, SOFT, panel_axes
 from semantoks.files import refuse_existing, write_file
 from semantoks.report.page import template
 
-QUALITY_PAGE = "quality.html"
 _LISTED = 200  # rows of the long table; the rest is in quality.parquet
 
 

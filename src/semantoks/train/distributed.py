@@ -113,7 +113,7 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 
 def agree(step: int, device: torch.device, run: object) -> None:
-    """Refuse to go on from different checkpoints.
+    """Refuse to resume from different checkpoints.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Guards of a run: a batch that is not finite never reaches the weights, a collapse is said."""
+"""Guards of a run: batches that are not finite never reach the weights, a collapse warns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SKIPPED = 10
 
 
 class TrainingWarning(UserWarning):
-    """Training goes on, but somebody should look."""
+    """Training continues, but needs attention."""
 
 
 class BatchGuard:
@@ -42,7 +42,7 @@ class BatchGuard:
         self._in_a_row = 0
 
     def passed(self) -> None:
-        """Take note of a batch that was as it should be."""
+        """Record a batch whose loss and gradient were finite."""
         self._in_a_row = 0
 
     def refuse(
@@ -129,7 +129,7 @@ class CollapseGuard:
         if is_main():
             text = (
                 f"step {step}: the embeddings are collapsing (effective rank {rank:.1f}, below "
-                f"{threshold:.1f}). Recordings are no longer told apart. Lower optim.base_lr, "
+                f"{threshold:.1f}). Recordings become indistinguishable. Lower optim.base_lr, "
                 "lengthen optim.warmup_epochs, use larger batches, or lower objective.eps, "
                 "which spreads the embeddings more strongly"
             )

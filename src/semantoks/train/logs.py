@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: metrics, and what went wrong on the way."""
+"""Logs of a run: metrics and events."""
 
 from __future__ import annotations
 

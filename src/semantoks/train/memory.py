@@ -26,7 +26,7 @@ def keep_few_kernels() -> None:
     """Let oneDNN keep the code and the scratch memory of a few products only, from now on.
 
     It would keep them of about a thousand, to save the time of making them again. oneDNN reads the
-    setting once: it has to come before the first product of the process, and its children inherit
+    setting once: it must come before the first product of the process, and its children inherit
     it. What the user has set stays.
     """
     for name, kept in (("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16"), ("LRU_CACHE_CAPACITY", "4")):

@@ -29,7 +29,7 @@ class DataConfig:
     """With a list of stores: the share of every epoch that each of them makes up, in relation to
     one another ([3, 1]: three quarters, one quarter). An epoch is as long as without weights; a
     store with more people than its share shows others in every epoch, one with fewer repeats its
-    own, nobody twice in a batch. Null: every person once per epoch."""
+    own, no person twice in a batch. Null: every person once per epoch."""
     exclude_sites: tuple[str, ...] = ()
     """Sites left out of pretraining, so that they can be test sites; STORE:SITE where two stores
     have one of that name."""
@@ -88,7 +88,7 @@ class TrainConfig:
     gradient stay those of the whole batch, for one more forward pass of the student."""
     on_nan: Literal["stop", "skip"] = "stop"
     """A batch whose loss or gradient is not finite never reaches the weights: stop and name its
-    recordings, or leave it out, write it down in events.jsonl and go on."""
+    recordings, or skip it and record it in events.jsonl."""
     collapse_rank: float = 4.0
     """Warn when the effective rank of a batch's embeddings falls below this; 0: never."""
     checkpoint_activations: bool = False

@@ -134,7 +134,7 @@ def _site(site: str, known: set[str], data: DataConfig) -> str:
         "is a site of several stores" if found else f"is no site of {stores}",
         field="data.exclude_sites",
         value=site,
-        fix=f"Say which, or name all: {', '.join(found)}" if found else nearest(site, known),
+        fix=f"Choose one, or name all: {', '.join(found)}" if found else nearest(site, known),
     )
 
 

@@ -237,7 +237,7 @@ class Trainer:
         """Arithmetic and random numbers of one part of this process's batch."""
         use_bfloat16 = self._precision == "bfloat16"
         # Stochastic depth draws from the global generator: a function of the step, too, and
-        # nobody else's numbers change.
+        # no other draws change.
         with (
             torch.random.fork_rng([self._device] if self._device.type == "cuda" else []),
             # Every weight is used once a step: a cache would only hold copies of them.
@@ -300,7 +300,7 @@ class Trainer:
 
 
 class _Clock:
-    """Wall time of this process's part of the run and the recordings per second of late."""
+    """Wall time of this process's part of the run and its recent recordings per second."""
 
     def __init__(self) -> None:
         self._start = self._mark = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Where views start. Lengths and starts in time points of the store's TR."""
+"""Crops: where views start, in time points of the store's TR."""
 
 from __future__ import annotations
 

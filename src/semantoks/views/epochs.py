@@ -1,4 +1,4 @@
-"""Who is shown when: the people of an epoch, in the order in which batches take them."""
+"""Order of subjects in an epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class WeightedEpochs:
     An epoch has as many places as there are people, divided among the groups by their weights (the
     largest remainders get the places left over) and spread evenly, so that every batch has the same
     shares, too, to the nearest place or two. A group with more people than places shows a random
-    part of them, one with fewer shows all before it shows any again, and nobody twice in a batch.
+    part of them, one with fewer shows all before any again, and no person twice in a batch.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class WeightedEpochs:
                 raise ConfigError(
                     f"gives store number {g + 1}, of {len(people)} people, {counts[g]} of {n} "
                     f"places of an epoch and up to {self._most[g]} of a batch; it needs one, and "
-                    "nobody comes twice in a batch",
+                    "no person comes twice in a batch",
                     field="data.weights",
                     value=tuple(weights),
                     fix="Weigh it otherwise, leave it out, or use smaller batches",
@@ -65,7 +65,7 @@ class WeightedEpochs:
 
 
 def _rounds(people: IntArray, n: int, apart: int, rng: np.random.Generator) -> IntArray:
-    """Return n of the people, all before any comes again, nobody twice within `apart` places."""
+    """Return n of the people, all before any comes again, no person twice within `apart` places."""
     shown = rng.permutation(people)
     while len(shown) < n:
         # The last ones of a round come last again, in their order.

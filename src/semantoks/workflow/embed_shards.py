@@ -47,7 +47,7 @@ class _Block:
     key: str
 
     def load(self) -> NDArray[np.float32] | None:
-        """Return the embeddings, or None if the file holds something else, or is not there."""
+        """Return the embeddings, or None if the file is missing or holds something else."""
         try:
             with np.load(self.file, allow_pickle=False) as held:
                 own = str(held["key"]) == self.key

@@ -16,7 +16,7 @@ from semantoks.files import refuse_existing, staged_folder
 from semantoks.model.pretrained import load_pretrained
 
 
-def explain(
+def explain_model(
     model: str | Path, store: str | Path, out: str | Path, *, n_crops: int = 8, seed: int = 0
 ) -> list[Path]:
     """Write network occlusion, filters and geometry of an encoder on the recordings of a store.

@@ -13,6 +13,7 @@ from semantoks.atlas.assign import assign_by_overlap, weak
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.denoise import Censoring
 from semantoks.data.encode import RoiRules, StoreSpec
+from semantoks.data.layout import QUALITY_PAGE
 from semantoks.data.phenotypes import PhenotypeRules
 from semantoks.data.prepare import PrepareReport, Progress, prepare
 from semantoks.data.quality import QualityRules
@@ -25,7 +26,7 @@ from semantoks.data.sources.items import Item, Reading
 from semantoks.datasets import DATASETS, sample_items
 from semantoks.errors import InputError, nearest
 from semantoks.files import refuse_existing, staged_file
-from semantoks.report.quality import QUALITY_PAGE, write_quality_page
+from semantoks.report.quality import write_quality_page
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ def assign_atlas(
             frame = pd.read_csv(labels, sep=separator, dtype={"label": str})
             names = dict(zip(frame["index"].astype(int), frame["label"], strict=True))
         except (OSError, ValueError, KeyError) as error:
-            rule = f"has to be a table with the columns index and label ({error})"
+            rule = f"must be a table with the columns index and label ({error})"
             raise InputError(rule, file=labels) from None
     table = assign_by_overlap(image, names)
     Parcellation.from_frame(table, name=file.stem, source=image)  # refuses repeated labels

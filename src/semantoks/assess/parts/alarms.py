@@ -1,4 +1,4 @@
-"""Alarms: what makes scores too good."""
+"""Leak alarms: shared people, duplicate scans, implausible scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether people are recognised: in another session, or in the other half of a scan."""
+"""Reliability of embeddings between sessions, or between halves of a scan."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _volume(
 ) -> ParcellatedImage:
     image = load_image(file)
     if len(image.shape) != 4 or image.shape[3] < 2:
-        rule = "has to be 4-D with several volumes"
+        rule = "must be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
     affine = image_affine(image, file)
     parcels = AtlasVolume.load(_only(images, file), atlas)
@@ -236,7 +236,7 @@ def _named(
     if unnamed:
         raise InputError(f"has values without a name: {unnamed[:5]}", file=file, field="labels")
     names = tuple(table[v] for v in present)
-    atlas.columns_of(names, source=file, extra=True)  # the atlas has to be this one
+    atlas.columns_of(names, source=file, extra=True)  # the atlas must be this one
     lookup = {v: i for i, v in enumerate(present)}
     return names, np.array([lookup.get(int(v), -1) for v in values], np.intp)
 
@@ -311,5 +311,5 @@ def _gifti_series(file: Path) -> NDArray[np.float64]:
     if len(arrays) == 1 and arrays[0].ndim == 2:
         return arrays[0]
     if arrays[0].ndim != 1 or len(arrays) < 2:
-        raise InputError("has to hold several time points", file=file, value=len(arrays))
+        raise InputError("must hold several time points", file=file, value=len(arrays))
     return np.stack(arrays, axis=1)

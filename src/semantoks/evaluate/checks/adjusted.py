@@ -59,7 +59,7 @@ class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             The model learns something itself, or a column is unknown.
         """
         if not getattr(self.model, "stateless", False):
-            rule = "has to be a model that learns nothing: it is not fitted in the fold here"
+            rule = "must be a model that learns nothing: it is not fitted in the fold here"
             raise InputError(rule, field="model", value=type(self.model).__name__)
         names = self._columns()
         for name in names:

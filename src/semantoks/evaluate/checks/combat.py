@@ -268,8 +268,7 @@ def _check_separable(member: Array, kept: Array) -> None:
     rank = np.linalg.matrix_rank
     if kept.size and rank(np.hstack([member, kept])) < member.shape[1] + rank(kept):
         raise InputError(
-            "cannot be told from the batches: some combination of them is the same for everybody "
-            "in a batch",
+            "cannot be separated from the batches: some combination of them is constant in a batch",
             field="covariates",
             fix="Leave out the covariate that does not vary within batches",
         )

@@ -1,4 +1,4 @@
-"""The leak alarm: what makes a score too good, looked for before anybody believes it.
+"""Leak alarms.
 
 Every alarm names what it found. "leak": the score does not hold. "warning": something else could
 explain it. "notice": it cannot be checked.
@@ -117,8 +117,8 @@ def leak_alarms(
         What is evaluated on.
     targets : sequence of Target or str
     folds : sequence of Fold
-        Rows of the store's table. Whoever is in no test part is not tested; without folds
-        everybody is.
+        Rows of the store's table. Recordings in no test part are not tested; without folds
+        all are.
     models : mapping of str to Embedder or Encoder, optional
         Fitted; other models fit nothing and pass.
     scores : DataFrame, optional
@@ -205,7 +205,7 @@ def seen_in_pretraining(table: pd.DataFrame, models: Mapping[str, Any]) -> list[
         lacking = [c for c in ("subjects", "sites") if getattr(record, c) is None]
         if lacking:
             what = (
-                f"the weights of {name!r} do not say which {' and '.join(lacking)} they have seen"
+                f"the weights of {name!r} do not state the {' and '.join(lacking)} they have seen"
             )
             alarms.append(Alarm(kind=kind, what=what, severity="notice", found=(name,)))
         who = tuple(record.subjects_among(subjects) or ())

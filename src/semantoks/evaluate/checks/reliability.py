@@ -1,4 +1,4 @@
-"""Whether a recording looks like another recording of the same person.
+"""Reliability: whether two recordings of one person are alike.
 
 1. Every person is measured twice: in two sessions, or in the two halves of one scan.
 2. Fingerprinting asks whether the two are each other's nearest among all people; differential
@@ -57,11 +57,11 @@ class Reliability:
     draws: pd.DataFrame
 
 
-# -- two measurements of everybody -----------------------------------------------------------------
+# -- two measurements of every person --------------------------------------------------------------
 
 
 def session_pairs(table: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows of the first two recordings of everybody who has two.
+    """Return the rows of the first two recordings of every person who has two.
 
     Parameters
     ----------

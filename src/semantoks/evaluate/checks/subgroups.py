@@ -1,6 +1,6 @@
 """Scores within sites, TRs, or people who moved alike: where a score comes from, and where it ends.
 
-A score over everybody can be the work of one site, or of telling sites apart. Within a site,
+A score over all people can be the work of one site, or of distinguishing sites. Within a site,
 nothing is to be had from knowing the site.
 """
 
@@ -40,7 +40,7 @@ def subgroup_scores(
         Table of the store that was evaluated on: columns ``subject`` and ``id``.
     column : str
         What groups: site, source_tr, sex, mean_fd. Numbers of more than 10 values are cut into
-        thirds of the people tested; somebody with several values is in the group "several".
+        thirds of the people tested; a person with several values is in the group "several".
     seed, n_bootstrap : int
         Intervals are over the subjects of the group.
 

@@ -81,7 +81,7 @@ def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
     if isinstance(reader, FineTuned):
         facts["fine_tuned"] = _settings(reader)
     if seen is not None:
-        # None: the weights do not say (the authors' checkpoints), which is not "nobody".
+        # None: the weights do not state it (the authors' checkpoints), which is not "none".
         known = seen.subjects_among(subjects)
         facts["n_test_subjects_seen"] = None if known is None else len(known)
         facts["test_sites_seen"] = seen.sites_among(sites)

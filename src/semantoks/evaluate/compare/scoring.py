@@ -1,4 +1,4 @@
-"""From predictions to what may be said: scores, intervals, tests, verdicts.
+"""Scores, intervals, tests and verdicts of predictions.
 
 The first metric of a kind of target is the one that is tested and that decides; naming it before
 anything is computed is what keeps the tests honest. The others come with intervals.
@@ -79,7 +79,7 @@ class Outcomes:
         Parameters
         ----------
         predictions : DataFrame
-            See `ProbeResult`. A unit that several folds of a repetition test (somebody scanned at
+            See `ProbeResult`. A unit that several folds of a repetition test (a person scanned at
             two sites) counts once: its predictions are averaged.
         kind : {"classification", "regression"}
         classes : sequence of str, optional

@@ -26,7 +26,7 @@ class Target:
         Column of the store's index.
     kind : {"classification", "regression"}, optional
         Text and truth values are classes; numbers are regressed on, but a column of few whole
-        numbers could be either and has to be told.
+        numbers could be either and must be told.
     """
 
     column: str
@@ -118,7 +118,7 @@ def _guess_kind(values: pd.Series, where: dict[str, Any]) -> Kind:
         raise InputError(
             f"could be classes or a scale: {values.nunique()} different whole numbers",
             **where,
-            fix=f"Say which: Target({where['field']!r}, 'classification') or 'regression' "
+            fix=f"State it: Target({where['field']!r}, 'classification') or 'regression' "
             f"({where['field']}:classification on the command line)",
         )
     return "regression"

@@ -170,7 +170,7 @@ class FineTuned(SignalEstimator):
         else:
             whole = subjects if groups is None else np.asarray(groups)
             train, held = hold_out(whole, labels, self.validation, seed=self.seed)
-        train = without(subjects, train, held)  # e.g. somebody scanned at two sites
+        train = without(subjects, train, held)  # e.g. a person scanned at two sites
         if not len(train) or (labels is not None and set(labels[train]) != set(labels)):
             raise InputError(
                 "holding people out leaves no training data of some class",

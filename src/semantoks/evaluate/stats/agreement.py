@@ -29,7 +29,7 @@ def similarity_matrix(first: Array, second: Array) -> Array:
 def identified(similarity: Array) -> Array:
     """Return who is found among the second measurements, and among the first.
 
-    Source: Finn et al. 2015, Nature Neuroscience 18:1664. A person is found where nobody else's
+    Source: Finn et al. 2015, Nature Neuroscience 18:1664. A person is found where no other person's
     measurement is as similar; k equals count 1 / k.
 
     Parameters

@@ -80,7 +80,7 @@ def average_precision(y: Codes, scores: Array) -> float:
 
 
 def f1_macro(y: Codes, scores: Array) -> float:
-    """Mean over classes of the F1 score, precision and recall in harmony; classes unseen count not.
+    """Mean over classes of the F1 score; classes absent from the truth do not count.
 
     Parameters
     ----------

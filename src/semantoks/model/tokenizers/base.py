@@ -25,7 +25,8 @@ class Tokenizer(nn.Module, ABC):
     Parameters
     ----------
     rows : TokenRows
-        What every row of the token grid stands for, and which channels it reads.
+        What every row of the token grid stands for, which channels it reads, and when it counts as
+        missing.
     positions : Positions
         Adds to every token where it stands.
     """
@@ -51,7 +52,7 @@ class Tokenizer(nn.Module, ABC):
         ----------
         x : Tensor of shape (B, C, T)
         mask : Tensor of bool, shape (B, N, P), optional
-            True where no token is needed: what is there means nothing.
+            True where no token is needed; the values returned there are arbitrary.
         checkpoint : bool
             Compute the insides again for the gradient, where that saves memory.
 

@@ -82,7 +82,7 @@ class StructuredBranch:
         _check_positive(self, "width", "n_scales", "base_length", "decay_min", "decay_max")
 
 
-# Told apart by `kind`, so that an error is about the branch that was meant.
+# Chosen by `kind`, so that an error is about the branch that was meant.
 Branch = Annotated[DenseBranch | SeparableBranch | StructuredBranch, Discriminator("kind")]
 
 #: The paper's.

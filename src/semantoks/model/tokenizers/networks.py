@@ -165,7 +165,7 @@ class SemanticTokenizer(Tokenizer):
         ----------
         x : Tensor of shape (B, C, T)
         mask : Tensor of bool, shape (B, N, P), optional
-            True where no token is needed: what is there means nothing.
+            True where no token is needed; the values returned there are arbitrary.
         checkpoint : bool
             Compute the insides of every network's tokenizer again for the gradient.
 
