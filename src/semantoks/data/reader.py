@@ -161,7 +161,7 @@ class RecordingStore:
             rule = f"has to have the shape (V, B) with B = {which.size} recordings"
             raise InputError(rule, field="starts", value=begin.shape)
         if which.size and not (which.min() >= 0 and which.max() < len(self)):
-            rule = f"has to be in [0, {len(self)})"
+            rule = f"must be in [0, {len(self)})"
             raise InputError(rule, field="recordings", value=[which.min(), which.max()])
         ends = self.table["length"].to_numpy()[which]
         if (begin < 0).any() or (begin >= ends).any():
@@ -209,7 +209,7 @@ class RecordingStore:
             chosen = np.flatnonzero(chosen)
         chosen = chosen.astype(np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
-            rule = f"has to be in [0, {len(self)})"
+            rule = f"must be in [0, {len(self)})"
             raise InputError(rule, field="recordings", value=[chosen.min(), chosen.max()])
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -333,7 +333,7 @@ def _checked(folder: Path, name: str, expected: str) -> Path:
 
 
 def read_index(path: Path) -> pd.DataFrame:
-    """Read the index and check that it can be used, whoever wrote it."""
+    """Read the index and check that it can be used."""
     with readable(path, StoreError):
         table = pd.read_parquet(path)
     if "offset" not in table.columns:  # written before recordings could be cut

@@ -42,7 +42,7 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
     Raises
     ------
     InputError
-        A column, file, name or TR is missing, a value is not what it has to be, or a path leaves
+        A column, file, name or TR is missing, a value breaks its rule, or a path leaves
         the folder.
     """
     path = Path(table)
