@@ -37,7 +37,7 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         (`semantoks.data.sources.images`).
     reading : Reading
         What the files do not say. The TR of `reading` overrules all others; those of the
-        table, the file and the ``RepetitionTime`` of the JSON file beside it have to agree.
+        table, the file and the ``RepetitionTime`` of the JSON file beside it must agree.
 
     Raises
     ------
