@@ -49,7 +49,7 @@ def checked(folder: Path, name: str, expected: str) -> Path:
 
 
 def read_index(path: Path) -> pd.DataFrame:
-    """Read the index and check that it can be used, whoever wrote it."""
+    """Read the index and check that it can be used."""
     with readable(path, StoreError):
         table = pd.read_parquet(path)
     if "offset" not in table.columns:  # written before recordings could be cut
@@ -123,6 +123,6 @@ def read_header(folder: Path) -> dict[str, Any]:
         names = [str(entry(shard, "file")) for shard in shards]
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        rule = "a shard has to lie in the folder of the store"
+        rule = "a shard must lie in the folder of the store"
         raise StoreError(rule, file=path, field="shards", value=outside[0])
     return header
