@@ -9,6 +9,7 @@ import pytest
 from scipy.io import savemat
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.sources.bids import agreed_tr, stated_tr
 from semantoks.data.sources.items import Reading, read_names
 from semantoks.data.sources.table import table_items
 from semantoks.errors import InputError
@@ -109,11 +110,34 @@ def test_tr_comes_from_the_sidecar(tmp_path):
 
 def test_trs_that_disagree_are_refused(tmp_path):
     write_signal(tmp_path / "a.tsv")
-    with pytest.raises(InputError, match=r"a\.tsv: tr = .*'table': 2\.5, 'argument': 2.*disagree"):
-        read_one(write_table(tmp_path), tr=2)
     sidecar(tmp_path, json.dumps({"RepetitionTime": 3.0}))
     with pytest.raises(InputError, match=r"'table': 2\.5, 'a\.json': 3\.0.*disagree"):
         read_one(write_table(tmp_path))
+    assert read_one(write_table(tmp_path), tr=2).tr == 2  # as the advice says
+
+
+@pytest.mark.parametrize(
+    ("content", "tr"),
+    [
+        ({"RepetitionTime": "2.5"}, 2.5),
+        ({"RepetitionTime": 0.72, "SamplingFrequency": 1.39}, 0.72),
+        ({"SamplingFrequency": "0.5"}, 2),
+        ({"RepetitionTime": 1.5, "SamplingFrequency": "TR"}, 1.5),
+    ],
+)
+def test_numbers_as_text_and_rounded_frequencies_are_understood(tmp_path, content, tr):
+    stated = stated_tr({key: (value, tmp_path / "a.json") for key, value in content.items()})
+    assert agreed_tr(tmp_path / "a.tsv", stated) == tr
+
+
+@pytest.mark.parametrize("content", [2000, "2000", 0, -1, "two", [2]])
+def test_advice_about_an_impossible_tr_works(tmp_path, content):
+    write_signal(tmp_path / "a.tsv")
+    sidecar(tmp_path, json.dumps({"RepetitionTime": content}))
+    table = write_table(tmp_path, "file\tsubject\na.tsv\t01\n")
+    with pytest.raises(InputError, match="--source-tr"):
+        read_one(table)
+    assert read_one(table, tr=2).tr == 2
 
 
 def test_a_missing_or_implausible_tr_is_refused(tmp_path):

@@ -202,7 +202,7 @@ def _read(path: Path) -> tuple[pd.DataFrame, list[Key]]:
     if not path.is_file():
         raise InputError("there is no such table of phenotypes", file=path)
     if path.suffix not in _SEPARATORS:
-        raise InputError("a table of phenotypes has to be .tsv or .csv", file=path)
+        raise InputError("a table of phenotypes must be .tsv or .csv", file=path)
     try:
         frame = pd.read_csv(
             path,

@@ -20,6 +20,8 @@ from semantoks.errors import InputError
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 #: Entities that, beside task and run, tell apart what was acquired; the others say how it was made.
 ACQUIRED = ("acq", "ce", "rec", "dir", "echo", "part")
+#: Largest relative difference between a TR and a rounded sampling frequency.
+ROUNDED = 0.01
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise InputError(f"is not JSON that can be read ({error})", file=path) from None
     if not isinstance(content, dict):
-        raise InputError("has to hold a JSON object", file=path, value=type(content).__name__)
+        raise InputError("must hold a JSON object", file=path, value=type(content).__name__)
     return content
 
 
@@ -154,31 +156,54 @@ def stated_tr(found: Mapping[str, tuple[Any, Path]]) -> dict[str, Any]:
         stated[path.name] = value
     if "SamplingFrequency" in found:
         value, path = found["SamplingFrequency"]
-        if isinstance(value, (int, float)) and value > 0:  # XCP-D writes text there
-            stated[f"{path.name} (SamplingFrequency)"] = 1.0 / value
+        hertz, exact = number(value), number(next(iter(stated.values()), None))
+        # XCP-D writes text there; rounded to 1.39 Hz it is the TR of 0.72 s.
+        rounded = exact is not None and hertz is not None and abs(exact * hertz - 1) < ROUNDED
+        if hertz is not None and hertz > 0 and not rounded:
+            stated[f"{path.name} (SamplingFrequency)"] = 1.0 / hertz
     return stated
 
 
+def number(value: Any) -> float | None:
+    """Return a number, be it written as text; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, np.number)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
 def agreed_tr(file: Path, given: Mapping[str, Any]) -> float:
-    """Return the TR that all who state it agree on, seconds.
+    """Return the TR of a file, seconds: the argument, or what all that state it agree on.
 
     Parameters
     ----------
     file : Path
         The file that it belongs to, for messages.
     given : mapping
-        What every source says; None for nothing.
+        What every source says; None for nothing. ``argument`` overrules the others.
 
     Raises
     ------
     InputError
-        Nobody states it, somebody states an impossible value, or they differ.
+        The TR is not stated, a stated one is impossible, or they differ.
     """
     stated = {where: value for where, value in given.items() if value is not None}
-    for where, value in stated.items():
-        check_tr(value, f"{file} ({where})")
-    values = np.array([float(value) for value in stated.values()])
-    if len(values) and np.ptp(values) > 1e-3:
-        rule, fix = "the TRs given for this file disagree", "Correct the one that is wrong"
+    if "argument" in stated:
+        return check_tr(stated["argument"], f"{file} (argument)")
+    try:
+        seconds = [
+            check_tr(value if number(value) is None else number(value), f"{file} ({where})")
+            for where, value in stated.items()
+        ] or [check_tr(None, file)]
+    except InputError as error:
+        fix = f"{error.fix}. source_tr (--source-tr) overrules what files say"
+        raise InputError(
+            error.rule, file=error.file, field=error.field, value=error.value, fix=fix
+        ) from None
+    if np.ptp(seconds) > 1e-3:
+        rule = "the TRs given for this file disagree"
+        fix = "State the right one, in seconds: source_tr (--source-tr)"
         raise InputError(rule, file=file, field="tr", value=stated, fix=fix)
-    return check_tr(next(iter(stated.values()), None), file)
+    return seconds[0]

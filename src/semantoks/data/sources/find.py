@@ -11,6 +11,7 @@ import numpy as np
 
 from semantoks.atlas.transfer import Transfer
 from semantoks.data.recording import Recording, recording_id
+from semantoks.data.signal import MAX_TR
 from semantoks.data.sources.bids import BidsFile, agreed_tr, sidecar
 from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
@@ -139,9 +140,10 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
     found, where = sidecar(path)
     given = {"argument": reading.tr, path.name: own_tr, where.name: found.get("RepetitionTime")}
     if all(value is None for value in given.values()) and path.name.endswith((".nii", ".nii.gz")):
-        seconds = header_tr(path) if own_tr is None else None
-        if seconds is not None:
-            rule = f"the TR is stated by the header of the image alone ({seconds:g} s)"
+        stated = header_tr(path)
+        if stated is not None:
+            seconds = stated / 1000 if stated > MAX_TR else stated  # written in milliseconds
+            rule = f"the TR is stated by the header of the image alone ({stated:g} s)"
             fix = f"Confirm it: source_tr={seconds:g} (--source-tr {seconds:g})"
             raise InputError(rule, file=path, field="tr", fix=fix)
     subject, session, task, acquisition, run = file.scan

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.signal import check_tr
-from semantoks.data.sources.bids import BidsFile
+from semantoks.data.sources.bids import BidsFile, agreed_tr
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import check_own, import_h5py
 from semantoks.errors import InputError
@@ -31,7 +30,7 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
     ----------
     path : path
     reading : Reading
-        `roi_names` and `tr` have to be given. `variable` chooses the atlas where the file has
+        `roi_names` and `tr` must be given. `variable` chooses the atlas where the file has
         several; ``schaefer400+tian3+buckner7`` puts the ROIs of three one after the other.
 
     Raises
@@ -41,7 +40,7 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
     """
     file = Path(path)
     h5py = import_h5py(file)
-    check_tr(reading.tr, file)
+    agreed_tr(file, {"argument": reading.tr})
     try:
         with h5py.File(file, "r") as content:
             names = _atlases(content, reading, file, h5py)
@@ -81,12 +80,12 @@ def _atlases(content: Any, reading: Reading, file: Path, h5py: Any) -> list[str]
     unknown = [name for name in wanted if name not in known]
     if unknown or (reading.variable is None and len(wanted) != 1):
         rule = f"holds the atlases {', '.join(known) or 'none'}"
-        fix = "Say which (variable, --variable), several joined with +"
+        fix = "Choose one (variable, --variable), or join several with +"
         raise InputError(rule, file=file, field="variable", value=reading.variable, fix=fix)
     for name in wanted:
         series = group[name]
         if series.ndim != 3:
-            rule = "has to have the shape (subjects, ROIs, time)"
+            rule = "must have the shape (subjects, ROIs, time)"
             raise InputError(rule, file=file, field=name, value=series.shape)
         check_own(series, series.nbytes // max(len(series), 1), file)
     return wanted
@@ -146,7 +145,7 @@ def _load(
     return Recording(
         signal=signal,
         roi_names=reading.roi_names or (),
-        tr=check_tr(reading.tr, file),
+        tr=agreed_tr(file, {"argument": reading.tr}),
         subject=subject,
         session=session,
         task=task,

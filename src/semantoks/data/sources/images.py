@@ -1,8 +1,8 @@
 """Images of BOLD signals, averaged within the ROIs of an atlas: NIfTI, CIFTI and GIFTI.
 
-1. The atlas's image says which voxel or vertex belongs to which ROI. Volumes are brought to the
+1. The atlas's image assigns voxels or vertices to ROIs. Volumes are brought to the
    grid of the BOLD image (nearest neighbour, through the affines); a surface has the same vertices.
-2. The values of a volume are told by the ROIs' index, and the ROIs have to be where the table has
+2. The values of a volume are told by the ROIs' index, and the ROIs must be where the table has
    them: an image in another order is refused. GIFTI and CIFTI labels are told by name.
 3. A ROI's signal is the mean over its voxels that are in the mask, finite and vary in time; how
    many of its voxels that are is its coverage.
@@ -93,7 +93,7 @@ def _volume(
 ) -> ParcellatedImage:
     image = load_image(file)
     if len(image.shape) != 4 or image.shape[3] < 2:
-        rule = "has to be 4-D with several volumes"
+        rule = "must be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
     affine = image_affine(image, file)
     parcels = AtlasVolume.load(_only(images, file), atlas)
@@ -236,7 +236,7 @@ def _named(
     if unnamed:
         raise InputError(f"has values without a name: {unnamed[:5]}", file=file, field="labels")
     names = tuple(table[v] for v in present)
-    atlas.columns_of(names, source=file, extra=True)  # the atlas has to be this one
+    atlas.columns_of(names, source=file, extra=True)  # the atlas must be this one
     lookup = {v: i for i, v in enumerate(present)}
     return names, np.array([lookup.get(int(v), -1) for v in values], np.intp)
 
@@ -252,14 +252,14 @@ def right_of(file: Path) -> Path:
     Raises
     ------
     InputError
-        The name does not say left, or the right one is not there.
+        The name does not state left, or the right one is missing.
     """
     for left, right in _LEFT_RIGHT:
         if left in file.name:
             other = file.with_name(file.name.replace(left, right))
             if other.is_file():
                 return other
-            raise InputError(f"the right hemisphere, {other.name}, is not there", file=file)
+            raise InputError(f"the right hemisphere, {other.name}, is missing", file=file)
     rule = "a GIFTI series is given by its left hemisphere (hemi-L, lh.), the right one beside it"
     raise InputError(rule, file=file, field="file", value=file.name)
 
@@ -311,5 +311,5 @@ def _gifti_series(file: Path) -> NDArray[np.float64]:
     if len(arrays) == 1 and arrays[0].ndim == 2:
         return arrays[0]
     if arrays[0].ndim != 1 or len(arrays) < 2:
-        raise InputError("has to hold several time points", file=file, value=len(arrays))
+        raise InputError("must hold several time points", file=file, value=len(arrays))
     return np.stack(arrays, axis=1)

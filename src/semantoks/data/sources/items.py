@@ -90,7 +90,7 @@ class Reading:
     subject: Annotated[str | None, Flag(metavar="NAME")] = None
     """Name the subject of a single file whose name has no sub-."""
     tr: Annotated[float | None, Flag(name="--source-tr", metavar="SECONDS")] = None
-    """State the TR of files for which no column, sidecar or header states it, in seconds."""
+    """Take this TR, in seconds, whatever columns, sidecars and headers say."""
     orientation: Literal["time-first", "rois-first"] = "time-first"
     """State the order of the axes of arrays without names (.npy, .mat, tables without a header)."""
     variable: Annotated[str | None, Flag(metavar="NAME")] = None
@@ -152,7 +152,7 @@ class Item:
     id : str
         Identifier of the recording.
     files : tuple of Path
-        What it is read from; if they change, it has to be read again.
+        What it is read from; if they change, it must be read again.
     load : callable
         Reads it; can be pickled.
     facts : mapping
@@ -165,7 +165,7 @@ class Item:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def signature(self) -> dict[str, Any]:
-        """Return what tells whether the recording has to be read again, as plain values."""
+        """Return what tells whether the recording must be read again, as plain values."""
         stats = [path.stat() for path in self.files if path.exists()]
         sizes = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         return {"id": self.id, "files": sizes, "facts": {k: str(v) for k, v in self.facts.items()}}

@@ -142,7 +142,7 @@ def read_outliers(path: Path) -> NDArray[np.bool_]:
     frame = frame[[name for name in frame.columns if not str(name).startswith(_CHOICES)]]
     values = frame.to_numpy(np.float64)
     if not np.isin(values, (0, 1)).all():
-        raise InputError("has to hold 0 and 1", file=path, field="outliers")
+        raise InputError("must hold 0 and 1", file=path, field="outliers")
     return np.asarray((values > 0).any(axis=1))
 
 
@@ -184,7 +184,7 @@ def coverage_of(
     elif len(frame) == 1:
         values = {str(name): value for name, value in frame.iloc[0].items()}
     else:
-        rule = "has to have two columns, or one row"
+        rule = "must have two columns, or one row"
         raise InputError(rule, file=path, field="columns", value=[*frame.columns][:4])
     unknown = [name for name in names if name not in values]
     if unknown:

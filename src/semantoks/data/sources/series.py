@@ -57,7 +57,7 @@ def read_series(file: Path, reading: Reading) -> tuple[NDArray[np.float64], Name
     Raises
     ------
     InputError
-        The file cannot be read, has no names, or its axes are not what they are said to be.
+        The file cannot be read, has no names, or its axes are not as stated.
     """
     found = [read for ending, read in SERIES.items() if file.name.endswith(ending)]
     if not found:
@@ -109,7 +109,7 @@ def _read_npy(file: Path, reading: Reading) -> Series:  # noqa: ARG001
 def _matrix(signal: Any, file: Path, name: str = "") -> NDArray[np.float64]:
     array = np.asarray(signal)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-        rule = "has to be real numbers of the shape (n_times, n_rois)"
+        rule = "must be real numbers of the shape (n_times, n_rois)"
         value = f"{array.dtype} {array.shape}"
         raise InputError(rule, file=file, field=name or None, value=value)
     return np.asarray(array, np.float64)
@@ -157,7 +157,7 @@ def _choose(arrays: dict[str, Any], variable: str | None, file: Path) -> str:
     matrices = [k for k, v in arrays.items() if len(v.shape) == 2 and min(v.shape) > 1]
     if len(matrices) != 1:
         rule = f"holds {len(matrices)} matrices: {', '.join(sorted(matrices)) or 'none'}"
-        fix = "Say which one (variable, --variable)"
+        fix = "Choose one (variable, --variable)"
         raise InputError(rule, file=file, field="variable", fix=fix)
     return matrices[0]
 
@@ -221,7 +221,7 @@ def read_text(file: Path) -> tuple[NDArray[np.float64], Names | None]:
     if len(wrong):
         line, column = wrong[0]
         value = str(frame.iat[line, column])
-        rule = f"has to be a number (line {line + 1 + skip}, column {column + 1})"
+        rule = f"must be a number (line {line + 1 + skip}, column {column + 1})"
         raise InputError(rule, file=file, field="signal", value=value)
     return numbers.to_numpy(np.float64), tuple(first) if named else None
 

@@ -36,13 +36,13 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         files hold time series (`semantoks.data.sources.series`) or are images
         (`semantoks.data.sources.images`).
     reading : Reading
-        What the files do not say. A TR comes from the table, from `reading`, or from the
-        ``RepetitionTime`` of a JSON file of the same name beside the file; several have to agree.
+        What the files do not say. The TR of `reading` overrules all others; those of the
+        table, the file and the ``RepetitionTime`` of the JSON file beside it must agree.
 
     Raises
     ------
     InputError
-        A column, file, name or TR is missing, a value is not what it has to be, or a path leaves
+        A column, file, name or TR is missing, a value breaks its rule, or a path leaves
         the folder.
     """
     path = Path(table)
@@ -70,7 +70,7 @@ def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
     if not path.is_file():
         raise InputError("there is no such file", file=path)
     if path.suffix not in SEPARATORS:
-        rule = "the table of recordings has to be .tsv or .csv"
+        rule = "the table of recordings must be .tsv or .csv"
         raise InputError(rule, file=path, field="suffix", value=path.suffix)
     text = dict.fromkeys([*_PREFIXES, "acquisition", "site", "file"], str)
     try:
@@ -88,7 +88,7 @@ def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
         if not pd.api.types.is_numeric_dtype(rows[column]):
             wrong = pd.to_numeric(rows[column], errors="coerce").isna() & rows[column].notna()
             value = rows[column][wrong].iloc[0]
-            raise InputError("has to be a number", file=path, field=column, value=value)
+            raise InputError("must be a number", file=path, field=column, value=value)
     if not len(rows):
         raise InputError("lists no recordings", file=path)
     for column, prefix in _PREFIXES.items():
