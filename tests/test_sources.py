@@ -280,3 +280,15 @@ def test_what_nilearn_users_save_is_read(tmp_path):
     recording = read_one(write_table(tmp_path))
     assert recording.roi_names == NAMES
     assert np.allclose(recording.signal, SIGNAL)
+
+
+def test_names_given_replace_a_header_that_names_no_roi(tmp_path):
+    write_signal(tmp_path / "a.tsv", header=("V1", "V2", "V3"))
+    turned = ("east", "south", "north")
+    assert read_one(write_table(tmp_path), roi_names=turned).roi_names == turned
+
+
+def test_the_subject_may_be_called_participant_id(tmp_path):
+    write_signal(tmp_path / "a.tsv")
+    table = write_table(tmp_path, "file;participant_id;tr\na.tsv;sub-07;2\n", "table.csv")
+    assert read_one(table).subject == "07"
