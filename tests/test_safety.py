@@ -190,7 +190,7 @@ def test_a_store_s_shards_lie_in_its_folder(tmp_path, store_path):
     (path / "signals-00000.npy").rename(tmp_path / "outside.npy")
     header["shards"][0]["file"] = "../outside.npy"
     (path / "store.json").write_text(json.dumps(header))
-    with pytest.raises(SemantoksError, match="has to lie in the folder of the store"):
+    with pytest.raises(SemantoksError, match="must lie in the folder of the store"):
         RecordingStore(path)
 
 

@@ -63,8 +63,9 @@ def _shortened(error: SemantoksError) -> str:
     if len(text) <= LIMIT:
         return text
     fix = error.fix if isinstance(error, InputError) and error.fix else ""
+    fix = fix if text.endswith(("?", fix)) else f"{fix}."
     fix = fix if len(fix) < LIMIT // 2 else ""
-    head = text[: LIMIT - len(fix) - len(" ... .")].rsplit(" ", 1)[0]
+    head = text[: LIMIT - len(fix) - len(" ... ")].rsplit(" ", 1)[0]
     return f"{head} ... {fix}".rstrip()
 
 

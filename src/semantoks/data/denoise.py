@@ -1,4 +1,4 @@
-"""Censored volumes and confounds: what has to happen together with the band-pass filter.
+"""Censored volumes and confounds: what happens together with the band-pass filter.
 
 The order follows Power et al. 2014 and Lindquist et al. 2019, as nilearn's ``signal.clean``:
 censored volumes are interpolated, so that motion does not ring through the filter; signals and

@@ -196,7 +196,7 @@ def _in_order(
     """Return the signal in the order of the parcellation, and its ROIs without data."""
     shape, atlas = np.shape(recording.signal), spec.parcellation
     if len(shape) != 2 or shape[1] != len(recording.roi_names):
-        rule = f"has to have the shape (n_times, {len(recording.roi_names)}), one column per name"
+        rule = f"must have the shape (n_times, {len(recording.roi_names)}), one column per name"
         raise InputError(rule, file=where, field="signal", value=shape)
     columns = atlas.columns_of(
         recording.roi_names,

@@ -22,7 +22,7 @@ from semantoks.data.reader import (
     read_header,
     read_index,
 )
-from semantoks.errors import InputError, StoreError, readable
+from semantoks.errors import InputError, StoreError, listed, readable
 from semantoks.files import refuse_existing, staged_folder
 
 
@@ -60,7 +60,7 @@ def check_store(path: str | Path) -> list[str]:
         where = ""
         if shards and table is not None:
             ids = [*table["id"][table["shard"] == shards[0]]]
-            where = f"; it holds {len(ids)} of {len(table)} recordings: {_first(ids)}"
+            where = f"; it holds {len(ids)} of {len(table)} recordings: {listed(ids)}"
         lines.append(f"{name}: {fault}{where}")
     known = {*expected, HEADER, QUALITY_PAGE}
     strange = sorted(f.name for f in folder.iterdir() if f.name not in known)
@@ -79,15 +79,11 @@ def _fault(file: Path, digest: str) -> str:
         return f"cannot be read ({error.strerror})"
 
 
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
 def _not_finite(store: RecordingStore) -> list[str]:
     bad = [i for i in range(len(store)) if not np.isfinite(store.raw(i)).all()]
     ids = [*store.table["id"].iloc[bad]]
     return (
-        [f"values that are not finite in {len(ids)} of {len(store)} recordings: {_first(ids)}"]
+        [f"values that are not finite in {len(ids)} of {len(store)} recordings: {listed(ids)}"]
         if ids
         else []
     )

@@ -78,7 +78,7 @@ class RecordingStore:
             # A damaged beginning can make an archive of it, which is no array at all.
             found = getattr(signals, "shape", None), getattr(signals, "dtype", None)
             if found != (shape, np.float16):
-                rule = f"a shard has to hold float16 of shape {shape}"
+                rule = f"a shard must hold float16 of shape {shape}"
                 value = f"{found[1]} {found[0]}"
                 raise StoreError(rule, file=file, field="signals", value=value, fix=_RESTORE)
             shards.append(signals)
@@ -158,14 +158,14 @@ class RecordingStore:
         """
         which, begin = np.asarray(recordings, np.int64), np.asarray(starts, np.int64)
         if begin.ndim != 2 or begin.shape[1:] != which.shape:
-            rule = f"has to have the shape (V, B) with B = {which.size} recordings"
+            rule = f"must have the shape (V, B) with B = {which.size} recordings"
             raise InputError(rule, field="starts", value=begin.shape)
         if which.size and not (which.min() >= 0 and which.max() < len(self)):
-            rule = f"has to be in [0, {len(self)})"
+            rule = f"must be in [0, {len(self)})"
             raise InputError(rule, field="recordings", value=[which.min(), which.max()])
         ends = self.table["length"].to_numpy()[which]
         if (begin < 0).any() or (begin >= ends).any():
-            rule = "every crop has to start within its recording"
+            rule = "every crop must start within its recording"
             raise InputError(
                 rule, field="starts", value=int(begin[(begin < 0) | (begin >= ends)][0])
             )
@@ -209,7 +209,7 @@ class RecordingStore:
             chosen = np.flatnonzero(chosen)
         chosen = chosen.astype(np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
-            rule = f"has to be in [0, {len(self)})"
+            rule = f"must be in [0, {len(self)})"
             raise InputError(rule, field="recordings", value=[chosen.min(), chosen.max()])
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -333,7 +333,7 @@ def _checked(folder: Path, name: str, expected: str) -> Path:
 
 
 def read_index(path: Path) -> pd.DataFrame:
-    """Read the index and check that it can be used, whoever wrote it."""
+    """Read the index and check that it can be used."""
     with readable(path, StoreError):
         table = pd.read_parquet(path)
     if "offset" not in table.columns:  # written before recordings could be cut
@@ -404,6 +404,6 @@ def read_header(folder: Path) -> dict[str, Any]:
         names = [str(entry(shard, "file")) for shard in shards]
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        rule = "a shard has to lie in the folder of the store"
+        rule = "a shard must lie in the folder of the store"
         raise StoreError(rule, file=path, field="shards", value=outside[0])
     return header

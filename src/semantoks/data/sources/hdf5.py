@@ -30,7 +30,7 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
     ----------
     path : path
     reading : Reading
-        `roi_names` and `tr` have to be given. `variable` chooses the atlas where the file has
+        `roi_names` and `tr` must be given. `variable` chooses the atlas where the file has
         several; ``schaefer400+tian3+buckner7`` puts the ROIs of three one after the other.
 
     Raises
@@ -80,7 +80,7 @@ def _atlases(content: Any, reading: Reading, file: Path, h5py: Any) -> list[str]
     unknown = [name for name in wanted if name not in known]
     if unknown or (reading.variable is None and len(wanted) != 1):
         rule = f"holds the atlases {', '.join(known) or 'none'}"
-        fix = "Say which (variable, --variable), several joined with +"
+        fix = "Choose one (variable, --variable), or join several with +"
         raise InputError(rule, file=file, field="variable", value=reading.variable, fix=fix)
     for name in wanted:
         series = group[name]

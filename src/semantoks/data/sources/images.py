@@ -1,8 +1,8 @@
 """Images of BOLD signals, averaged within the ROIs of an atlas: NIfTI, CIFTI and GIFTI.
 
-1. The atlas's image says which voxel or vertex belongs to which ROI. Volumes are brought to the
+1. The atlas's image assigns voxels or vertices to ROIs. Volumes are brought to the
    grid of the BOLD image (nearest neighbour, through the affines); a surface has the same vertices.
-2. The values of a volume are told by the ROIs' index, and the ROIs have to be where the table has
+2. The values of a volume are told by the ROIs' index, and the ROIs must be where the table has
    them: an image in another order is refused. GIFTI and CIFTI labels are told by name.
 3. A ROI's signal is the mean over its voxels that are in the mask, finite and vary in time; how
    many of its voxels that are is its coverage.
@@ -252,14 +252,14 @@ def right_of(file: Path) -> Path:
     Raises
     ------
     InputError
-        The name does not say left, or the right one is not there.
+        The name does not state left, or the right one is missing.
     """
     for left, right in _LEFT_RIGHT:
         if left in file.name:
             other = file.with_name(file.name.replace(left, right))
             if other.is_file():
                 return other
-            raise InputError(f"the right hemisphere, {other.name}, is not there", file=file)
+            raise InputError(f"the right hemisphere, {other.name}, is missing", file=file)
     rule = "a GIFTI series is given by its left hemisphere (hemi-L, lh.), the right one beside it"
     raise InputError(rule, file=file, field="file", value=file.name)
 

@@ -66,7 +66,7 @@ def read_series(file: Path, reading: Reading) -> tuple[NDArray[np.float64], Name
     Raises
     ------
     InputError
-        The file cannot be read, has no names, or its axes are not what they are said to be.
+        The file cannot be read, has no names, or its axes are not as stated.
     """
     found = [read for ending, read in SERIES.items() if file.name.endswith(ending)]
     if not found:
@@ -185,7 +185,7 @@ def _choose(arrays: dict[str, Any], variable: str | None, file: Path) -> str:
     matrices = [k for k, v in arrays.items() if len(v.shape) == 2 and min(v.shape) > 1]
     if len(matrices) != 1:
         rule = f"holds {len(matrices)} matrices: {', '.join(sorted(matrices)) or 'none'}"
-        fix = "Say which one (variable, --variable)"
+        fix = "Choose one (variable, --variable)"
         raise InputError(rule, file=file, field="variable", fix=fix)
     return matrices[0]
 

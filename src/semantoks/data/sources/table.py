@@ -38,12 +38,12 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         (`semantoks.data.sources.images`).
     reading : Reading
         What the files do not say. The TR of `reading` overrules all others; those of the
-        table, the file and the ``RepetitionTime`` of the JSON file beside it have to agree.
+        table, the file and the ``RepetitionTime`` of the JSON file beside it must agree.
 
     Raises
     ------
     InputError
-        A column, file, name or TR is missing, a value is not what it has to be, or a path leaves
+        A column, file, name or TR is missing, a value breaks its rule, or a path leaves
         the folder.
     """
     path = Path(table)
