@@ -168,6 +168,11 @@ def test_no_two_public_types_have_one_name():
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_files_have_400_lines_at_most(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+
+
 KIND_NAMES = ("SelfDistillation", "VICReg", "student", "teacher", "loss_cls", "network_weight")
 #: The authors' files hold a student and a teacher; the public names are listed once.
 KIND_FILES = ("model/authors", "model/pretrained.py", "__init__.py", "stats/significance.py")

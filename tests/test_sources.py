@@ -206,11 +206,9 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match=r"a\.npy: is not an array that can be read"):
         read_one(arrays, roi_names=NAMES)
-    (tmp_path / "a.txt").write_text("1 2 3\n")
-    with pytest.raises(
-        InputError, match=r"must be a file of time series: \.tsv, \.csv, \.npy, \.mat"
-    ):
-        read_one(write_table(tmp_path, "file\tsubject\ttr\na.txt\t01\t2\n"))
+    (tmp_path / "a.doc").write_text("1 2 3\n")
+    with pytest.raises(InputError, match=r"must be a file of time series: \.tsv, .*\.npy, .*\.mat"):
+        read_one(write_table(tmp_path, "file\tsubject\ttr\na.doc\t01\t2\n"))
 
 
 @pytest.mark.parametrize("name", ["../b.tsv", "/etc/hosts", "deep/../../b.tsv"])
@@ -282,3 +280,15 @@ def test_what_nilearn_users_save_is_read(tmp_path):
     recording = read_one(write_table(tmp_path))
     assert recording.roi_names == NAMES
     assert np.allclose(recording.signal, SIGNAL)
+
+
+def test_names_given_replace_a_header_that_names_no_roi(tmp_path):
+    write_signal(tmp_path / "a.tsv", header=("V1", "V2", "V3"))
+    turned = ("east", "south", "north")
+    assert read_one(write_table(tmp_path), roi_names=turned).roi_names == turned
+
+
+def test_the_subject_may_be_called_participant_id(tmp_path):
+    write_signal(tmp_path / "a.tsv")
+    table = write_table(tmp_path, "file;participant_id;tr\na.tsv;sub-07;2\n", "table.csv")
+    assert read_one(table).subject == "07"

@@ -248,6 +248,10 @@ class Parcellation(Channels):
             index=tuple(self.index[i] for i in indices) if self.index else (),
         )
 
+    def has(self, name: str) -> bool:
+        """Return whether a name is that of a ROI: its label, or one of its aliases."""
+        return name in self._lookup
+
     def columns_of(
         self,
         roi_names: Sequence[str],

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 
 from semantoks.data.encode import INDEX_COLUMNS
+from semantoks.data.text import TEXTS, is_text, read_table
 from semantoks.errors import InputError, nearest
 from semantoks.flags import Flag
 
 #: Cells that mean "unknown", beside the empty one.
 MISSING = ["n/a", "N/A", "NA", "NaN", "nan", "null", "None", "#N/A", "-9999", "-999", "-9999.0"]
+MISSING += [".", "-"]  # SPSS and SAS; hand-written tables
 _SUBJECT = ("participant_id", "subject", "subject_id", "sub", "SUB_ID", "Subject")
 _SESSION = ("session_id", "session", "ses")
-_SEPARATORS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}
 
 Key = tuple[str, str | None]
 
@@ -201,18 +202,10 @@ def check_overlap(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]])
 def _read(path: Path) -> tuple[pd.DataFrame, list[Key]]:
     if not path.is_file():
         raise InputError("there is no such table of phenotypes", file=path)
-    if path.suffix not in _SEPARATORS:
-        raise InputError("a table of phenotypes must be .tsv or .csv", file=path)
-    try:
-        frame = pd.read_csv(
-            path,
-            sep=_SEPARATORS[path.suffix],
-            na_values=MISSING,
-            dtype=dict.fromkeys((*_SUBJECT, *_SESSION), str),
-            encoding="utf-8-sig",
-        )
-    except (ValueError, OSError) as error:
-        raise InputError(f"is not a table that can be read ({error})", file=path) from None
+    if not is_text(path):
+        rule = f"a table of phenotypes must be a text file ({', '.join(TEXTS)})"
+        raise InputError(rule, file=path)
+    frame = read_table(path, dtype=dict.fromkeys((*_SUBJECT, *_SESSION), str), na_values=MISSING)
     subject = next((name for name in _SUBJECT if name in frame.columns), None)
     if subject is None:
         fix = "Name the column of the subjects participant_id"

@@ -38,7 +38,7 @@ class BidsFile:
     @cached_property
     def entities(self) -> dict[str, str]:
         """Entities of the name, in its order."""
-        pairs = (_ENTITY.fullmatch(part) for part in self._parts[:-1])
+        pairs = (_ENTITY.fullmatch(part) for part in self._parts)
         return {pair[1]: pair[2] for pair in pairs if pair}
 
     @property

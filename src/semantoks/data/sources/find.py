@@ -17,8 +17,9 @@ from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.images import ENDINGS, header_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import SEPARATORS, SERIES, is_series, named_columns, read_series
+from semantoks.data.sources.series import SERIES, is_series, named_columns, read_series
 from semantoks.data.sources.table import table_items
+from semantoks.data.text import TEXTS, is_text
 from semantoks.errors import InputError, readable
 
 
@@ -83,7 +84,7 @@ class Reader:
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix in SEPARATORS and "file" in (named_columns(path) or ())
+    return is_text(path) and "file" in (named_columns(path) or ())
 
 
 def transfer_of(reading: Reading) -> Transfer | None:
@@ -122,6 +123,11 @@ def _load_moved(load: Callable[[], Recording], transfer: Transfer) -> Recording:
 
 def _single(path: Path, reading: Reading) -> list[Item]:
     file = BidsFile(path)
+    like = {"filename", "path", "subject", "participant_id"}
+    found = named_columns(path) or () if is_text(path) else ()
+    if like & set(found):
+        rule = "a table of recordings needs the columns file and subject"
+        raise InputError(rule, file=path, field="columns", value=list(found)[:8])
     if file.entities.get("sub") is None and reading.subject is None:
         fix = "Give it (subject, --subject)"
         raise InputError("its name states no subject", file=path, field="subject", fix=fix)
@@ -171,7 +177,7 @@ READERS: dict[str, Reader] = {
         lambda path: path.suffix in (".h5", ".hdf5"),
         hdf5_items,
     ),
-    "table": Reader(f"a table that lists files ({', '.join(SEPARATORS)})", _is_table, table_items),
+    "table": Reader(f"a table that lists files ({', '.join(TEXTS)})", _is_table, table_items),
     "image": Reader(f"an image ({', '.join(ENDINGS)})", is_image, _single),
     "series": Reader(f"a file of time series ({', '.join(SERIES)})", is_series, _single),
 }

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.sources.items import Reading
+from semantoks.data.text import (
+    ENDINGS,
+    cells_of,
+    is_number,
+    read_lines,
+    separator_of,
+    to_frame,
+    without_comments,
+)
 from semantoks.errors import InputError
 
-SEPARATORS = {".tsv": "\t", ".csv": ","}
 #: Bytes of one array of an HDF5 file: ten days of 1,000 ROIs at a TR of 1 s have 7 GB.
 LARGEST = 2**33
 
@@ -67,11 +76,20 @@ def read_series(file: Path, reading: Reading) -> tuple[NDArray[np.float64], Name
     if names is None:
         signal = _oriented(signal, file, reading)
         names = reading.roi_names
+    elif _is_generic(names, reading):
+        names = reading.roi_names
     if names is None:
         rule = "does not name its ROIs, and an order is never guessed"
         fix = "Put the names into the first line, or give them (roi_names, --roi-names)"
         raise InputError(rule, file=file, field="ROI names", fix=fix)
     return signal, names, tr
+
+
+def _is_generic(names: Names, reading: Reading) -> bool:
+    """Return whether a header (V1, ROI_1, ...) names no ROI, and names were given in its place."""
+    if reading.roi_names is None or len(names) != len(reading.roi_names):
+        return False
+    return not any(reading.atlas.has(name) for name in names)
 
 
 def _oriented(signal: NDArray[np.float64], file: Path, reading: Reading) -> NDArray[np.float64]:
@@ -104,6 +122,16 @@ def _read_npy(file: Path, reading: Reading) -> Series:  # noqa: ARG001
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"is not an array that can be read ({error})", file=file) from None
     return Series(_matrix(signal, file))
+
+
+def _read_npz(file: Path, reading: Reading) -> Series:
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            arrays = dict(content)
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
+        raise InputError(f"is no file of arrays that can be read ({error})", file=file) from None
+    name = _choose(arrays, reading.variable, file)
+    return Series(_matrix(arrays[name], file, name))
 
 
 def _matrix(signal: Any, file: Path, name: str = "") -> NDArray[np.float64]:
@@ -205,51 +233,58 @@ def check_own(dataset: Any, n_bytes: int, file: Path) -> None:
 
 
 def read_text(file: Path) -> tuple[NDArray[np.float64], Names | None]:
-    """Return the signal, and the names in the first line unless it holds numbers."""
-    separator = SEPARATORS[file.suffix]
+    """Return the signal, and the names in the first line unless it holds numbers.
+
+    A column without a name that counts the rows, and a separator at the end of all lines, hold no
+    ROI.
+    """
+    lines = without_comments(read_lines(file), file)
+    if not lines:
+        raise InputError("is not a table that can be read (it is empty)", file=file)
+    separator = separator_of(lines[0], file)
+    first = cells_of(lines[0], separator)
+    filled = [cell for cell in first if cell]
+    named = not all(map(is_number, filled))
+    # A first line 0, 1, 2, ... or 1, 2, 3, ... counts the columns: it is no time point.
+    counted = not named and filled in ([str(i + k) for i in range(len(filled))] for k in (0, 1))
+    skip = int(named or counted)
     try:
-        first = _first_line(file, separator)
-        named = not all(map(_is_number, first))
-        # A first line 0, 1, 2, ... or 1, 2, 3, ... counts the columns: it is no time point.
-        counted = not named and first in ([str(i + k) for i in range(len(first))] for k in (0, 1))
-        skip = int(named or counted)
-        frame = pd.read_csv(file, sep=separator, header=None, skiprows=skip)
-    except (ValueError, OSError) as error:  # pandas derives its parser errors from the former
+        frame = to_frame(lines[skip:], separator, header=None)
+    except ValueError as error:  # pandas derives its parser errors from it
         raise InputError(f"is not a table that can be read ({error})", file=file) from None
     numbers = frame.apply(pd.to_numeric, errors="coerce")
     wrong = np.argwhere((numbers.isna() & frame.notna()).to_numpy())
     if len(wrong):
         line, column = wrong[0]
-        value = str(frame.iat[line, column])
+        value = str(frame.iat[line, column])[:40]
         rule = f"must be a number (line {line + 1 + skip}, column {column + 1})"
         raise InputError(rule, file=file, field="signal", value=value)
-    return numbers.to_numpy(np.float64), tuple(first) if named else None
+    signal = numbers.to_numpy(np.float64)
+    if skip and (len(first) == signal.shape[1] - 1 or not first[0]) and _counts(signal[:, 0]):
+        signal, first = signal[:, 1:], first[len(first) - signal.shape[1] + 1 :]
+    unnamed = not any(first[signal.shape[1] - 1 :])
+    if unnamed and all(line.endswith(separator) for line in lines[skip:]):
+        signal, first = signal[:, :-1], first[: signal.shape[1] - 1]
+    return signal, tuple(first) if named else None
+
+
+def _counts(column: NDArray[np.float64]) -> bool:
+    """Return whether a column counts the rows: 0, 1, 2, ... or 1, 2, 3, ..."""
+    return any(np.array_equal(column, np.arange(k, k + len(column))) for k in (0, 1))
 
 
 def named_columns(file: Path) -> Names | None:
     """Return the names in the first line of a text file, None if it holds numbers or nothing."""
-    first = _first_line(file, SEPARATORS[file.suffix])
-    return None if all(map(_is_number, first)) else tuple(first)
-
-
-def _first_line(file: Path, separator: str) -> list[str]:
-    with file.open(encoding="utf-8-sig") as stream:
-        return [cell.strip().strip('"') for cell in stream.readline().split(separator)]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text.lower() == "n/a"  # a missing value is no name either
-    return True
+    lines = without_comments(read_lines(file, limit=2**22), file)
+    first = cells_of(lines[0], separator_of(lines[0], file)) if lines else [""]
+    return None if all(is_number(cell) for cell in first if cell) else tuple(first)
 
 
 #: Files of region time series: the ending of their names, and what reads them.
 SERIES: dict[str, Callable[[Path, Reading], Series]] = {
-    ".tsv": _read_text,
-    ".csv": _read_text,
+    **dict.fromkeys(ENDINGS, _read_text),
     ".npy": _read_npy,
+    ".npz": _read_npz,
     ".mat": _read_mat,
     ".ptseries.nii": _read_ptseries,
 }

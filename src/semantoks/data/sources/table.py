@@ -15,7 +15,8 @@ from semantoks.data.recording import Recording, recording_id
 from semantoks.data.sources.bids import agreed_tr, sidecar
 from semantoks.data.sources.images import is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import SEPARATORS, read_series
+from semantoks.data.sources.series import read_series
+from semantoks.data.text import TEXTS, is_text, read_table
 from semantoks.errors import InputError
 
 _PREFIXES = {"subject": "sub-", "session": "ses-", "task": "task-", "run": "run-"}
@@ -69,14 +70,13 @@ def recording_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
 def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
     if not path.is_file():
         raise InputError("there is no such file", file=path)
-    if path.suffix not in SEPARATORS:
-        rule = "the table of recordings must be .tsv or .csv"
+    if not is_text(path):
+        rule = f"the table of recordings must be a text file ({', '.join(TEXTS)})"
         raise InputError(rule, file=path, field="suffix", value=path.suffix)
-    text = dict.fromkeys([*_PREFIXES, "acquisition", "site", "file"], str)
-    try:
-        rows = pd.read_csv(path, sep=SEPARATORS[path.suffix], dtype=text, na_values=MISSING)
-    except (ValueError, OSError) as error:
-        raise InputError(f"is not a table that can be read ({error})", file=path) from None
+    text = dict.fromkeys([*_PREFIXES, "participant_id", "acquisition", "site", "file"], str)
+    rows = read_table(path, dtype=text, na_values=MISSING)
+    if "subject" not in rows.columns:
+        rows = rows.rename(columns={"participant_id": "subject"})
     for column in ("file", "subject"):
         if column not in rows.columns:
             rule = f"has no column {column!r}"
