@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from semantoks.workflow import describe
 
 GOLDEN = Path(__file__).parent / "golden" / "reference_tiny.pth"
 SHELLS = ("bash", "zsh", "fish")
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.fixture
@@ -221,3 +224,20 @@ def test_a_command_is_imported_when_it_runs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "[]", "['semantoks.commands.store']"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_documents_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for line in re.findall(r"^    (?:.*-m )?semantoks (.*)$", text, re.MULTILINE):
+        words = line.partition(" #")[0].split()
+        assert words[0] in main.COMMANDS, line
+        found = [main.app.get_command(None, word) for word in words if word in main.COMMANDS]
+        known = {flag for command in found for param in command.params for flag in param.opts}
+        assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
+
+
+def test_exit_codes_are_documented():
+    page = (ROOT / "docs" / "preparing.md").read_text(encoding="utf-8")
+    for number, meaning in output.EXIT_CODES.items():
+        assert f"| {number} | {meaning} |" in page
