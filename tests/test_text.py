@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semantoks.data.phenotypes import Phenotypes
 from semantoks.data.sources.series import read_text
 from semantoks.data.text import read_table
 
@@ -63,3 +64,9 @@ def test_names_and_cells_are_stripped(tmp_path):
     assert frame["subject"].tolist() == ["M\u00fcller", "b"]
     assert frame["sex"].tolist() == ["F", "F"]
     assert frame["age"].isna().tolist() == [False, True]
+
+
+def test_codes_of_sites_stay_whole_beside_an_unknown_one(tmp_path):
+    (tmp_path / "people.tsv").write_text("subject\tsite\n01\t1\n02\t\n")
+    people = Phenotypes.read([tmp_path / "people.tsv"])
+    assert [people.of(subject, None)["site"] for subject in ("01", "02")] == ["1", None]

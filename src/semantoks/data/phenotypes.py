@@ -205,7 +205,9 @@ def _read(path: Path) -> tuple[pd.DataFrame, list[Key]]:
     if not is_text(path):
         rule = f"a table of phenotypes must be a text file ({', '.join(TEXTS)})"
         raise InputError(rule, file=path)
-    frame = read_table(path, dtype=dict.fromkeys((*_SUBJECT, *_SESSION), str), na_values=MISSING)
+    frame = read_table(
+        path, dtype=dict.fromkeys((*_SUBJECT, *_SESSION, "site"), str), na_values=MISSING
+    )
     subject = next((name for name in _SUBJECT if name in frame.columns), None)
     if subject is None:
         fix = "Name the column of the subjects participant_id"
