@@ -192,7 +192,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     os.chdir(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
-    version = sh("sinfo", "--version")
+    version = sh("sinfo", "--version").replace("slurm-wlm", "Slurm")
     sh(*SEMANTOKS, "prepare", "abide-sample", "store")
     sh(*SEMANTOKS, "pretrain", "reference", *TRAINING)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
