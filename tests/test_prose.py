@@ -58,6 +58,13 @@ def test_prose_holds_no_banned_phrase(file):
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("phrase", BANNED)
-def test_a_banned_phrase_is_a_pattern(phrase):
-    assert re.compile(phrase)
+def test_the_phrases_are_found():
+    """A few that stood in the package once, over a line break too."""
+    for text in (
+        "a collapse is said",
+        "Rerun: it goes\non where it was",
+        "classes unseen count not",
+    ):
+        folded = re.sub(r"\s+", " ", text)
+        assert any(re.search(phrase, folded, flags=re.IGNORECASE) for phrase in BANNED), text
+    assert not any(re.search(phrase, "A run resumes from its checkpoint.") for phrase in BANNED)

@@ -136,6 +136,12 @@ def test_a_run_can_be_read_converted_and_watched(vicreg, tmp_path):
     assert torch.equal(again.cls_token, encoder.cls_token)
     with pytest.raises(CheckpointError, match="authors' form holds teacher and student"):
         convert(tmp_path / "run", tmp_path / "model.pth")
+    header = json.loads((tmp_path / "model" / "config.json").read_text())
+    for damaged in ([], "online", [3]):
+        text = json.dumps(header | {"roles": damaged})
+        (tmp_path / "model" / "config.json").write_text(text)
+        with pytest.raises(CheckpointError, match="must list the copies of the encoder"):
+            load_pretrained(tmp_path / "model")
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"loss_invariance", "loss_variance", "loss_covariance", "effective_rank"} <= line.keys()
     assert "teacher_momentum" not in line

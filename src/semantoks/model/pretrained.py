@@ -125,7 +125,7 @@ def load_pretrained(source: str | Path, role: str | None = None) -> Encoder:
     2.0
     """
     path = _locate(source)
-    roles = ROLES if path.is_file() else tuple(read_header(path).get("roles", ROLES))
+    roles = ROLES if path.is_file() else _roles(path)
     role = role or roles[0]
     if role not in roles:
         raise InputError(f"must be one of {', '.join(roles)}", field="role", value=role)
@@ -225,6 +225,19 @@ def _download(repository: str) -> Path:
         ) from error
 
 
+def _roles(folder: Path) -> tuple[str, ...]:
+    """Return the copies of the encoder in a model folder; older headers do not list them."""
+    roles = read_header(folder).get("roles", ROLES)
+    if (
+        not isinstance(roles, (list, tuple))
+        or not roles
+        or not all(isinstance(r, str) for r in roles)
+    ):
+        rule = "is damaged: must list the copies of the encoder"
+        raise CheckpointError(rule, file=folder / HEADER, field="roles", value=roles)
+    return tuple(roles)
+
+
 def _blank_encoder(folder: Path) -> Encoder:
     """Return the encoder that a model folder's header describes, its weights not loaded."""
     header = read_header(folder)
@@ -251,7 +264,7 @@ def _blank_encoder(folder: Path) -> Encoder:
 def _read_all(folder: Path) -> tuple[Encoder, dict[str, Tensor], tuple[str, ...]]:
     """Read all weights, and the roles in them."""
     encoder = _blank_encoder(folder)
-    roles = tuple(read_header(folder).get("roles", ROLES))
+    roles = _roles(folder)
     encoder_shapes = {f"encoder.{name}": w.shape for name, w in encoder.state_dict().items()}
     weights: dict[str, Tensor] = {}
     for role in roles:
