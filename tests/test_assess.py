@@ -215,6 +215,10 @@ def test_stored_embeddings_are_those_of_this_store_and_these_weights(store, tmp_
     np.testing.assert_array_equal(one.transform(store), plain.transform(store))
     part = store.select([4, 1])
     np.testing.assert_array_equal(one.transform(part), plain.transform(part))
+    times = [pd.DataFrame({"id": store.table["id"], "onset": t, "duration": 48.0}) for t in (0, 6)]
+    for trials in map(store.trials, times):  # of the same names, at other times
+        held = StoredEmbedder(plain, tmp_path / "trials.npz", trials.fingerprint).fit(trials)
+        np.testing.assert_array_equal(held.transform(trials), plain.transform(trials))
     other = small_encoder(store, seed=2)
     assert weights_hash(other) != weights_hash(encoder) == weights_hash(small_encoder(store))
     two = StoredEmbedder(Embedder(other, n_crops=2), file, store.fingerprint).fit(store)
