@@ -245,7 +245,9 @@ def test_a_series_that_fits_neither_scan_nor_outliers_is_refused(tmp_path, study
     file = next(root.glob("sub-01/func/*seg-Seven*timeseries.tsv"))
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[:-5]) + "\n")
-    with pytest.raises(InputError, match=r"has 152 rows, which is neither the scan \(160 .*\(157\)"):
+    with pytest.raises(
+        InputError, match=r"has 152 rows, which is neither the scan \(160 .*\(157\)"
+    ):
         find_items(root, Reading(atlas=study.atlas))[0].load()
 
 

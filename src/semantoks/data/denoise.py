@@ -149,7 +149,8 @@ def regress_out(
         rule = f"has {confounds.shape[1]} confounds for {kept.sum()} kept volumes"
         fix = "Choose fewer confounds (e.g. n_compcor), or leave the recording out"
         raise InputError(rule, file=source, field="confounds", fix=fix)
-    weights = np.linalg.lstsq(design[kept], np.asarray(x, np.float64)[kept], rcond=RANK_TOLERANCE)[0]
+    y = np.asarray(x, np.float64)[kept]
+    weights = np.linalg.lstsq(design[kept], y, rcond=RANK_TOLERANCE)[0]
     return np.asarray(x - design @ weights)
 
 
