@@ -109,10 +109,15 @@ def _sections(tr: float, low: float | None, high: float | None) -> NDArray[np.fl
     """Return the filter's second-order sections, for one of the two passes."""
     from scipy.signal import butter
 
-    edges = [edge for edge in (low, high) if edge is not None]
-    kind = "bandpass" if len(edges) == 2 else "lowpass" if low is None else "highpass"
-    at = edges if len(edges) == 2 else edges[0]
-    return np.asarray(butter(FILTER_ORDER, at, btype=kind, output="sos", fs=1.0 / tr))
+    if low is None:
+        return np.asarray(
+            butter(FILTER_ORDER, high or 0.0, btype="lowpass", output="sos", fs=1.0 / tr)
+        )
+    if high is None:
+        return np.asarray(butter(FILTER_ORDER, low, btype="highpass", output="sos", fs=1.0 / tr))
+    return np.asarray(
+        butter(FILTER_ORDER, [low, high], btype="bandpass", output="sos", fs=1.0 / tr)
+    )
 
 
 def filter_dof(n_times: int, tr: float, low_hz: float | None, high_hz: float | None) -> float:
