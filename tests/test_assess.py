@@ -543,7 +543,7 @@ def test_the_methods_say_what_was_run(folder):
         "bootstrap intervals over people (25 samples)",
         "99 permutations",
         "Holm, 1979",
-        "two sessions of 3 people",
+        "(10 s between them) of 10 people at 3 sites",
         "scikit-learn",
         "torch",
     ):
