@@ -160,7 +160,10 @@ def test_ica_aroma_reads_its_own_images(tmp_path, study):
     items = find_items(root, reading)
     assert all("smoothAROMAnonaggr" in item.files[0].name for item in items)
     confounds = items[0].load().confounds
-    assert confounds.shape == (60, 4)  # white matter, CSF, two of low frequency: no motion
+    assert confounds.shape == (
+        len(study.signals["01"]),
+        4,
+    )  # white matter, CSF, two of low frequency: no motion
     simple = find_items(root, replace(reading, denoise="simple"))
     assert all("desc-preproc_bold" in item.files[0].name for item in simple)
 
