@@ -186,6 +186,50 @@ def test_a_band_keeps_nothing_of_the_confounds():
     assert abs(filtered.T @ STEPS.apply(signal, 2.0) / len(out)).max() > 0.3
 
 
+def with_dummies(root, n):
+    """Add the columns in which fMRIPrep marks the volumes before the steady state."""
+    for path in root.rglob("*desc-confounds*.tsv"):
+        table = pd.read_csv(path, sep="\t", na_values="n/a")
+        for k in range(n):
+            table[f"non_steady_state_outlier{k:02}"] = (np.arange(len(table)) == k).astype(int)
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    return root
+
+
+@pytest.mark.parametrize("denoise", [None, "simple"])
+def test_dummy_scans_that_fmriprep_found_are_removed(tmp_path, study, atlas_image, denoise):
+    root = with_dummies(trees.fmriprep(tmp_path / "fmriprep", study), 3)
+    for path in root.rglob("*_bold.json"):
+        facts = json.loads(path.read_text()) | {"StartTime": 1.0}
+        path.write_text(json.dumps(facts))
+    reading = Reading(atlas=study.atlas, atlas_images=(atlas_image,), denoise=denoise)
+    store, report = prepared(root, tmp_path / "store", reading)
+    assert store.table["length"].tolist() == [157, 161, 165]
+    assert store.table["offset"].tolist() == [7.0, 7.0, 7.0]  # 3 volumes, and half a TR
+    notes = store.header["provenance"]["notes"]
+    assert any("3 dummy scans at the beginning removed" in note for note in notes)
+    if denoise is None:
+        own = STEPS.apply(study.signals["02"][3:], 2.0).astype(np.float16)
+        np.testing.assert_allclose(store.raw(1).astype(float), own.astype(float), atol=4e-3)
+    assert report.quality["offset"].tolist() == [7.0, 7.0, 7.0]
+
+
+@pytest.mark.parametrize("removed", [0, 3])
+def test_dummy_scans_of_time_series(tmp_path, study, removed):
+    """HALFpipe's series hold them, those of other tools do not: confounds beside them tell."""
+    root = trees.halfpipe(tmp_path / "halfpipe", study)
+    for subject, signal in study.signals.items():
+        func = root / f"sub-{subject}" / "func"
+        name = f"sub-{subject}_task-rest_desc-confounds_timeseries.tsv"
+        trees.confounds(func / name, len(signal) + removed)
+    with_dummies(root, 3)
+    names = study.atlas.labels
+    store, _ = prepared(root, tmp_path / "store", Reading(atlas=study.atlas, roi_names=names))
+    assert store.table["offset"].tolist() == [6.0, 6.0, 6.0]
+    assert store.table["length"].tolist() == [n - 3 + removed for n in (160, 164, 168)]
+    assert store.table["censored_fraction"].isna().all()
+
+
 def test_scrubbing_interpolates_within_the_bound(tmp_path, study, atlas_image):
     root = trees.fmriprep(tmp_path / "fmriprep", study, spikes=(20, 21, 40))
     options = {"scrub": 0, "fd_threshold": 0.5}
@@ -459,8 +503,6 @@ def damage(root, kind):
         nib.save(nib.Nifti1Image(np.zeros(trees.SHAPE, np.uint8), trees.AFFINE), mask)
     elif kind == "TR 0":
         next(func.glob("*bold.json")).write_text('{"RepetitionTime": 0}')
-    elif kind == "TR in ms":
-        next(func.glob("*bold.json")).write_text('{"RepetitionTime": 2000}')
     elif kind == "sidecar":
         next(func.glob("*bold.json")).write_text('{"RepetitionTime": ')
     elif kind == "sidecar bytes":
@@ -484,10 +526,9 @@ def damage(root, kind):
         ("space", r"has no voxel in the atlas .*same space"),
         ("empty mask", r"mask\.nii\.gz: the mask is empty"),
         ("TR 0", r"bold\.json\): tr = 0\.0: the TR must be a positive"),
-        ("TR in ms", r"is it in milliseconds\?"),
         ("sidecar", r"bold\.json: is not JSON"),
         ("sidecar bytes", r"bold\.json: is not JSON"),
-        ("no sidecar", r"tr = None: the TR is missing"),
+        ("no sidecar", r"stated by the header of the image alone \(2 s\)\. Confirm it"),
         ("confounds", r"has 160 rows where the image has 164 volumes"),
         ("no confounds", r"has no confounds \(desc-confounds_timeseries\.tsv\)"),
     ],
@@ -510,8 +551,10 @@ def test_duplicates_and_loops_of_links(tmp_path, study):
     (root / "sub-01" / "again").symlink_to(root, target_is_directory=True)
     assert len(find_items(root, reading)) == 3
     shutil.copytree(root / "sub-03" / "func", root / "sub-03" / "copy")
+    *others, doubled = find_items(root, reading)
+    assert [item.load().subject for item in others] == ["01", "02"]
     with pytest.raises(InputError, match=r"id = 'sub-03_task-rest': is the same recording as"):
-        find_items(root, reading)
+        doubled.load()
 
 
 def test_an_atlas_image_that_is_another_atlas_is_refused(tmp_path, study, atlas_image):
@@ -592,6 +635,11 @@ def test_phenotypes_join_by_subject(tmp_path, study):
         ([("01", 1), ("01", 2)], ("participant_id", "x"), r"has 2 rows of subject 01"),
         ([("1", 1), ("2", 2)], ("participant_id", "x"), r"Only leading zeros differ"),
         ([("A", 1)], ("participant_id", "x"), r"no subject of the tables has a recording: 'A'"),
+        (
+            [("01", "01", 3)],
+            ("participant_id", "session_id", "x"),
+            r"subject '01' has session '01' there, none here.*drop their column",
+        ),
         ([("01", 1)], ("who", "x"), r"has no column of the subjects"),
         ([("01", 1)], ("participant_id", "task"), r"'task': is a column of the store's index"),
     ],

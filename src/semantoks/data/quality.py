@@ -101,7 +101,8 @@ def measure(recording: Recording, encoded: Encoded, tr: float) -> dict[str, Any]
     tr : float
         Repetition time of the store, seconds.
     """
-    assert encoded.raw is not None and encoded.volumes is not None, "not as `encode` returns it"
+    assert encoded.raw is not None, "not as `encode` returns it"
+    assert encoded.volumes is not None, "not as `encode` returns it"
     there = encoded.raw.std(axis=0) > 0
     raw = encoded.raw[:, there]
     mean, noise = raw.mean(axis=0), detrend(raw).std(axis=0)
