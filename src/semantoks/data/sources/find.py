@@ -11,7 +11,14 @@ import numpy as np
 
 from semantoks.atlas.transfer import Transfer
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import BidsFile, Stated, settle_tr, sidecar, sidecar_trs
+from semantoks.data.sources.bids import (
+    BidsFile,
+    Stated,
+    settle_tr,
+    sidecar,
+    sidecar_trs,
+    start_time,
+)
 from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.images import ENDINGS, image_tr, is_image, read_image
@@ -155,13 +162,15 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
     else:
         signal, names, stated = read_series(path, reading)
         own = Stated("header", stated, path.name)
-    timing = settle_tr(path, reading.tr, [*sidecar_trs(sidecar(path)), own])
+    found = sidecar(path)
+    timing = settle_tr(path, reading.tr, [*sidecar_trs(found), own])
     subject, session, task, acquisition, run = file.scan
     return Recording(
         signal=signal,
         roi_names=names,
         coverage=coverage,
         tr=timing.tr,
+        start_time=start_time(found),
         notes=timing.notes,
         subject=reading.subject or subject or "",
         session=session,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from semantoks.data.phenotypes import MISSING
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs
+from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs, start_time
 from semantoks.data.sources.images import image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import read_series
@@ -118,12 +118,14 @@ def _load(file: Path, fields: dict[str, Any], reading: Reading) -> Recording:
     else:
         signal, names, stated = read_series(file, reading)
         own = Stated("header", stated, file.name)
-    given = [Stated("table", fields.get("tr")), *sidecar_trs(sidecar(file)), own]
+    found = sidecar(file)
+    given = [Stated("table", fields.get("tr")), *sidecar_trs(found), own]
     timing = settle_tr(file, reading.tr, given)
     return Recording(
         signal=signal,
         roi_names=names,
         coverage=coverage,
         source=str(file),
+        start_time=start_time(found),
         **{**fields, "tr": timing.tr, "notes": timing.notes},
     )
