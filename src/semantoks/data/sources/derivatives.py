@@ -29,6 +29,7 @@ from semantoks.data.sources.bids import (
     read_json,
     stated_tr,
 )
+from semantoks.data.sources.columns import named_columns
 from semantoks.data.sources.images import read_image, read_ptseries
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.scans import (
@@ -44,7 +45,7 @@ from semantoks.data.sources.scans import (
     read_outliers,
     whole,
 )
-from semantoks.data.sources.series import named_columns, read_series
+from semantoks.data.sources.series import read_series
 from semantoks.errors import InputError
 
 _SERIES = (".tsv", ".ptseries.nii")
@@ -155,7 +156,9 @@ def _names_in(file: BidsFile, reading: Reading) -> tuple[str, ...]:
     names = named_columns(file.path)
     if names is not None:
         return names
-    return read_series(file.path, reading)[1]  # of another number of columns than names: refused
+    return (
+        read_series(file.path, reading).names or ()
+    )  # of another number of columns than names: refused
 
 
 def _words(variant: Variant) -> str:
@@ -269,7 +272,8 @@ def _load_series(
     root: Path,
     reading: Reading,
 ) -> Recording:
-    signal, names, own_tr = read_series(file.path, reading)
+    series = read_series(file.path, reading)
+    signal, names, own_tr = series.signal, series.names or (), series.tr
     found = metadata(file, root, ("timeseries", "bold"))
     stated = {"argument": reading.tr, file.path.name: own_tr, **stated_tr(found)}
     for path in bolds:

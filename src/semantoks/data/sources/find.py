@@ -13,13 +13,15 @@ from semantoks.atlas.transfer import Transfer
 from semantoks.data.recording import Recording, recording_id
 from semantoks.data.signal import MAX_TR
 from semantoks.data.sources.bids import BidsFile, agreed_tr, sidecar
+from semantoks.data.sources.columns import named_columns
 from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.images import ENDINGS, header_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import SERIES, is_series, named_columns, read_series
+from semantoks.data.sources.series import ENDINGS as SERIES
+from semantoks.data.sources.series import is_series, read_series
 from semantoks.data.sources.table import table_items
-from semantoks.data.text import TEXTS, is_text
+from semantoks.data.tables import KINDS, is_table
 from semantoks.errors import InputError, readable
 
 
@@ -84,7 +86,7 @@ class Reader:
 
 
 def _is_table(path: Path) -> bool:
-    return is_text(path) and "file" in (named_columns(path) or ())
+    return is_table(path) and "file" in (named_columns(path) or ())
 
 
 def transfer_of(reading: Reading) -> Transfer | None:
@@ -124,7 +126,7 @@ def _load_moved(load: Callable[[], Recording], transfer: Transfer) -> Recording:
 def _single(path: Path, reading: Reading) -> list[Item]:
     file = BidsFile(path)
     like = {"filename", "path", "subject", "participant_id"}
-    found = named_columns(path) or () if is_text(path) else ()
+    found = named_columns(path) or () if is_table(path) else ()
     if like & set(found):
         rule = "a table of recordings needs the columns file and subject"
         raise InputError(rule, file=path, field="columns", value=list(found)[:8])
@@ -142,7 +144,8 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
         image = read_image(path, reading)
         signal, names, own_tr, coverage = image.signal, image.names, image.tr, image.coverage
     else:
-        signal, names, own_tr = read_series(path, reading)
+        series = read_series(path, reading)
+        signal, names, own_tr = series.signal, series.names or (), series.tr
     found, where = sidecar(path)
     given = {"argument": reading.tr, path.name: own_tr, where.name: found.get("RepetitionTime")}
     if all(value is None for value in given.values()) and path.name.endswith((".nii", ".nii.gz")):
@@ -177,7 +180,7 @@ READERS: dict[str, Reader] = {
         lambda path: path.suffix in (".h5", ".hdf5"),
         hdf5_items,
     ),
-    "table": Reader(f"a table that lists files ({', '.join(TEXTS)})", _is_table, table_items),
+    "table": Reader(f"a table that lists files ({', '.join(KINDS)})", _is_table, table_items),
     "image": Reader(f"an image ({', '.join(ENDINGS)})", is_image, _single),
     "series": Reader(f"a file of time series ({', '.join(SERIES)})", is_series, _single),
 }
