@@ -204,7 +204,10 @@ def test_names_and_cells_are_stripped(tmp_path):
     assert table.frame["subject"].tolist() == ["M\u00fcller", "b"]
     assert table.frame["sex"].tolist() == ["F", "F"]
     assert table.frame["age"].tolist() == [31, None]
-    assert table.notes == ("a.csv: age: '.' (1 cell) read as unknown",)
+    assert table.notes == (
+        "a.csv: read as Latin-1, separated by semicolons, 2 rows",
+        "a.csv: age: '.' (1 cell) read as unknown",
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,8 +231,8 @@ def test_columns_have_one_kind(tmp_path, cells, values, note):
     table = read_table(tmp_path / "a.tsv")
     assert table.frame["x"].tolist() == values
     assert [type(v) for v in table.frame["x"]] == [type(v) for v in values]
-    assert bool(table.notes) == (note is not None)
-    assert note is None or note in table.notes[0]
+    assert len(table.notes) == 1 + (note is not None)
+    assert note is None or note in table.notes[1]
 
 
 def test_codes_of_sites_stay_whole_beside_an_unknown_one(tmp_path):
@@ -250,7 +253,7 @@ def test_a_line_that_describes_the_columns_is_no_person(tmp_path):
     people = Phenotypes.read([tmp_path / "ndar.txt"])
     assert people.of("NDAR2", None) == {"interview_age": 131, "sex": "M"}
     assert len(people.rows) == 2
-    assert "line 3 describes the columns" in people.notes[0]
+    assert "line 3 describes the columns" in people.notes[1]
 
 
 @pytest.mark.parametrize("column", ["participant_id", "Subject", "SUB_ID", "subject id", "eid"])

@@ -40,15 +40,12 @@ class TypedTable:
         Columns of plain values (int, float, bool, str), or None.
     lines : list of int
         Number of the line of every row in the file.
-    read_as : str
-        What was understood, in words.
     notes : tuple of str
-        What is worth a look.
+        What was understood, and what is worth a look.
     """
 
     frame: pd.DataFrame
     lines: list[int] = field(repr=False)
-    read_as: str
     notes: tuple[str, ...] = ()
 
 
@@ -103,10 +100,9 @@ def read_table(file: Path, words: Collection[str] = ()) -> TypedTable:
     for name, column in columns.items():
         values[name], more = _typed(name, column, cells.lines, name in words)
         notes += more
-    read_as = f"{len(cells.rows)} rows, {cells.read_as}"
-    notes = [f"{file.name}: {note}" for note in notes]
+    notes = [f"read as {cells.read_as}, {len(cells.rows)} rows", *notes]
     frame = pd.DataFrame(values, dtype=object)
-    return TypedTable(frame, cells.lines, f"{file.name}: {read_as}", tuple(notes))
+    return TypedTable(frame, cells.lines, tuple(f"{file.name}: {note}" for note in notes))
 
 
 def table_names(file: Path) -> list[str]:

@@ -11,6 +11,7 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import override
 from semantoks.data import tables
 from semantoks.data.recording import Recording
+from semantoks.data.signal import check_tr
 from semantoks.errors import InputError
 from semantoks.flags import Flag
 
@@ -119,7 +120,8 @@ class Reading:
         if self.denoise is not None and self.denoise not in STRATEGIES:
             rule = f"must be one of {', '.join(STRATEGIES)}, or None"
             raise InputError(rule, field="denoise", value=self.denoise)
-
+        if self.tr is not None:
+            check_tr(self.tr, "source_tr (--source-tr)")
         if (self.from_atlas is None) != (self.from_image is None):
             raise InputError("must be given together", field="from_atlas, from_image")
         if self.from_atlas is not None and len(self.atlas_images) != 1:

@@ -28,16 +28,13 @@ class Series(NamedTuple):
         ROIs, if the file names them.
     tr : float, optional
         Seconds, if the file states it.
-    read_as : str
-        How the file was understood, in words.
     notes : tuple of str
-        What is worth a look, alike for alike files.
+        How the file was understood, and what is worth a look; alike for alike files.
     """
 
     signal: NDArray[np.float64]
     names: Names | None = None
     tr: float | None = None
-    read_as: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -102,8 +99,7 @@ def read_joined(files: Sequence[Path], reading: Reading) -> Series:
     return first._replace(
         signal=signal,
         names=names,
-        notes=tuple(notes),
-        read_as=f"{first.read_as}, {len(parts)} files joined",
+        notes=(*notes, f"{len(parts)} files are joined"),
     )
 
 
@@ -152,17 +148,17 @@ def _oriented(signal: NDArray[np.float64], file: Path, reading: Reading) -> NDAr
 def _read_ptseries(file: Path, reading: Reading) -> Series:  # noqa: ARG001
     from semantoks.data.sources.images import read_ptseries
 
-    return Series(*read_ptseries(file), read_as="CIFTI")
+    return Series(*read_ptseries(file))
 
 
 def _read_table(file: Path, reading: Reading) -> Series:
     signal, names, read_as = read_columns(file, reading)
-    return Series(signal, names, read_as=read_as)
+    return Series(signal, names, notes=(f"read as {read_as}",))
 
 
 def _read_mat(file: Path, reading: Reading) -> Series:
     signal, names, read_as = read_matlab(file, reading)
-    return Series(signal, names, read_as=read_as)
+    return Series(signal, names, notes=(f"read as {read_as}",))
 
 
 def _read_npy(file: Path, reading: Reading) -> Series:  # noqa: ARG001
@@ -170,7 +166,7 @@ def _read_npy(file: Path, reading: Reading) -> Series:  # noqa: ARG001
         signal = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"is not an array that can be read ({error})", file=file) from None
-    return Series(matrix(signal, file), read_as="NumPy")
+    return Series(matrix(signal, file))
 
 
 def _read_npz(file: Path, reading: Reading) -> Series:
@@ -180,7 +176,7 @@ def _read_npz(file: Path, reading: Reading) -> Series:
     except (ValueError, EOFError, OSError, BadZipFile) as error:
         raise InputError(f"is no file of arrays that can be read ({error})", file=file) from None
     name = choose(arrays, reading.variable, file)
-    return Series(matrix(arrays[name], file, name), read_as=f"NumPy, {name}")
+    return Series(matrix(arrays[name], file, name))
 
 
 #: Files of region time series: the ending of their names, and what reads them.
