@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from scipy.io import savemat
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.sources.bids import UNSURE, Stated, settle_tr, sidecar_trs
+from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.items import Reading, read_names
 from semantoks.data.sources.table import table_items
 from semantoks.errors import InputError
@@ -345,3 +347,53 @@ def test_the_subject_may_be_called_participant_id(tmp_path):
     write_signal(tmp_path / "a.tsv")
     table = write_table(tmp_path, "file;participant_id;tr\na.tsv;sub-07;2\n", "table.csv")
     assert read_one(table).subject == "07"
+
+
+@pytest.mark.parametrize(("start", "expected"), [("1.25", 1.25), ('"0.5"', 0.5), ("null", 0.0)])
+def test_the_start_comes_from_the_sidecar(tmp_path, start, expected):
+    write_signal(tmp_path / "a.tsv")
+    sidecar(tmp_path, f'{{"RepetitionTime": 2.5, "StartTime": {start}}}')
+    assert read_one(write_table(tmp_path, "file\tsubject\na.tsv\t01\n")).start_time == expected
+    sidecar(tmp_path, '{"RepetitionTime": 2.5, "StartTime": "soon"}')
+    with pytest.raises(InputError, match=r"a\.json: StartTime = 'soon': must be a number"):
+        read_one(write_table(tmp_path, "file\tsubject\na.tsv\t01\n"))
+
+
+def write_hdf5(path, lengths=None, padding=0.0):
+    """Three subjects of 40, 33 and 51 time points, padded to 51."""
+    signal = np.full((3, 3, 51), padding)
+    for k, n in enumerate((40, 33, 51)):
+        signal[k, :, :n] = np.random.default_rng(k).standard_normal((3, n))
+    with h5py.File(path, "w") as file:
+        file["timeseries/toy"] = signal
+        file["long_subject_id"] = np.array(["a", "b", "c"], dtype=h5py.string_dtype())
+        if lengths is not None:
+            file["ts_len"] = np.array(lengths)
+    return signal
+
+
+def read_hdf5(path):
+    atlas = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
+    items = hdf5_items(path, Reading(atlas=atlas, tr=2.0, roi_names=NAMES))
+    return [item.load() for item in items]
+
+
+def test_an_hdf5_file_states_the_lengths(tmp_path):
+    """Padding need not be NaN: what lies past ``ts_len`` is no data."""
+    for padding, dtype in ((0.0, np.int64), (np.nan, np.float32)):
+        signal = write_hdf5(tmp_path / "s.h5", np.array([40, 33, 51], dtype), padding)
+        found = read_hdf5(tmp_path / "s.h5")
+        assert [len(one.signal) for one in found] == [40, 33, 51]
+        np.testing.assert_array_equal(found[1].signal, signal[1, :, :33].T)
+        assert not any(one.phenotypes for one in found)
+
+
+@pytest.mark.parametrize("length", [0, 52, 33.5, -1])
+def test_an_impossible_length_is_refused(tmp_path, length):
+    write_hdf5(tmp_path / "s.h5", [40.0, length, 51.0])
+    with pytest.raises(
+        InputError, match=r"s\.h5\[1\]: ts_len = .*must be a whole number from 1 to 51"
+    ):
+        read_hdf5(tmp_path / "s.h5")
+    write_hdf5(tmp_path / "s.h5", None, np.nan)  # the way out
+    assert [len(one.signal) for one in read_hdf5(tmp_path / "s.h5")] == [40, 33, 51]

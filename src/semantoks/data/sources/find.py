@@ -11,7 +11,14 @@ import numpy as np
 
 from semantoks.atlas.transfer import Transfer
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import BidsFile, Stated, settle_tr, sidecar, sidecar_trs
+from semantoks.data.sources.bids import (
+    BidsFile,
+    Stated,
+    settle_tr,
+    sidecar,
+    sidecar_trs,
+    start_time,
+)
 from semantoks.data.sources.columns import named_columns
 from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
@@ -159,13 +166,15 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
         series = read_series(path, reading)
         signal, names, notes = series.signal, series.names or (), series.notes
         own = Stated("header", series.tr, path.name)
-    timing = settle_tr(path, reading.tr, [*sidecar_trs(sidecar(path)), own])
+    found = sidecar(path)
+    timing = settle_tr(path, reading.tr, [*sidecar_trs(found), own])
     subject, session, task, acquisition, run = file.scan
     return Recording(
         signal=signal,
         roi_names=names,
         coverage=coverage,
         tr=timing.tr,
+        start_time=start_time(found),
         notes=(*timing.notes, *notes),
         subject=reading.subject or subject or "",
         session=session,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs
+from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs, start_time
 from semantoks.data.sources.images import image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import read_series
@@ -122,12 +122,14 @@ def _load(file: Path, fields: dict[str, Any], reading: Reading) -> Recording:
         series = read_series(file, reading)
         signal, names, notes = series.signal, series.names or (), series.notes
         own = Stated("header", series.tr, file.name)
-    given = [Stated("table", fields.get("tr")), *sidecar_trs(sidecar(file)), own]
+    found = sidecar(file)
+    given = [Stated("table", fields.get("tr")), *sidecar_trs(found), own]
     timing = settle_tr(file, reading.tr, given)
     return Recording(
         signal=signal,
         roi_names=names,
         coverage=coverage,
         source=str(file),
+        start_time=start_time(found),
         **{**fields, "tr": timing.tr, "notes": (*timing.notes, *notes)},
     )
