@@ -24,7 +24,7 @@ from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
-from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor, person_weights
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 QUICK = {"n_bootstrap": 40, "n_permutations": 99}
@@ -98,7 +98,7 @@ def test_repeated_folds_are_scored_by_repetition_and_tested_with_the_correction(
 
 def test_intervals_are_over_families_where_they_stay_whole(people):
     """Families are right or wrong as a whole: half as many facts as people."""
-    right = np.random.default_rng(0).uniform(size=(22, 1)) < 0.6
+    right = np.random.default_rng(0).uniform(size=(22, 1)) < 0.8
     male = (people.table[["sex"]] == "male").to_numpy()
     family = people.table["family"].str[1:].astype(int).to_numpy()
     X = np.where(right[family], male, ~male).astype(np.float32)
@@ -210,7 +210,8 @@ def test_a_fixed_split_tunes_on_its_validation_part(people):
     train, test = np.flatnonzero(part != "test"), np.flatnonzero(part == "test")
     held = np.flatnonzero(part[train] == "validation")
     age = people.table["age"].to_numpy()
-    probe = LinearProbeRegressor().fit(X[train], age[train], held_out=[held])
+    weight = person_weights(people.table["subject"].to_numpy(str)[train])
+    probe = LinearProbeRegressor().fit(X[train], age[train], held_out=[held], sample_weight=weight)
     expected = pd.Series(probe.predict(X[test])).groupby(people.table["subject"].to_numpy()[test])
     _, (found,) = result.arrays("age", ["x"])
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-6)
@@ -230,8 +231,9 @@ def test_training_on_one_store_and_testing_on_another(people, recordings, tmp_pa
         ConnectivityBaseline().fit_transform(kept),
         kept.table["sex"],
         groups=kept.table["subject"],
+        sample_weight=person_weights(kept.table["subject"]),
     )
-    p = probe.predict_proba(ConnectivityBaseline().fit_transform(small))
+    p = probe.balanced_proba(ConnectivityBaseline().fit_transform(small))
     mean = pd.DataFrame(p).groupby(small.table["subject"].to_numpy()).mean()
     np.testing.assert_allclose(result.arrays("sex", ["connectivity"])[1][0], mean, atol=1e-6)
     with pytest.raises(InputError, match=r"10 subjects are in both stores"):
@@ -267,7 +269,8 @@ def test_the_probe_is_a_choice(people):
     ]
     values = [first(result, "stage", "Brier").loc["x", "value"] for result in scores]
     assert len(set(values)) == 3
-    assert scores[1].meta["design"]["probe"] == {"model": "ridge", "class_weight": "balanced"}
+    facts = {"model": "ridge", "class_weight": "balanced", "criterion": None}
+    assert scores[1].meta["design"]["probe"] == facts
 
 
 def test_a_fine_tuned_model_is_a_model_too(people, parcellation, preprocessing):

@@ -24,7 +24,12 @@ from semantoks.evaluate.checks.corruption import (
 )
 from semantoks.evaluate.compare.evaluation import Probe
 from semantoks.evaluate.compare.targets import Target, target_values
-from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.features.blocks import blocks_of
+from semantoks.evaluate.predictors.probe import (
+    LinearProbe,
+    LinearProbeRegressor,
+    person_weights,
+)
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.evaluate.stats.metrics import METRICS, estimate, resamples
 
@@ -138,6 +143,7 @@ class _Cross:
     def fit(self, model: Any) -> list[tuple[Any, LinearProbe | LinearProbeRegressor]]:
         """Return a fitted transformer and a fitted probe per fold."""
         inner = column_values(self.part.table, self.group)
+        subjects = column_values(self.part.table, "subject")
         stateless = getattr(model, "stateless", False)
         whole = model.fit(self.part).transform(self.part) if stateless else None
         out = []
@@ -152,8 +158,15 @@ class _Cross:
             if fold.validation is not None:
                 held = np.isin(fold.train, fold.validation)
                 validation = [np.flatnonzero(held)]
-            probe = self.probe.make(self.kind, self.seed)
-            probe.fit(X, self.y[fold.train], groups=inner[fold.train], held_out=validation)
+            blocks = blocks_of(features, X.shape[1])
+            probe = self.probe.make(self.kind, self.seed, blocks)
+            probe.fit(
+                X,
+                self.y[fold.train],
+                groups=inner[fold.train],
+                held_out=validation,
+                sample_weight=person_weights(subjects[fold.train]),
+            )
             out.append((features, probe))
         return out
 
@@ -165,7 +178,7 @@ class _Cross:
             X = features.transform(store.select(fold.test))
             if self.kind == "classification":
                 scores = np.zeros((len(X), len(classes)))
-                scores[:, np.searchsorted(classes, probe.classes_)] = probe.predict_proba(X)
+                scores[:, np.searchsorted(classes, probe.classes_)] = probe.balanced_proba(X)
                 parts.append(scores)
             else:
                 parts.append(probe.predict(X)[:, None])

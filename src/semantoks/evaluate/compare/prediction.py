@@ -17,12 +17,18 @@ from semantoks.data.designs import Design, LeaveOneSiteOut, SmallSamples
 from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.models import Features
+from semantoks.evaluate.compare.models import Features, FoldFeatures
 from semantoks.evaluate.compare.targets import Target, TargetRows
-from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.features.blocks import FeatureBlock
+from semantoks.evaluate.predictors.choice import ShrinkagePath, balanced
+from semantoks.evaluate.predictors.probe import (
+    LinearProbe,
+    LinearProbeRegressor,
+    person_weights,
+)
 from semantoks.evaluate.stats.kinds import Kind
 
-MakeProbe = Callable[[Kind], LinearProbe | LinearProbeRegressor]
+MakeProbe = Callable[[Kind, Sequence[FeatureBlock]], LinearProbe | LinearProbeRegressor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +131,8 @@ def predict(
     tasks: Sequence[Task],
     make_probe: MakeProbe,
     n_jobs: int,
-) -> list[pd.DataFrame]:
-    """Fit one model in every fold of every target.
+) -> list[Predicted]:
+    """Fit one model in every fold of every target; people weigh the same in the fit.
 
     Parameters
     ----------
@@ -136,17 +142,17 @@ def predict(
         See `semantoks.evaluate.compare.cohort`.
     tasks : sequence of Task
     make_probe : callable
-        Kind of target to the linear model behind features.
+        Kind of target and blocks of features to the linear model behind them.
     n_jobs : int
         Threads.
 
     Returns
     -------
-    list of DataFrame
-        One row per tested unit, as in `ProbeResult`, and ``size``: the number of training subjects
-        where few were drawn, else 0.
+    list of Predicted
+        One per fold and target. Tables have a column ``size`` besides those of `ProbeResult`: the
+        number of training subjects where few were drawn, else 0.
     """
-    parts: list[pd.DataFrame] = []
+    parts: list[Predicted] = []
     for jobs, of_target in _by_features(name, model, tasks):
         predictor = not isinstance(of_target, np.ndarray) and hasattr(of_target, "predict")
         features = None if predictor else Features.of(cohort, name, of_target)
@@ -155,17 +161,16 @@ def predict(
             job: list[tuple[Task, int, Fold]],
             features: Features | None = features,
             predictor: Any = of_target,
-        ) -> list[pd.DataFrame]:
+        ) -> list[Predicted]:
             first, _, fold = job[0]
             if features is None:
-                return [
-                    _frame(cohort, name, t, s, f, *_from_predictor(cohort, predictor, name, t, f))
-                    for t, s, f in job
-                ]
-            X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+                scored = [_from_predictor(cohort, predictor, name, t, f) for t, _, f in job]
+            else:
+                X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+                scored = [_from_features(cohort, X, t, f, make_probe) for t, _, f in job]
             return [
-                _frame(cohort, name, t, s, f, *_from_features(X, t, f, make_probe(t.kind)))
-                for t, s, f in job
+                _predicted(cohort, name, t, s, f, one)
+                for (t, s, f), one in zip(job, scored, strict=True)
             ]
 
         for found in Parallel(n_jobs=n_jobs, prefer="threads")(delayed(run)(job) for job in jobs):
@@ -201,28 +206,24 @@ def _of_target(name: str, model: Any, task: Task) -> Any:
     return model.for_target(task.target.column) if hasattr(model, "for_target") else model
 
 
-def _inside(task: Task, fold: Fold) -> dict[str, Any]:
-    """Return how the training part of a fold is divided inside: by groups, or as is stated."""
+def _inside(cohort: Cohort, task: Task, fold: Fold) -> dict[str, Any]:
+    """Return how the training part of a fold is divided inside, and what its rows weigh."""
     stated = fold.validation
     held_out = None if stated is None else [np.flatnonzero(np.isin(fold.train, stated))]
-    return {"groups": task.inner[fold.train], "held_out": held_out}
+    subjects = cohort.table["subject"].to_numpy(str)[task.rows[fold.train]]
+    weight = person_weights(subjects)
+    return {"groups": task.inner[fold.train], "held_out": held_out, "sample_weight": weight}
 
 
 def _from_features(
-    X: tuple[NDArray[np.float32], NDArray[np.float32]],
-    task: Task,
-    fold: Fold,
-    probe: LinearProbe | LinearProbeRegressor,
-) -> tuple[NDArray[Any], Any]:
-    probe.fit(X[0], task.y[fold.train], **_inside(task, fold))
-    if isinstance(probe, LinearProbe):
-        return probe.predict_proba(X[1]), probe.classes_
-    return probe.predict(X[1]), None
+    cohort: Cohort, X: FoldFeatures, task: Task, fold: Fold, make_probe: MakeProbe
+) -> _Scored:
+    probe = make_probe(task.kind, X.blocks)
+    probe.fit(X.train, task.y[fold.train], **_inside(cohort, task, fold))
+    return _scored(probe, probe, X.test)
 
 
-def _from_predictor(
-    cohort: Cohort, model: Any, name: str, task: Task, fold: Fold
-) -> tuple[NDArray[Any], Any]:
+def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Scored:
     classify = task.kind == "classification"
     if is_classifier(model) != classify:
         raise InputError(
@@ -232,41 +233,75 @@ def _from_predictor(
             fix="Evaluate targets of the two kinds apart",
         )
     model = clone(model)
-    inside = {k: v for k, v in _inside(task, fold).items() if has_fit_parameter(model, k)}
+    inside = _inside(cohort, task, fold)
+    inside = {k: v for k, v in inside.items() if has_fit_parameter(model, k)}
     model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **inside)
-    test = cohort.select(task.rows[fold.test])
-    return (model.predict_proba(test), model.classes_) if classify else (model.predict(test), None)
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    return _scored(model, last, cohort.select(task.rows[fold.test]))
 
 
-def _frame(
-    cohort: Cohort,
-    model: str,
-    task: Task,
-    size: int,
-    fold: Fold,
-    scores: NDArray[Any],
-    classes: NDArray[Any] | None,
-) -> pd.DataFrame:
-    """Return one row per tested subject or recording, the scores of its rows averaged."""
-    units = task.units[fold.test]
-    part = pd.DataFrame(np.reshape(scores, (len(units), -1)))
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Scores of test rows (n, n_classes) or (n,), and what inner folds decided."""
+
+    scores: NDArray[Any]
+    classes: NDArray[Any] | None
+    thresholds: NDArray[np.float64] | None
+    path: ShrinkagePath | None
+
+
+def _scored(model: Any, last: Any, X: Any) -> _Scored:
+    """Predict test rows; `last` is the estimator that decides: the model, or its last step."""
+    path = getattr(last, "path_", None)
+    if not is_classifier(model):
+        return _Scored(model.predict(X), None, None, path)
+    p = model.predict_proba(X)
+    even = np.full(p.shape[1], 1.0 / p.shape[1])
+    thresholds = getattr(last, "thresholds_", even)
+    return _Scored(balanced(p, thresholds), model.classes_, thresholds, path)
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Predictions of one model in one fold of one target, and what inner folds decided.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        One row per tested subject or recording, the scores of its rows averaged.
+    choice : dict
+        The row of `ProbeResult.choices`; empty if there is no linear model.
+    """
+
+    rows: pd.DataFrame
+    choice: dict[str, Any]
+
+
+def _predicted(
+    cohort: Cohort, model: str, task: Task, size: int, fold: Fold, found: _Scored
+) -> Predicted:
+    units, classes = task.units[fold.test], found.classes
+    part = pd.DataFrame(np.reshape(found.scores, (len(units), -1)))
     mean = part.groupby(units, sort=True).mean().to_numpy()
     truth = pd.Series(task.y[fold.test]).groupby(units, sort=True)
     who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]]
     who = who.assign(cluster=task.clusters[fold.test]).groupby(units).first()
-    return pd.DataFrame(
+    thresholds = [] if found.thresholds is None else found.thresholds.tolist()
+    where = {"target": task.target.column, "model": model, "size": size}
+    where |= {"repeat": fold.repeat, "fold": fold.name}
+    rows = pd.DataFrame(
         {
-            "target": task.target.column,
-            "model": model,
+            **where,
             "unit": who.index,
             "subject": who["subject"].astype(str).to_numpy(),
             "cluster": who["cluster"].to_numpy(),
             "site": who["site"].to_numpy(),
-            "size": size,
-            "repeat": fold.repeat,
-            "fold": fold.name,
             "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
             "predicted": (mean[:, 0] if classes is None else classes[mean.argmax(1)]).astype(str),
             "scores": list(mean),
+            "thresholds": [thresholds] * len(mean),
         }
     )
+    if found.path is None:
+        return Predicted(rows, {})
+    return Predicted(rows, {**where, "thresholds": thresholds, **found.path.to_row()})

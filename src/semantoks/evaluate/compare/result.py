@@ -16,15 +16,18 @@ from semantoks.errors import InputError
 from semantoks.evaluate.compare.scoring import Outcomes
 from semantoks.files import staged_folder
 
-_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _META = (
+_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _CHOICES, _META = (
     "scores.parquet",
     "differences.parquet",
     "predictions.parquet",
     "curve.parquet",
+    "choices.parquet",
     "result.json",
 )
 
 CURVE_COLUMNS = ["target", "kind", "model", "n_train", "metric", "value", "ci_low", "ci_high"]
+CHOICE_COLUMNS = ["target", "model", "size", "repeat", "fold", "strength", "thresholds"]
+CHOICE_COLUMNS += ["criterion", "strengths", "losses"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +49,20 @@ class ProbeResult:
         One row per target, model, repetition and tested unit: target, model, unit (a subject or a
         recording's id), subject, cluster (what is drawn and swapped as a whole: the family where
         the design keeps families whole, else the subject), site, repeat, fold, truth, predicted,
-        scores (list: a probability per class, or the value).
+        scores (list: a probability per class, divided by its threshold and normalised, so that the
+        largest is that of `predicted`; or the value), thresholds (list: one per class; see
+        `semantoks.evaluate.predictors.choice.balanced`).
     meta : dict
         Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
         subjects and sites in pretraining.
     curve : DataFrame
         Columns target, kind, model, n_train (subjects), metric, value, ci_low, ci_high: scores
         against the number of training subjects. Empty where none was asked for.
+    choices : DataFrame
+        What inner folds decided, one row per target, model, size (number of training subjects where
+        few were drawn, else 0), repeat and fold: strength, thresholds (list: one per class),
+        criterion, strengths (list: those tried) and losses (list: the criterion at each, smaller is
+        better). Empty for results of versions that did not store it.
     """
 
     scores: pd.DataFrame
@@ -60,6 +70,7 @@ class ProbeResult:
     predictions: pd.DataFrame
     meta: dict[str, Any]
     curve: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVE_COLUMNS))
+    choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE_COLUMNS))
 
     def arrays(
         self, target: str, models: Sequence[str]
@@ -96,6 +107,7 @@ class ProbeResult:
             self.differences.to_parquet(path / _DIFFERENCES, index=False)
             self.predictions.to_parquet(path / _PREDICTIONS, index=False)
             self.curve.to_parquet(path / _CURVE, index=False)
+            self.choices.to_parquet(path / _CHOICES, index=False)
             (path / _META).write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
 
     @classmethod
@@ -114,6 +126,9 @@ class ProbeResult:
             differences = pd.read_parquet(path / _DIFFERENCES)
             predictions = pd.read_parquet(path / _PREDICTIONS)
             curve = pd.read_parquet(path / _CURVE)
+            choices = pd.DataFrame(columns=CHOICE_COLUMNS)
+            if (path / _CHOICES).exists():
+                choices = pd.read_parquet(path / _CHOICES)
         except (OSError, ValueError) as error:
             raise InputError(f"holds no whole result ({error})", file=path) from None
-        return cls(scores, differences, predictions, meta, curve)
+        return cls(scores, differences, predictions, meta, curve, choices)
