@@ -174,12 +174,10 @@ def _transformers(
                 value=name,
                 fix="Rename its folder",
             )
-        control = Encoder.random(
-            encoder.config, encoder.channels, encoder.preprocessing, seed=plan.seed
-        )
+        control = encoder.with_random_weights(plan.seed)
         random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
         embedders[name] = embedder(encoder, f"model{i}")
-        controls[random] = embedder(control.eval(), f"random{i}")
+        controls[random] = embedder(control, f"random{i}")
     return embedders, {**controls, **make_baselines([CONNECTIVITY])}
 
 

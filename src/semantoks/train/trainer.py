@@ -18,6 +18,8 @@ from torch import Tensor
 
 from semantoks.data.seen import SeenData
 from semantoks.model.encoder import Encoder
+from semantoks.model.readout import measure_spread
+from semantoks.model.tokenizers.connectome import ConnectomeTokenizer
 from semantoks.objectives import schedules
 from semantoks.objectives.objective import Losses, Moment
 from semantoks.objectives.registry import make_objective
@@ -54,6 +56,8 @@ from semantoks.views.batch import ViewBatch
 from semantoks.views.loader import ViewLoader
 
 __all__ = ["Metrics", "Reporter", "Trainer"]
+
+_FITTED_ON = 2000  # crops, at most, for what is fitted before the first step
 
 
 class Trainer:
@@ -146,6 +150,9 @@ class Trainer:
             (load_checkpoint(self.run, self.objective, self._optimizer) or 0) if resume else 0
         )
         agree(self.step, self._device, self.run)
+        if self.step == 0 and encoder.tokenizer.is_fitted_first:
+            crops = [views for views, _ in self._first_epoch()]
+            self.objective.fit(torch.cat(crops)[:_FITTED_ON])
         self._followed: dict[str, float] = {}
         self._gradient = Gradient(self.objective, config.train.accumulate)
         encoder.pretraining = SeenData.of(store, epochs=config.optim.epochs)
@@ -206,6 +213,13 @@ class Trainer:
             self._save(rank)
         wait_for_all()
         return self.run / "checkpoints" / f"step-{self.step:08d}"
+
+    def _first_epoch(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the views of the first epoch, (B, C, T), and their tokens without data."""
+        for step in range(self._loader.steps_per_epoch):
+            batch = self._loader.batch(step)
+            missing = None if batch.missing is None else batch.missing.flatten(0, 1)
+            yield batch.views.flatten(0, 1), missing
 
     def _batch(self) -> ViewBatch:
         batch = self._loader.batch(self.step)
@@ -286,6 +300,9 @@ class Trainer:
         }
 
     def _save(self, rank: float | None) -> int:
+        encoder = self.objective.encoder()
+        if self.step == self.n_steps and isinstance(encoder.tokenizer, ConnectomeTokenizer):
+            measure_spread(encoder, self._first_epoch())
         if is_main():
             save_checkpoint(
                 self.run,

@@ -28,7 +28,6 @@ from semantoks.evaluate.stats.metrics import LOWER_IS_BETTER, METRICS, resamples
 from semantoks.figures.style import PALETTE
 from semantoks.files import staged_file
 from semantoks.flags import Flag
-from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, training_recordings
@@ -171,13 +170,11 @@ def _pretrain_all(
 def _compare(runs: Mapping[str, Path], out: Path, probing: Probing, store: str) -> ProbeResult:
     reference = next(iter(runs))
     encoder = load_pretrained(runs[reference])
-    control = Encoder.random(
-        encoder.config, encoder.channels, encoder.preprocessing, seed=probing.seed
-    )
+    control = encoder.with_random_weights(probing.seed)
     models: dict[str, Any] = {
         name: Embedder(run, n_crops=probing.n_crops) for name, run in runs.items()
     }
-    models[RANDOM] = Embedder(control.eval(), n_crops=probing.n_crops)
+    models[RANDOM] = Embedder(control, n_crops=probing.n_crops)
     result = evaluate_probes(
         RecordingStore(store),
         models,
