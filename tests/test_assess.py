@@ -340,11 +340,12 @@ def test_a_confound_with_too_few_people_does_not_hide_the_rest(folder):
     assert set(found.tables["associations"]["confound"]) == {"site", "mean_fd"}
 
 
-def test_people_who_come_twice_are_compared_over_sessions(folder):
+def test_people_who_come_twice_at_different_sites_are_compared_over_halves(folder):
     found = Assessment.load(folder).parts["reliability"]
-    assert (found.facts["of"], found.facts["n_subjects"]) == ("sessions", 3)
+    assert (found.facts["of"], found.facts["n_subjects"]) == ("halves", 10)
+    assert (found.facts["n_sites"], found.facts["n_left_out"]) == (3, 0)
     assert found.facts["models"] == ["mine", "random weights", "connectivity"]
-    assert found.tables["similarity2"].shape == (3, 3)
+    assert found.tables["similarity2"].shape == (10, 10)
 
 
 @pytest.fixture(scope="module")
@@ -542,7 +543,7 @@ def test_the_methods_say_what_was_run(folder):
         "bootstrap intervals over people (25 samples)",
         "99 permutations",
         "Holm, 1979",
-        "two sessions of 3 people",
+        "(10 s between them) of 10 people at 3 sites",
         "scikit-learn",
         "torch",
     ):

@@ -197,14 +197,14 @@ def test_scrubbing_interpolates_within_the_bound(tmp_path, study, atlas_image):
     )
     store, report = prepared(root, tmp_path / "store", reading)
     assert report.count("stored") == 3
-    assert store.table["length"].tolist() == [60, 64, 68]
-    assert store.table["censored_fraction"].round(4).tolist() == [0.05, 0.0469, 0.0441]
+    assert store.table["length"].tolist() == [160, 164, 168]
+    assert store.table["censored_fraction"].round(4).tolist() == [0.0188, 0.0183, 0.0179]
     with pytest.raises(InputError, match=r"has 1 gaps of censored volumes longer than 4 s"):
         prepared(root, tmp_path / "refused", reading, censoring=Censoring(max_gap=4.0))
     cut = Censoring(max_gap=4.0, long_gaps="cut")
     shorter, _ = prepared(root, tmp_path / "cut", reading, censoring=cut)
     assert shorter.table["offset"].tolist() == [44.0, 44.0, 44.0]
-    assert shorter.table["length"].tolist() == [38, 42, 46]
+    assert shorter.table["length"].tolist() == [138, 142, 146]
 
 
 def test_the_values_of_censored_volumes_do_not_matter(study):
@@ -219,23 +219,23 @@ def test_the_values_of_censored_volumes_do_not_matter(study):
 
 
 def test_censored_series_of_xcpd_are_put_back_in_time(tmp_path, study):
-    censored = {"01": (10, 11, 33), "03": (0, 1, 66, 67)}
+    censored = {"01": (10, 11, 33), "03": (0, 1, 166, 167)}
     root = trees.xcpd(tmp_path / "xcpd", study, censored)
     reading = Reading(atlas=study.atlas)
     store, report = prepared(root, tmp_path / "store", reading)
     assert report.count("stored") == 3
-    assert store.table["length"].tolist() == [60, 64, 64]
+    assert store.table["length"].tolist() == [160, 164, 164]
     assert store.table["offset"].tolist() == [0.0, 0.0, 4.0]
-    assert store.table["censored_fraction"].round(4).tolist() == [0.05, 0.0, 0.0588]
-    assert store.table["mean_fd"].round(3).tolist() == [0.148, 0.148, 0.148]
-    kept = np.ones(60, bool)
+    assert store.table["censored_fraction"].round(4).tolist() == [0.0188, 0.0, 0.0238]
+    assert store.table["mean_fd"].round(3).tolist() == [0.149, 0.149, 0.149]
+    kept = np.ones(160, bool)
     kept[[10, 11, 33]] = False
     expected = STEPS.apply(study.signals["01"], 2.0, kept=kept)
     np.testing.assert_allclose(store.signal(0), expected, atol=2e-3)
     for file in root.rglob("*outliers.tsv"):
         file.unlink()
     with pytest.raises(
-        InputError, match="has 57 rows where the scan has 60 volumes: it is censored"
+        InputError, match="has 157 rows where the scan has 160 volumes: it is censored"
     ):
         find_items(root, reading)[0].load()
 
@@ -245,7 +245,9 @@ def test_a_series_that_fits_neither_scan_nor_outliers_is_refused(tmp_path, study
     file = next(root.glob("sub-01/func/*seg-Seven*timeseries.tsv"))
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[:-5]) + "\n")
-    with pytest.raises(InputError, match=r"has 52 rows, which is neither the scan \(60 .*\(57\)"):
+    with pytest.raises(
+        InputError, match=r"has 152 rows, which is neither the scan \(160 .*\(157\)"
+    ):
         find_items(root, Reading(atlas=study.atlas))[0].load()
 
 
@@ -299,7 +301,7 @@ def test_fmripreps_cifti_is_found(tmp_path, study):
     func = tmp_path / "fmriprep" / "sub-02" / "func"
     func.mkdir(parents=True)
     _, labels = trees.dense_cifti(func, study, "02")
-    trees.confounds(func / "sub-02_task-rest_desc-confounds_timeseries.tsv", 64)
+    trees.confounds(func / "sub-02_task-rest_desc-confounds_timeseries.tsv", 164)
     reading = Reading(atlas=study.atlas, atlas_images=(labels,), denoise="simple")
     store, report = prepared(tmp_path / "fmriprep", tmp_path / "store", reading)
     assert (report.count("stored"), len(store)) == (1, 1)
@@ -486,7 +488,7 @@ def damage(root, kind):
         ("sidecar", r"bold\.json: is not JSON"),
         ("sidecar bytes", r"bold\.json: is not JSON"),
         ("no sidecar", r"tr = None: the TR is missing"),
-        ("confounds", r"has 60 rows where the image has 64 volumes"),
+        ("confounds", r"has 160 rows where the image has 164 volumes"),
         ("no confounds", r"has no confounds \(desc-confounds_timeseries\.tsv\)"),
     ],
 )
@@ -609,14 +611,14 @@ def test_tables_of_phenotypes_that_cannot_be_joined(tmp_path, study, rows, colum
 
 @pytest.mark.usefixtures("page")
 def test_rules_exclude_with_a_reason(tmp_path, study):
-    root = trees.xcpd(tmp_path / "xcpd", study, {"02": tuple(range(4, 64, 6))})
+    root = trees.xcpd(tmp_path / "xcpd", study, {"02": tuple(range(4, 164, 6))})
     rules = QualityRules(max_censored_fraction=0.1, max_mean_fd=0.5)
     store, report = prepared(root, tmp_path / "store", Reading(atlas=study.atlas), quality=rules)
     assert store.table["subject"].tolist() == ["01", "03"]
     row = report.quality.set_index("id").loc["sub-02_task-rest"]
-    assert (row["status"], row["reason"]) == ("excluded", "censored_fraction 0.156 > 0.1")
+    assert (row["status"], row["reason"]) == ("excluded", "censored_fraction 0.165 > 0.1")
     text = (tmp_path / "store" / "quality.html").read_text()
-    assert "censored_fraction 0.156 &gt; 0.1" in text
+    assert "censored_fraction 0.165 &gt; 0.1" in text
 
 
 def test_a_rule_on_what_is_not_known_is_refused(tmp_path, study):
@@ -636,7 +638,7 @@ def test_quality_is_measured(tmp_path, study):
     signal = study.signals["01"]
     noise = scipy_detrend(signal, axis=0).std(axis=0)
     expected = np.median(signal.mean(axis=0) / noise)
-    assert table.loc["sub-01_task-rest", "minutes"] == pytest.approx(2.0)
+    assert table.loc["sub-01_task-rest", "minutes"] == pytest.approx(16 / 3)
     assert table.loc["sub-01_task-rest", "tsnr"] == pytest.approx(expected)
     assert (table["spectral_slope"] < -1).all()  # random walks fall with the square of frequency
     assert table["typicality"].between(-1, 1).all()

@@ -115,6 +115,8 @@ class Encoded:
     raw : ndarray of shape (n_kept, n_rois), optional
         The signals as they came, without censored volumes, in the order of the parcellation;
         missing ROIs are zero.
+    tdof : float, optional
+        Temporal degrees of freedom left (`Preprocessing.tdof`).
     """
 
     row: dict[str, Any]
@@ -122,6 +124,7 @@ class Encoded:
     source: str
     kept: NDArray[np.bool_] | None = None
     raw: NDArray[np.floating] | None = None
+    tdof: float | None = None
 
     @property
     def phenotypes(self) -> list[str]:
@@ -144,13 +147,10 @@ def encode(recording: Recording, spec: StoreSpec) -> Encoded:
     raw, missing = _in_order(recording, spec, where)
     used = spec.censoring.stretch(kept, tr, where)
     _check_length(used.stop - used.start, spec, tr, where)
-    stored = spec.preprocessing.apply(
-        raw[used],
-        tr,
-        where,
-        confounds=None if confounds is None else confounds[used],
-        kept=kept[used],
-    )
+    own = None if confounds is None else confounds[used]
+    tdof = spec.preprocessing.tdof(tr, kept[used], own)
+    spec.censoring.check_tdof(tdof, 0 if own is None else own.shape[1], where)
+    stored = spec.preprocessing.apply(raw[used], tr, where, confounds=own, kept=kept[used])
     absent = [spec.parcellation.labels.index(name) for name in missing]
     stored[:, absent] = 0  # rounding of a regression is no signal
     half = _as_float16(stored, where)
@@ -163,8 +163,8 @@ def encode(recording: Recording, spec: StoreSpec) -> Encoded:
     if taken:
         rule = "is a column of the index; a phenotype needs another name"
         raise InputError(rule, file=where, field="phenotype", value=taken[0])
-    own = resampled_kept(kept[used], tr, spec.preprocessing.tr)
-    return Encoded(row | dict(recording.phenotypes), half, where, own, raw[kept])
+    data = resampled_kept(kept[used], tr, spec.preprocessing.tr)
+    return Encoded(row | dict(recording.phenotypes), half, where, data, raw[kept], tdof)
 
 
 def _censored(recording: Recording, kept: NDArray[np.bool_]) -> float | None:

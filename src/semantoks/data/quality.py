@@ -25,6 +25,7 @@ METRICS = {
     "minutes": "length as stored, minutes",
     "mean_fd": "mean framewise displacement, mm",
     "censored_fraction": "fraction of volumes censored",
+    "tdof": "temporal degrees of freedom left by filter, censoring and confounds",
     "n_missing_rois": "ROIs without data",
     "min_coverage": "smallest coverage of a ROI",
     "tsnr": "temporal signal-to-noise ratio, median over ROIs",
@@ -114,6 +115,7 @@ def measure(recording: Recording, encoded: Encoded, tr: float) -> dict[str, Any]
         "minutes": len(encoded.signal) * tr / 60,
         "mean_fd": recording.mean_fd,
         "censored_fraction": encoded.row["censored_fraction"],
+        "tdof": encoded.tdof,
         "n_missing_rois": len(encoded.row["missing_rois"]),
         "min_coverage": None if coverage is None else float(np.nanmin(coverage)),
         "tsnr": float(np.median(mean / noise)) if has_means else None,
@@ -195,7 +197,7 @@ def outliers(table: pd.DataFrame) -> list[str]:
     """
     found: list[list[str]] = [[] for _ in range(len(table))]
     for name in METRICS:
-        if name not in table.columns or name in ("minutes", "n_missing_rois"):
+        if name not in table.columns or name in ("minutes", "tdof", "n_missing_rois"):
             continue
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
         known = np.isfinite(values)
