@@ -213,7 +213,7 @@ def test_embeddings_are_the_mean_over_evenly_spaced_crops(encoder, store):
     with torch.inference_mode():
         expected = encoder(torch.from_numpy(np.stack(crops))).cls_avg
     np.testing.assert_allclose(values[4], expected.mean(dim=0).numpy(), atol=1e-6)
-    cls = Embedder(encoder, n_crops=3, features="cls").fit_transform(store)
+    cls = Embedder(encoder, n_crops=3, parts=("cls",)).fit_transform(store)
     np.testing.assert_array_equal(cls, values[:, 16:])
 
 

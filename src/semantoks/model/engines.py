@@ -109,8 +109,8 @@ def fastest_engine(
     n_crops: int,
     precision: Precision,
     device: str,
-    parts: Sequence[str],
     n_recordings: int,
+    parts: Sequence[str] = CLS_AVG,
 ) -> tuple[EngineName, Engine]:
     """Measure every installed engine once on white noise and return the fastest.
 

@@ -69,7 +69,9 @@ def spectral_connectivity(x: Tensor, kind: Compression, strength: float) -> Tens
     if wide:
         vectors = y @ vectors
         gain = torch.where(positive, gain / values, 0.0)
-    return (vectors * gain.unsqueeze(1)) @ vectors.mT
+    found: Tensor = (vectors * gain.unsqueeze(1)) @ vectors.mT
+    present = (y != 0).any(dim=2)  # exactly: eigenvectors are zero up to rounding
+    return found * (present.unsqueeze(1) & present.unsqueeze(2))
 
 
 def _log(values: Tensor, factor: float) -> Tensor:

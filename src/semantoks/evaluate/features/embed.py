@@ -102,13 +102,15 @@ class Embedder(SignalTransformer):
         self.encoder_ = encoder.eval().to(self.device)
         check_parts(self.encoder_, self.parts)
         self.n_features_in_ = len(self.encoder_.channels)
-        settings = (self.encoder_, self.n_crops, self.precision, self.device, self.parts)
+        settings = (self.encoder_, self.n_crops, self.precision, self.device)
         self.engine_: EngineName
         if self.engine == "auto":
-            self.engine_, self._run = fastest_engine(*settings, n_recordings=len(X))
+            self.engine_, self._run = fastest_engine(
+                *settings, n_recordings=len(X), parts=self.parts
+            )
         else:
             self.engine_ = self.engine
-            self._run = make_engine(self.engine, *settings)
+            self._run = make_engine(self.engine, *settings, self.parts)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
