@@ -459,8 +459,6 @@ def damage(root, kind):
         nib.save(nib.Nifti1Image(np.zeros(trees.SHAPE, np.uint8), trees.AFFINE), mask)
     elif kind == "TR 0":
         next(func.glob("*bold.json")).write_text('{"RepetitionTime": 0}')
-    elif kind == "TR in ms":
-        next(func.glob("*bold.json")).write_text('{"RepetitionTime": 2000}')
     elif kind == "sidecar":
         next(func.glob("*bold.json")).write_text('{"RepetitionTime": ')
     elif kind == "sidecar bytes":
@@ -484,10 +482,9 @@ def damage(root, kind):
         ("space", r"has no voxel in the atlas .*same space"),
         ("empty mask", r"mask\.nii\.gz: the mask is empty"),
         ("TR 0", r"bold\.json\): tr = 0\.0: the TR must be a positive"),
-        ("TR in ms", r"is it in milliseconds\?"),
         ("sidecar", r"bold\.json: is not JSON"),
         ("sidecar bytes", r"bold\.json: is not JSON"),
-        ("no sidecar", r"tr = None: the TR is missing"),
+        ("no sidecar", r"stated by the header of the image alone \(2 s\)\. Confirm it"),
         ("confounds", r"has 160 rows where the image has 164 volumes"),
         ("no confounds", r"has no confounds \(desc-confounds_timeseries\.tsv\)"),
     ],
@@ -510,8 +507,10 @@ def test_duplicates_and_loops_of_links(tmp_path, study):
     (root / "sub-01" / "again").symlink_to(root, target_is_directory=True)
     assert len(find_items(root, reading)) == 3
     shutil.copytree(root / "sub-03" / "func", root / "sub-03" / "copy")
+    *others, doubled = find_items(root, reading)
+    assert [item.load().subject for item in others] == ["01", "02"]
     with pytest.raises(InputError, match=r"id = 'sub-03_task-rest': is the same recording as"):
-        find_items(root, reading)
+        doubled.load()
 
 
 def test_an_atlas_image_that_is_another_atlas_is_refused(tmp_path, study, atlas_image):
@@ -592,6 +591,11 @@ def test_phenotypes_join_by_subject(tmp_path, study):
         ([("01", 1), ("01", 2)], ("participant_id", "x"), r"has 2 rows of subject 01"),
         ([("1", 1), ("2", 2)], ("participant_id", "x"), r"Only leading zeros differ"),
         ([("A", 1)], ("participant_id", "x"), r"no subject of the tables has a recording: 'A'"),
+        (
+            [("01", "01", 3)],
+            ("participant_id", "session_id", "x"),
+            r"subject '01' has session '01' there, none here.*drop their column",
+        ),
         ([("01", 1)], ("who", "x"), r"has no column of the subjects"),
         ([("01", 1)], ("participant_id", "task"), r"'task': is a column of the store's index"),
     ],

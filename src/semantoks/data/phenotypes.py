@@ -182,20 +182,32 @@ def join_report(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]]) -
 
 
 def check_overlap(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]]) -> None:
-    """Refuse tables of which no row belongs to any recording: the subjects are named differently.
+    """Refuse tables of which no row belongs to any recording: subjects or sessions differ in name.
 
     Raises
     ------
     InputError
-        Says how both name them, and whether only leading zeros differ.
+        Names one of each, and says whether only the sessions or only leading zeros differ.
     """
     if not phenotypes.rows or any(phenotypes.knows(*key) for _, key in recordings):
         return
-    ours, theirs = recordings[0][1][0], next(iter(phenotypes.rows))[0]
-    stripped = {subject.lstrip("0") for subject, _ in phenotypes.rows}
-    zeros = any(key[0].lstrip("0") in stripped for _, key in recordings)
-    fix = "Only leading zeros differ: write the subjects alike" if zeros else None
+    fix = None
+    rows = dict(phenotypes.rows.keys())
+    for _, (subject, session) in recordings:
+        if subject in rows:
+            here = "none" if session is None else repr(session)
+            rule = (
+                "subjects of the tables have recordings, but of other sessions: subject "
+                f"{subject!r} has session {rows[subject]!r} there, {here} here"
+            )
+            fix = "Write the sessions alike, or drop their column: then rows join by subject"
+            raise InputError(rule, field="phenotypes", fix=fix)
+    ours, theirs = recordings[0][1][0], next(iter(rows))
     rule = f"no subject of the tables has a recording: {theirs!r} there, {ours!r} here"
+    stripped = {subject.lstrip("0") for subject in rows}
+    zeros = any(key[0].lstrip("0") in stripped for _, key in recordings)
+    if zeros:
+        fix = "Only leading zeros differ: write the subjects alike"
     raise InputError(rule, field="phenotypes", fix=fix)
 
 

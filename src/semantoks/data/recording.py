@@ -50,6 +50,8 @@ class Recording:
         Further columns: diagnosis, age, ...; None where unknown.
     source : str
         Where it came from (a file, a data set), for messages.
+    notes : tuple of str
+        What was decided while reading that is worth a look, alike for alike recordings.
     """
 
     signal: NDArray[np.floating]
@@ -70,6 +72,7 @@ class Recording:
     dvars: float | None = None
     phenotypes: Mapping[str, Phenotype] = field(default_factory=dict)
     source: str = "recording"
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

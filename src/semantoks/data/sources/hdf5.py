@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import BidsFile, agreed_tr
+from semantoks.data.sources.bids import BidsFile, settle_tr
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import check_own, import_h5py
 from semantoks.errors import InputError
@@ -40,7 +40,7 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
     """
     file = Path(path)
     h5py = import_h5py(file)
-    agreed_tr(file, {"argument": reading.tr})
+    settle_tr(file, reading.tr, ())
     try:
         with h5py.File(file, "r") as content:
             names = _atlases(content, reading, file, h5py)
@@ -145,7 +145,7 @@ def _load(
     return Recording(
         signal=signal,
         roi_names=reading.roi_names or (),
-        tr=agreed_tr(file, {"argument": reading.tr}),
+        tr=settle_tr(file, reading.tr, ()).tr,
         subject=subject,
         session=session,
         task=task,

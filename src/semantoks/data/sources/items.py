@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import override
 from semantoks.data.recording import Recording
+from semantoks.data.signal import check_tr
 from semantoks.errors import InputError
 from semantoks.flags import Flag
 
@@ -118,7 +119,8 @@ class Reading:
         if self.denoise is not None and self.denoise not in STRATEGIES:
             rule = f"must be one of {', '.join(STRATEGIES)}, or None"
             raise InputError(rule, field="denoise", value=self.denoise)
-
+        if self.tr is not None:
+            check_tr(self.tr, "source_tr (--source-tr)")
         if (self.from_atlas is None) != (self.from_image is None):
             raise InputError("must be given together", field="from_atlas, from_image")
         if self.from_atlas is not None and len(self.atlas_images) != 1:
@@ -157,12 +159,15 @@ class Item:
         Reads it; can be pickled.
     facts : mapping
         What is known without reading it, as plain values: a row of a table.
+    notes : tuple of str
+        What was decided about it that is worth a look.
     """
 
     id: str
     files: tuple[Path, ...]
     load: Callable[[], Recording]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def signature(self) -> dict[str, Any]:
         """Return what tells whether the recording must be read again, as plain values."""

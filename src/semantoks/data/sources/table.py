@@ -12,8 +12,8 @@ import pandas as pd
 
 from semantoks.data.phenotypes import MISSING
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import agreed_tr, sidecar
-from semantoks.data.sources.images import is_image, read_image
+from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs
+from semantoks.data.sources.images import image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import read_series
 from semantoks.data.text import TEXTS, is_text, read_table
@@ -37,8 +37,8 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         files hold time series (`semantoks.data.sources.series`) or are images
         (`semantoks.data.sources.images`).
     reading : Reading
-        What the files do not say. The TR of `reading` overrules all others; those of the
-        table, the file and the ``RepetitionTime`` of the JSON file beside it must agree.
+        What the files do not state. The TR of `reading` overrides that of the table, which
+        overrides the JSON file beside the file, which overrides the file's header.
 
     Raises
     ------
@@ -113,16 +113,17 @@ def _load(file: Path, fields: dict[str, Any], reading: Reading) -> Recording:
     coverage = None
     if is_image(file):
         image = read_image(file, reading)
-        signal, names, stated, coverage = image.signal, image.names, image.tr, image.coverage
+        signal, names, coverage = image.signal, image.names, image.coverage
+        own = image_tr(file, image)
     else:
         signal, names, stated = read_series(file, reading)
-    given = {"table": fields.get("tr"), "argument": reading.tr, file.name: stated}
-    found, where = sidecar(file)
-    tr = agreed_tr(file, given | {where.name: found.get("RepetitionTime")})
+        own = Stated("header", stated, file.name)
+    given = [Stated("table", fields.get("tr")), *sidecar_trs(sidecar(file)), own]
+    timing = settle_tr(file, reading.tr, given)
     return Recording(
         signal=signal,
         roi_names=names,
         coverage=coverage,
         source=str(file),
-        **{**fields, "tr": tr},
+        **{**fields, "tr": timing.tr, "notes": timing.notes},
     )
