@@ -186,6 +186,50 @@ def test_a_band_keeps_nothing_of_the_confounds():
     assert abs(filtered.T @ STEPS.apply(signal, 2.0) / len(out)).max() > 0.3
 
 
+def with_dummies(root, n):
+    """Add the columns in which fMRIPrep marks the volumes before the steady state."""
+    for path in root.rglob("*desc-confounds*.tsv"):
+        table = pd.read_csv(path, sep="\t", na_values="n/a")
+        for k in range(n):
+            table[f"non_steady_state_outlier{k:02}"] = (np.arange(len(table)) == k).astype(int)
+        table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    return root
+
+
+@pytest.mark.parametrize("denoise", [None, "simple"])
+def test_dummy_scans_that_fmriprep_found_are_removed(tmp_path, study, atlas_image, denoise):
+    root = with_dummies(trees.fmriprep(tmp_path / "fmriprep", study), 3)
+    for path in root.rglob("*_bold.json"):
+        facts = json.loads(path.read_text()) | {"StartTime": 1.0}
+        path.write_text(json.dumps(facts))
+    reading = Reading(atlas=study.atlas, atlas_images=(atlas_image,), denoise=denoise)
+    store, report = prepared(root, tmp_path / "store", reading)
+    assert store.table["length"].tolist() == [157, 161, 165]
+    assert store.table["offset"].tolist() == [7.0, 7.0, 7.0]  # 3 volumes, and half a TR
+    notes = store.header["provenance"]["notes"]
+    assert any("3 dummy scans at the beginning removed" in note for note in notes)
+    if denoise is None:
+        own = STEPS.apply(study.signals["02"][3:], 2.0).astype(np.float16)
+        np.testing.assert_allclose(store.raw(1).astype(float), own.astype(float), atol=4e-3)
+    assert report.quality["offset"].tolist() == [7.0, 7.0, 7.0]
+
+
+@pytest.mark.parametrize("removed", [0, 3])
+def test_dummy_scans_of_time_series(tmp_path, study, removed):
+    """HALFpipe's series hold them, those of other tools do not: confounds beside them tell."""
+    root = trees.halfpipe(tmp_path / "halfpipe", study)
+    for subject, signal in study.signals.items():
+        func = root / f"sub-{subject}" / "func"
+        name = f"sub-{subject}_task-rest_desc-confounds_timeseries.tsv"
+        trees.confounds(func / name, len(signal) + removed)
+    with_dummies(root, 3)
+    names = study.atlas.labels
+    store, _ = prepared(root, tmp_path / "store", Reading(atlas=study.atlas, roi_names=names))
+    assert store.table["offset"].tolist() == [6.0, 6.0, 6.0]
+    assert store.table["length"].tolist() == [n - 3 + removed for n in (160, 164, 168)]
+    assert store.table["censored_fraction"].isna().all()
+
+
 def test_scrubbing_interpolates_within_the_bound(tmp_path, study, atlas_image):
     root = trees.fmriprep(tmp_path / "fmriprep", study, spikes=(20, 21, 40))
     options = {"scrub": 0, "fd_threshold": 0.5}

@@ -24,12 +24,16 @@ RANK_TOLERANCE = 1e-10  # of confounds, relative to the largest singular value
 
 @dataclass(frozen=True, kw_only=True)
 class Censoring:
-    """Limits of denoising: gaps of censored volumes, and how much data must be left."""
+    """Volumes that are left out, and how much data must be left."""
+
+    dummy_scans: Annotated[int, Flag(metavar="N")] = 0
+    """Remove this many volumes at the beginning, or more where fMRIPrep found more."""
 
     max_gap: Annotated[float, Flag(metavar="SECONDS")] = 10.0
     """Interpolate across gaps of censored volumes up to this long, in seconds."""
     long_gaps: Annotated[Literal["refuse", "cut"], Flag(name="--cut-gaps", on="cut")] = "refuse"
-    """Keep the longest stretch without longer gaps, instead of refusing the recording."""
+    """Keep the stretch without longer gaps that holds most data, instead of refusing the
+    recording."""
     min_kept: Annotated[float, Flag(metavar="FRACTION")] = 0.5
     """Refuse recordings with a smaller fraction of kept volumes in the stretch stored."""
     min_tdof: Annotated[float, Flag(metavar="N")] = 10.0
@@ -37,6 +41,8 @@ class Censoring:
     freedom, if confounds are regressed out."""
 
     def __post_init__(self) -> None:
+        if self.dummy_scans < 0:
+            raise InputError("must be 0 or more", field="dummy_scans", value=self.dummy_scans)
         if not (np.isfinite(self.max_gap) and self.max_gap >= 0):
             raise InputError("must be 0 or more seconds", field="max_gap", value=self.max_gap)
         if self.long_gaps not in ("refuse", "cut"):
@@ -70,12 +76,14 @@ class Censoring:
         if len(breaks) and self.long_gaps == "refuse":
             longest = float(np.diff(at).max() * tr)
             rule = f"has {len(breaks)} gaps of censored volumes longer than {self.max_gap:g} s"
-            fix = "Keep the longest stretch (long_gaps='cut'), allow longer gaps, or leave it out"
+            fix = "Cut the recording at them (long_gaps='cut'), allow longer ones, or leave it out"
             value = f"{longest:g} s"
             raise InputError(rule, file=source, field="censoring", value=value, fix=fix)
         first = at[np.r_[0, breaks + 1]]
         last = at[np.r_[breaks, len(at) - 1]]
-        best = int(np.argmax(last - first))
+        best = int(
+            np.argmax(np.add.reduceat(kept.astype(int), first))
+        )  # of kept volumes, not of time
         chosen = slice(int(first[best]), int(last[best]) + 1)
         share = float(kept[chosen].mean())
         if share < self.min_kept:
@@ -173,7 +181,7 @@ def check_confounds(
     confounds: Signal | None, kept: NDArray[Any] | None, n_times: int, source: str | Path
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
     """Return confounds and kept volumes, checked against the number of volumes."""
-    mask = np.ones(n_times, bool) if kept is None else np.asarray(kept)
+    mask = np.ones(n_times, bool) if kept is None else np.array(kept)
     if mask.dtype != bool or mask.shape != (n_times,):
         rule = f"need one truth value for each of the {n_times} volumes"
         raise InputError(rule, file=source, field="kept", value=f"{mask.dtype} {mask.shape}")

@@ -44,6 +44,11 @@ class Recording:
         To be regressed out of the signals (`semantoks.data.denoise`).
     kept : bool array of shape (n_times,), optional
         False for censored volumes, whose values are not used.
+    dummy_scans : int
+        Volumes at the beginning from before the steady state; they are removed.
+    start_time : float
+        Time of the first volume, seconds from the start of the acquisition (BIDS ``StartTime``:
+        half a TR after slice timing correction to the middle).
     dvars : float, optional
         Mean standardised DVARS of the whole brain, where the source states it.
     phenotypes : mapping
@@ -69,6 +74,8 @@ class Recording:
     coverage: NDArray[np.floating] | None = None
     confounds: NDArray[np.floating] | None = None
     kept: NDArray[np.bool_] | None = None
+    dummy_scans: int = 0
+    start_time: float = 0.0
     dvars: float | None = None
     phenotypes: Mapping[str, Phenotype] = field(default_factory=dict)
     source: str = "recording"

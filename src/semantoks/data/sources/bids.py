@@ -192,6 +192,22 @@ def sidecar_trs(found: Mapping[str, tuple[Any, Path]]) -> list[Stated]:
     return stated
 
 
+def start_time(found: Mapping[str, tuple[Any, Path]]) -> float:
+    """Return when the first volume was taken, seconds from the start of the acquisition.
+
+    Raises
+    ------
+    InputError
+        ``StartTime`` is no number.
+    """
+    value, path = found.get("StartTime", (None, None))
+    seconds = 0.0 if value is None else number(value)
+    if seconds is None or not np.isfinite(seconds):
+        rule, fix = "must be a number of seconds", "Correct it, or remove it from the file"
+        raise InputError(rule, file=path, field="StartTime", value=value, fix=fix)
+    return seconds
+
+
 def number(value: Any) -> float | None:
     """Return a number, be it written as text; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, np.number)):

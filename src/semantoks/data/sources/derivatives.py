@@ -27,6 +27,7 @@ from semantoks.data.sources.bids import (
     read_json,
     settle_tr,
     sidecar_trs,
+    start_time,
 )
 from semantoks.data.sources.images import VOLUMES, image_tr, read_image, right_of
 from semantoks.data.sources.items import Item, Reading
@@ -36,12 +37,14 @@ from semantoks.data.sources.scans import (
     confound_files,
     coverage_files,
     coverage_of,
+    dummy_scans,
     mean,
     motion_file,
     motion_files,
     only,
     read_motion,
     read_outliers,
+    removed,
     whole,
 )
 from semantoks.data.sources.series import read_series
@@ -91,9 +94,13 @@ def _load_image(
 ) -> Recording:
     image = read_image(file.path, reading, only(masks, file.path))
     confounds = only(tables, file.path)
-    stated = sidecar_trs(metadata(file, root, ("bold",)))
-    timing = settle_tr(file.path, reading.tr, [*stated, image_tr(file.path, image)])
+    found = metadata(file, root, ("bold",))
+    timing = settle_tr(file.path, reading.tr, [*sidecar_trs(found), image_tr(file.path, image)])
     table = read_motion(confounds) if confounds else None
+    if table is not None and len(table) != len(image.signal):
+        rule = f"has {len(table)} rows where the image has {len(image.signal)} volumes"
+        raise InputError(rule, file=confounds, field="confounds")
+    n_dummies = dummy_scans(table)
     regressors, kept = None, None
     if reading.denoise is not None:
         regressors, kept = _denoising(file.path, confounds, len(image.signal), reading)
@@ -102,7 +109,9 @@ def _load_image(
         roi_names=image.names,
         coverage=image.coverage,
         tr=timing.tr,
-        notes=timing.notes,
+        start_time=start_time(found),
+        dummy_scans=n_dummies,
+        notes=(*timing.notes, *removed(n_dummies)),
         confounds=regressors,
         kept=kept,
         mean_fd=mean(table, "framewise_displacement"),
@@ -170,7 +179,8 @@ def _load_series(
     root: Path,
     reading: Reading,
 ) -> Recording:
-    signal, names, own_tr = read_series(file.path, reading)
+    series = read_series(file.path, reading)
+    signal, names, own_tr = series.signal, series.names or (), series.tr
     found = metadata(file, root, ("timeseries", "bold"))
     stated = sidecar_trs(found)
     for path in bolds:
@@ -182,13 +192,20 @@ def _load_series(
     censored = only(around["outliers"], file.path)
     motion = read_motion(moved) if moved else None
     outliers = read_outliers(censored) if censored else None
+    n_dummies, n_rows = dummy_scans(motion), len(signal if outliers is None else outliers)
+    start = start_time(found)
+    if n_dummies and motion is not None and len(motion) == n_rows + n_dummies:
+        start += n_dummies * timing.tr  # the tool has removed them
+        motion, n_dummies = motion[n_dummies:], 0
     signal, kept = whole(signal, outliers, motion, file.path)
     coverage = coverage_of(only(around["coverage"], file.path), names, found, file.path)
     return Recording(
         signal=signal,
         roi_names=names,
         tr=timing.tr,
-        notes=timing.notes,
+        start_time=start,
+        dummy_scans=n_dummies,
+        notes=(*timing.notes, *removed(n_dummies), *series.notes),
         kept=kept,
         coverage=coverage,
         mean_fd=mean(motion, "framewise_displacement"),

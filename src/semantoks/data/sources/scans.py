@@ -170,6 +170,18 @@ def read_motion(path: Path) -> pd.DataFrame:
     return frame
 
 
+def dummy_scans(table: pd.DataFrame | None) -> int:
+    """Return how many volumes at the beginning fMRIPrep found to precede the steady state."""
+    if table is None:
+        return 0
+    return sum(str(name).startswith("non_steady_state_outlier") for name in table.columns)
+
+
+def removed(n: int) -> tuple[str, ...]:
+    """Return the note that dummy scans were removed, if there are any."""
+    return (f"{n} dummy scans at the beginning removed (non-steady state)",) if n else ()
+
+
 def mean(table: pd.DataFrame | None, column: str) -> float | None:
     """Return the mean of a column, None if it is absent or has no numbers."""
     if table is None or column not in table.columns:
