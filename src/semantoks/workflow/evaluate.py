@@ -97,7 +97,7 @@ def _pretraining_stores(models: Sequence[str | Path]) -> Iterator[RecordingStore
         if file is None:
             continue
         try:
-            recordings = training_recordings(parse(RunConfig, read_yaml(file), file=file))
+            recordings, _ = training_recordings(parse(RunConfig, read_yaml(file), file=file))
         except InputError:
             continue  # the alarms name the stores that could not be compared
         yield from recordings.stores if isinstance(recordings, StoreMixture) else (recordings,)
