@@ -212,8 +212,7 @@ def _compare(
         for folder in folders:
             add(name, _seeded(name, int(folder.name.rpartition("-")[2])), folder)
     for seed in range(probing.seed, probing.seed + probing.n_seeds):
-        control = Encoder.random(encoder.config, encoder.channels, encoder.preprocessing, seed=seed)
-        add(RANDOM, _seeded(RANDOM, seed), control.eval())
+        add(RANDOM, _seeded(RANDOM, seed), encoder.with_random_weights(seed))
     result = evaluate_probes(
         RecordingStore(store),
         models,
