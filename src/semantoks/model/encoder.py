@@ -42,7 +42,8 @@ class EncoderConfig:
     layer_scale: float = 0.1
     """Initial value of LayerScale."""
     drop_path: float = 0.0
-    """Probability that a recording skips a block's branch in training (stochastic depth)."""
+    """Probability that a recording skips a branch of the last block in training (stochastic depth);
+    it rises linearly over the blocks, from 0 in the first."""
     patch_length: int = 20
     """Time points per patch L, in volumes at the store's TR."""
     n_patches: int = 5
@@ -69,6 +70,13 @@ class EncoderConfig:
             )
         if not 0.0 <= self.drop_path < 1.0:
             raise ConfigError("must lie in [0, 1)", field="encoder.drop_path", value=self.drop_path)
+        if self.drop_path and self.depth == 1:
+            raise ConfigError(
+                "has no effect on a single block, where it is 0",
+                field="encoder.drop_path",
+                value=self.drop_path,
+                fix="Leave it out, or use more blocks",
+            )
         if self.mlp_ratio <= 0:
             raise ConfigError("must be positive", field="encoder.mlp_ratio", value=self.mlp_ratio)
         if not self.branches:
@@ -160,9 +168,9 @@ class Encoder(nn.Module):
                 width // config.head_width,
                 config.mlp_ratio,
                 config.layer_scale,
-                config.drop_path,
+                config.drop_path * i / max(config.depth - 1, 1),
             )
-            for _ in range(config.depth)
+            for i in range(config.depth)
         )
         self.norm = nn.LayerNorm(width)
 

@@ -35,10 +35,17 @@ class DataConfig:
     have one of that name."""
     n_subjects: int | None = None
     """Pretrain on so many subjects, drawn by `seed`, smaller numbers within larger; null: all."""
+    n_held_out: int = 0
+    """Keep so many subjects, drawn by `seed`, out of training and choose the best checkpoint on
+    them; 0: choose it on a fixed batch of those trained on, whose views are not augmented."""
 
     def __post_init__(self) -> None:
         if self.n_subjects is not None and self.n_subjects < 2:
             raise ConfigError("must be at least 2", field="data.n_subjects", value=self.n_subjects)
+        if self.n_held_out < 0 or self.n_held_out == 1:
+            raise ConfigError(
+                "must be 0, or at least 2", field="data.n_held_out", value=self.n_held_out
+            )
         if self.weights is None:
             return
         if len(self.weights) != len(self.stores) or len(self.stores) < 2:
@@ -75,7 +82,7 @@ class TrainConfig:
     """How the run is carried out: nothing here changes what is learned, but for precision."""
 
     device: str = "auto"
-    """auto (CUDA, then CPU), cpu, cuda, cuda:1, mps."""
+    """auto (CUDA, then CPU), cpu, cuda, cuda:1."""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """Arithmetic of the encoders; the loss is always computed in float32 or wider. auto is bfloat16
     where the device is fast at it (NVIDIA GPUs from Ampere on, CPUs with AVX-512 BF16), else
@@ -99,10 +106,14 @@ class TrainConfig:
     """Steps between two lines of metrics."""
     checkpoint_epochs: int = 5
     """Epochs between two checkpoints; the last step always writes one."""
+    checkpoint_minutes: float = 8.0
+    """Also write a checkpoint when the last one is this many minutes old, so that a killed job
+    loses ten minutes at most, the writing included; 0: by epochs only."""
     keep_checkpoints: int = 2
     """Checkpoints kept, newest first."""
     keep_best: bool = True
-    """Also keep the checkpoint whose embeddings have the highest effective rank (RankMe)."""
+    """Also keep the checkpoint whose embeddings have the highest effective rank (RankMe) on a
+    batch that is fixed for the run (`data.n_held_out`)."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl (needs the extra `tensorboard`)."""
 
@@ -112,6 +123,12 @@ class TrainConfig:
                 raise ConfigError(
                     "must be at least 1", field=f"train.{name}", value=getattr(self, name)
                 )
+        if self.checkpoint_minutes < 0:
+            raise ConfigError(
+                "must not be negative",
+                field="train.checkpoint_minutes",
+                value=self.checkpoint_minutes,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
