@@ -94,6 +94,7 @@ def test_an_assessment_is_read_back_whole(folder, store, plan):
         "mine",
         "random weights",
         "connectivity",
+        "spectral connectivity",
         "network amplitude",
         "chance",
     }
@@ -445,6 +446,7 @@ def test_a_killed_evaluation_goes_on_in_the_middle_of_a_fold(store, plan, tmp_pa
     assert set(tests.query("model == 'mine (lora)'")["against"]) == {
         "connectivity",
         "random weights",
+        "spectral connectivity",
     }
     alone = evaluate_probes(
         store,
