@@ -143,11 +143,32 @@ def _design(meta: Mapping[str, Any]) -> str:
     fitted += ["ridge regression for numbers"] if "regression" in kinds else []
     return (
         f"{meta['design']['sentence']} There {folds} per target (seed {meta['seed']}); no person "
-        "was in both parts of a fold. On standardised features we fitted "
-        f"{listed(fitted)}; the strength of the penalty was chosen by inner cross-validation over "
-        f"groups ({meta['design']['group']}) within the training part, where all fitted steps were "
-        "fitted. The predictions of a person's recordings were averaged."
+        "was in both parts of a fold. Features were centred and divided by the root of their total "
+        "variance (amplitudes, spectra and confounds: standardised one by one), and we fitted "
+        f"{listed(fitted)}, people weighing the same; the strength of the penalty was chosen by "
+        f"{listed(_criteria(meta, kinds))} of people left out in inner folds over groups "
+        f"({meta['design']['group']}) within the training part, where all fitted steps were "
+        f"fitted. {_decided(meta) if 'classification' in kinds else ''}The predictions of a "
+        "person's recordings were averaged."
     )
+
+
+def _criteria(meta: Mapping[str, Any], kinds: set[str]) -> list[str]:
+    """Return what the strength was chosen by."""
+    probe = meta["design"]["probe"]
+    usual = "squared error" if probe["model"] == "ridge" else "log loss"
+    chosen = [probe.get("criterion") or usual] if "classification" in kinds else []
+    chosen += ["squared error"] if "regression" in kinds else []
+    return [f"the {name}" for name in dict.fromkeys(chosen)]
+
+
+def _decided(meta: Mapping[str, Any]) -> str:
+    """Return where probabilities and decisions come from."""
+    platt = (
+        "" if meta["design"]["probe"]["model"] == "logistic" else "the calibration (Platt, 1999)"
+    )
+    learned = listed([text for text in (platt, "the threshold for balanced accuracy") if text])
+    return f"From the same left-out people came {learned}. "
 
 
 def _weights(meta: Mapping[str, Any]) -> str:

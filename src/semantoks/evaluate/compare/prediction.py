@@ -131,7 +131,7 @@ def predict(
     tasks: Sequence[Task],
     make_probe: MakeProbe,
     n_jobs: int,
-) -> list[Predicted]:
+) -> list[FoldPredictions]:
     """Fit one model in every fold of every target; people weigh the same in the fit.
 
     Parameters
@@ -148,11 +148,11 @@ def predict(
 
     Returns
     -------
-    list of Predicted
+    list of FoldPredictions
         One per fold and target. Tables have a column ``size`` besides those of `ProbeResult`: the
         number of training subjects where few were drawn, else 0.
     """
-    parts: list[Predicted] = []
+    parts: list[FoldPredictions] = []
     for jobs, of_target in _by_features(name, model, tasks):
         predictor = not isinstance(of_target, np.ndarray) and hasattr(of_target, "predict")
         features = None if predictor else Features.of(cohort, name, of_target)
@@ -161,7 +161,7 @@ def predict(
             job: list[tuple[Task, int, Fold]],
             features: Features | None = features,
             predictor: Any = of_target,
-        ) -> list[Predicted]:
+        ) -> list[FoldPredictions]:
             first, _, fold = job[0]
             if features is None:
                 scored = [_from_predictor(cohort, predictor, name, t, f) for t, _, f in job]
@@ -262,7 +262,7 @@ def _scored(model: Any, last: Any, X: Any) -> _Scored:
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class FoldPredictions:
     """Predictions of one model in one fold of one target, and what inner folds decided.
 
     Parameters
@@ -279,7 +279,7 @@ class Predicted:
 
 def _predicted(
     cohort: Cohort, model: str, task: Task, size: int, fold: Fold, found: _Scored
-) -> Predicted:
+) -> FoldPredictions:
     units, classes = task.units[fold.test], found.classes
     part = pd.DataFrame(np.reshape(found.scores, (len(units), -1)))
     mean = part.groupby(units, sort=True).mean().to_numpy()
@@ -303,5 +303,5 @@ def _predicted(
         }
     )
     if found.path is None:
-        return Predicted(rows, {})
-    return Predicted(rows, {**where, "thresholds": thresholds, **found.path.to_row()})
+        return FoldPredictions(rows, {})
+    return FoldPredictions(rows, {**where, "thresholds": thresholds, **found.path.to_row()})
