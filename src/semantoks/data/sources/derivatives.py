@@ -179,7 +179,8 @@ def _load_series(
     root: Path,
     reading: Reading,
 ) -> Recording:
-    signal, names, own_tr = read_series(file.path, reading)
+    series = read_series(file.path, reading)
+    signal, names, own_tr = series.signal, series.names or (), series.tr
     found = metadata(file, root, ("timeseries", "bold"))
     stated = sidecar_trs(found)
     for path in bolds:
@@ -204,7 +205,7 @@ def _load_series(
         tr=timing.tr,
         start_time=start,
         dummy_scans=n_dummies,
-        notes=(*timing.notes, *removed(n_dummies)),
+        notes=(*timing.notes, *removed(n_dummies), *series.notes),
         kept=kept,
         coverage=coverage,
         mean_fd=mean(motion, "framewise_displacement"),

@@ -19,13 +19,15 @@ from semantoks.data.sources.bids import (
     sidecar_trs,
     start_time,
 )
+from semantoks.data.sources.columns import named_columns
 from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.images import ENDINGS, image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import SERIES, is_series, named_columns, read_series
+from semantoks.data.sources.series import ENDINGS as SERIES
+from semantoks.data.sources.series import is_series, read_series
 from semantoks.data.sources.table import table_items
-from semantoks.data.text import TEXTS, is_text
+from semantoks.data.tables import KINDS, is_table
 from semantoks.errors import InputError, readable
 
 
@@ -99,7 +101,7 @@ class Reader:
 
 
 def _is_table(path: Path) -> bool:
-    return is_text(path) and "file" in (named_columns(path) or ())
+    return is_table(path) and "file" in (named_columns(path) or ())
 
 
 def transfer_of(reading: Reading) -> Transfer | None:
@@ -141,7 +143,7 @@ def _load_moved(load: Callable[[], Recording], transfer: Transfer) -> Recording:
 def _single(path: Path, reading: Reading) -> list[Item]:
     file = BidsFile(path)
     like = {"filename", "path", "subject", "participant_id"}
-    found = named_columns(path) or () if is_text(path) else ()
+    found = named_columns(path) or () if is_table(path) else ()
     if like & set(found):
         rule = "a table of recordings needs the columns file and subject"
         raise InputError(rule, file=path, field="columns", value=list(found)[:8])
@@ -155,13 +157,15 @@ def _single(path: Path, reading: Reading) -> list[Item]:
 
 def _load(file: BidsFile, reading: Reading) -> Recording:
     path, coverage = file.path, None
+    notes: tuple[str, ...] = ()
     if is_image(path):
         image = read_image(path, reading)
         signal, names, coverage = image.signal, image.names, image.coverage
         own = image_tr(path, image)
     else:
-        signal, names, stated = read_series(path, reading)
-        own = Stated("header", stated, path.name)
+        series = read_series(path, reading)
+        signal, names, notes = series.signal, series.names or (), series.notes
+        own = Stated("header", series.tr, path.name)
     found = sidecar(path)
     timing = settle_tr(path, reading.tr, [*sidecar_trs(found), own])
     subject, session, task, acquisition, run = file.scan
@@ -171,7 +175,7 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
         coverage=coverage,
         tr=timing.tr,
         start_time=start_time(found),
-        notes=timing.notes,
+        notes=(*timing.notes, *notes),
         subject=reading.subject or subject or "",
         session=session,
         task=task,
@@ -191,7 +195,7 @@ READERS: dict[str, Reader] = {
         lambda path: path.suffix in (".h5", ".hdf5"),
         hdf5_items,
     ),
-    "table": Reader(f"a table that lists files ({', '.join(TEXTS)})", _is_table, table_items),
+    "table": Reader(f"a table that lists files ({', '.join(KINDS)})", _is_table, table_items),
     "image": Reader(f"an image ({', '.join(ENDINGS)})", is_image, _single),
     "series": Reader(f"a file of time series ({', '.join(SERIES)})", is_series, _single),
 }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semantoks.data.recording import Recording, recording_id
 from semantoks.data.sources.bids import BidsFile, settle_tr
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import check_own, import_h5py
+from semantoks.data.sources.matlab import check_own, import_h5py
 from semantoks.errors import InputError
 
 _SERIES, _SUBJECT, _LENGTH = "timeseries", "long_subject_id", "ts_len"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import override
+from semantoks.data import tables
 from semantoks.data.recording import Recording
 from semantoks.data.signal import check_tr
 from semantoks.errors import InputError
@@ -19,20 +20,20 @@ STRATEGIES = ("simple", "scrubbing", "compcor", "ica_aroma")
 
 
 def read_names(text: str | Path) -> tuple[str, ...]:
-    """Return names of ROIs: the lines of a text file, or the labels of a built-in parcellation.
+    """Return names of ROIs: those that a file lists, or the labels of a built-in parcellation.
 
     Raises
     ------
     InputError
-        It is neither.
+        It is neither, or the file cannot be read (`semantoks.data.tables.read_names`).
     """
     if str(text) in Parcellation.available():
         return Parcellation.load(text).labels
     path = Path(text)
     if not path.is_file():
-        rule = "is neither a text file with one name per line nor a built-in parcellation"
+        rule = "must be a file that lists names, or a built-in parcellation"
         raise InputError(rule, field="roi_names", value=str(text))
-    return tuple(path.read_text(encoding="utf-8").splitlines())
+    return tables.read_names(path)
 
 
 def _strategies() -> tuple[str, ...]:

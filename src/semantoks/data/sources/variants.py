@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from semantoks.data.sources.bids import BidsFile
+from semantoks.data.sources.columns import named_columns
 from semantoks.data.sources.images import VOLUMES, read_ptseries
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.scans import Tree
-from semantoks.data.sources.series import is_series, named_columns, read_series
-from semantoks.data.text import is_text
+from semantoks.data.sources.series import is_series, read_series
+from semantoks.data.tables import is_table
 from semantoks.errors import InputError, listed
 
 _NOT_SIGNALS = ("confounds", "motion", "outliers", "physio")
@@ -177,10 +178,11 @@ def _fitting(
 def _names_in(file: BidsFile, reading: Reading) -> tuple[str, ...]:
     if file.extension == ".ptseries.nii":
         return read_ptseries(file.path)[1]
-    names = named_columns(file.path) if is_text(file.path) else None
+    names = named_columns(file.path) if is_table(file.path) else None
     if names is not None:
         return names
-    return read_series(file.path, reading)[1]  # of another number of columns than names: refused
+    # Names of another number than the columns are refused there.
+    return read_series(file.path, reading).names or ()
 
 
 def _words(variant: Variant) -> str:
