@@ -198,16 +198,17 @@ class _Parts:
 
     def done(self, item: Item) -> bool:
         """Say whether the recording was encoded from the files as they are now."""
-        loaded = self.load(item)
-        return loaded is not None and loaded[0]["signature"] == item.signature()
+        return self.place(item).exists() and self.note(item)["signature"] == item.signature()
 
-    def load(self, item: Item) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-        path = self.place(item)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        return json.loads(str(arrays.pop("note"))), arrays
+    def note(self, item: Item) -> dict[str, Any]:
+        """Return what is told of the recording, none of its arrays read."""
+        (text,) = self.load(item, "note")
+        note: dict[str, Any] = json.loads(str(text))
+        return note
+
+    def load(self, item: Item, *names: str) -> list[NDArray[Any]]:
+        with np.load(self.place(item), allow_pickle=False) as content:
+            return [content[name] for name in names]
 
     def save(self, item: Item, note: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         stream = io.BytesIO()
@@ -217,10 +218,9 @@ class _Parts:
 
     def outcome(self, item: Item) -> dict[str, Any]:
         """Return one row of the table of quality."""
-        loaded = self.load(item)
-        if loaded is None:
+        if not self.place(item).exists():
             return {"id": item.id, "status": "not tried", "reason": ""}
-        note = loaded[0]
+        note = self.note(item)
         subject, session = _who(item)
         row = {"id": item.id, "subject": subject, "session": session}
         if "error" in note:
@@ -309,11 +309,7 @@ def _judge(
         parts.remove()  # nothing in it is worth keeping
         rule = f"none of {len(items)} recordings could be used; the first: {reasons[0]}"
         raise InputError(rule)
-    profiles = []
-    for i in usable:
-        loaded = parts.load(items[i])
-        assert loaded is not None
-        profiles.append(loaded[1]["profile"])
+    profiles = [parts.load(items[i], "profile")[0] for i in usable]
     for i, value in zip(usable, typicality(profiles), strict=True):
         rows[i]["typicality"] = float(value)
     table = pd.DataFrame(rows, columns=["id", "subject", "session", "status", "reason", *METRICS])
@@ -342,40 +338,37 @@ def _write(
     varying: Sequence[str],
     provenance: dict[str, Any],
 ) -> None:
+    order = worst_first(quality)
+    shown, pictures = {*order[:N_CARPETS], *order[-N_CARPETS:]}, {}
     with StoreWriter(target, spec, varying=varying, provenance=provenance) as writer:
-        for item, status in zip(items, quality["status"], strict=True):
-            if status != "stored":
+        for i, (item, status) in enumerate(zip(items, quality["status"], strict=True)):
+            if status != "stored" and i not in shown:
                 continue
-            loaded = parts.load(item)
-            assert loaded is not None
-            note, arrays = loaded
-            row = note["row"]
-            if phenotypes is not None:
-                row = phenotypes.fill(row, note["source"])
-            writer.append(Encoded(row, arrays["signal"], note["source"], arrays["kept"]))
+            signal, kept = parts.load(item, "signal", "kept")
+            if i in shown:
+                pictures[item.id] = _carpet(signal, spec)
+            if status == "stored":
+                note = parts.note(item)
+                row = note["row"]
+                if phenotypes is not None:
+                    row = phenotypes.fill(row, note["source"])
+                writer.append(Encoded(row, signal, note["source"], kept))
         stream = io.BytesIO()
         quality.to_parquet(stream, index=False)
         writer.attach(QUALITY, stream.getvalue())
-        writer.attach(CARPETS, _carpets(items, parts, quality, spec))
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **pictures)
+        writer.attach(CARPETS, stream.getvalue())
 
 
-def _carpets(items: Sequence[Item], parts: _Parts, quality: pd.DataFrame, spec: StoreSpec) -> bytes:
-    """Return small pictures, ROIs x time in shades, of the worst and the best recordings."""
-    order = worst_first(quality)
-    chosen = dict.fromkeys([*order[:N_CARPETS], *order[-N_CARPETS:]])
+def _carpet(signal: NDArray[np.float16], spec: StoreSpec) -> NDArray[np.uint8]:
+    """Return a small picture of a recording, ROIs x time in shades."""
     rois = np.concatenate(spec.parcellation.network_indices)
-    arrays = {}
-    for i in chosen:
-        loaded = parts.load(items[i])
-        assert loaded is not None
-        signal = loaded[1]["signal"].astype(np.float32)
-        size = np.maximum(signal.std(axis=0), 1e-6)
-        rows = _thin(len(rois), _CARPET_ROWS)
-        picture = (signal / size)[_thin(len(signal), _CARPET_TIMES)][:, rois[rows]].T
-        arrays[str(quality["id"][i])] = np.clip(128 + picture * 42, 0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    return stream.getvalue()
+    x = signal.astype(np.float32)
+    rows = _thin(len(rois), _CARPET_ROWS)
+    picture = x / np.maximum(x.std(axis=0), 1e-6)
+    picture = picture[_thin(len(x), _CARPET_TIMES)][:, rois[rows]].T
+    return np.clip(128 + picture * 42, 0, 255).astype(np.uint8)
 
 
 def worst_first(quality: pd.DataFrame) -> list[int]:
