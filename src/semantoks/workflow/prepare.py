@@ -51,8 +51,8 @@ def prepare_store(
     ----------
     source : str
         A sample that comes with the repository, ``abide`` (downloads all of it), or the path of a
-        derivatives folder (fMRIPrep, XCP-D, HALFpipe), of a table of files, of an HDF5 file, or of
-        a single image or file of time series (`semantoks.data.sources.find.find_items`).
+        derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC), of a table of files, of an HDF5 file,
+        or of a single image or file of time series (`semantoks.data.sources.find.find_items`).
     path : path
         Folder of the new store.
     reading : Reading, optional
