@@ -79,7 +79,7 @@ def voxels_over_time(
     proxy = image.dataobj
     n_times, size = image.shape[3], int(np.prod(image.shape[:3])) * proxy.dtype.itemsize
     data = np.empty((n_times, len(voxels)), proxy.dtype.newbyteorder("="))
-    with readable(file), ImageOpener(file) as stream:
+    with readable(file), ImageOpener(str(file)) as stream:
         stream.seek(proxy.offset)
         for row in data:
             row[:] = np.frombuffer(stream.read(size), proxy.dtype)[voxels]

@@ -368,7 +368,7 @@ def _carpet(signal: NDArray[np.float16], spec: StoreSpec) -> NDArray[np.uint8]:
     rows = _thin(len(rois), _CARPET_ROWS)
     picture = x / np.maximum(x.std(axis=0), 1e-6)
     picture = picture[_thin(len(x), _CARPET_TIMES)][:, rois[rows]].T
-    return np.clip(128 + picture * 42, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + picture * 42, 0, 255), np.uint8)
 
 
 def worst_first(quality: pd.DataFrame) -> list[int]:
