@@ -27,6 +27,7 @@ from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import ENDINGS as SERIES
 from semantoks.data.sources.series import is_series, read_series
 from semantoks.data.sources.table import table_items
+from semantoks.data.sources.toolboxes import is_toolbox, toolbox_items
 from semantoks.data.tables import KINDS, is_table
 from semantoks.errors import InputError, readable
 
@@ -187,6 +188,9 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
 
 #: Kinds of sources by name; the first that holds a path reads it.
 READERS: dict[str, Reader] = {
+    "toolbox": Reader(
+        "a folder of CONN, DPABI or UK Biobank's region tables", is_toolbox, toolbox_items
+    ),
     "derivatives": Reader(
         "a derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC)", Path.is_dir, derivative_items
     ),

@@ -98,7 +98,7 @@ def _volume(
         rule = "must be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
     affine = image_affine(image, file)
-    parcels = AtlasVolume.load(_only(images, file), atlas)
+    parcels = AtlasVolume.load(_only(images, file), atlas, complete=False)
     places = parcels.on_grid(affine, image.shape[:3])
     data = image_data(image, file).reshape(-1, image.shape[3])
     inside = places.ravel() >= 0
@@ -112,7 +112,7 @@ def _volume(
     rows = np.flatnonzero(inside)
     total = parcels.sizes / abs(np.linalg.det(affine[:3, :3]))
     return _means(
-        data[rows].astype(np.float32, copy=False), places.ravel()[rows], atlas.labels, total, None
+        data[rows].astype(np.float32, copy=False), places.ravel()[rows], parcels.names, total, None
     )
 
 
