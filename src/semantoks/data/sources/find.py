@@ -38,8 +38,9 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
     Parameters
     ----------
     source : path
-        A derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC); a table that lists files; an HDF5
-        file of a study; or a single image or file of time series.
+        A derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC); a folder of CONN, DPABI or UK
+        Biobank's region tables; a table that lists files; an HDF5 file of a study; or a single
+        image or file of time series.
     reading : Reading
 
     Raises

@@ -33,9 +33,8 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         Table (`semantoks.data.tables`) with the columns ``file`` (relative to the table, or to the
         root of `reading`; several that are joined with +) and ``subject``, and optionally
         ``session``, ``task``, ``acquisition``, ``run``, ``site``, ``tr`` (seconds), ``mean_fd``
-        (millimetres), ``censored_fraction``. All others are phenotypes; an empty cell or ``n/a`` is unknown. The
-        files hold time series (`semantoks.data.sources.series`) or are images
-        (`semantoks.data.sources.images`).
+        (millimetres), ``censored_fraction``. All others are phenotypes. The files hold time series
+        (`semantoks.data.sources.series`) or are images (`semantoks.data.sources.images`).
     reading : Reading
         What the files do not state. The TR of `reading` overrides that of the table, which
         overrides the JSON file beside the file, which overrides the file's header.

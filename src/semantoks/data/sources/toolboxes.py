@@ -31,7 +31,7 @@ _BIOBANK = re.compile(r"fMRI\..+\.csv(\.gz)?")
 _EID = re.compile(r"(\d{7})(?:_\d+_(\d+)(?:_\d+)?)?")
 _INSTANCE = re.compile(r"i?(\d)")
 
-Found = list[tuple[Path, re.Match[str]]]
+Matches = list[tuple[Path, re.Match[str]]]
 
 
 def is_toolbox(path: Path) -> bool:
@@ -72,7 +72,7 @@ def _item(files: Sequence[Path], reading: Reading, **identity: str | None) -> It
     return Item(id_, tuple(files), load, dict(identity))
 
 
-def _conn(found: Found, folder: Path, reading: Reading) -> list[Item]:
+def _conn(found: Matches, folder: Path, reading: Reading) -> list[Item]:
     conditions = sorted({match[2] for _, match in found})
     stated, whole = reading.entities.get("condition"), "000"
     wanted = stated or (whole if whole in conditions else conditions[0])
@@ -93,7 +93,7 @@ def _conn(found: Found, folder: Path, reading: Reading) -> list[Item]:
     return items
 
 
-def _dpabi(found: Found, folder: Path, reading: Reading) -> list[Item]:  # noqa: ARG001
+def _dpabi(found: Matches, folder: Path, reading: Reading) -> list[Item]:  # noqa: ARG001
     matrices = {(file.parent, match[1]) for file, match in found if match[2] == "mat"}
     return [
         _item([file], reading, subject=match[1])
@@ -102,7 +102,7 @@ def _dpabi(found: Found, folder: Path, reading: Reading) -> list[Item]:  # noqa:
     ]
 
 
-def _biobank(found: Found, folder: Path, reading: Reading) -> list[Item]:
+def _biobank(found: Matches, folder: Path, reading: Reading) -> list[Item]:
     people: dict[tuple[str, str | None], dict[str, Path]] = defaultdict(dict)
     for file, _ in found:
         parts = file.relative_to(folder.parent).parts[:-1]
@@ -139,7 +139,7 @@ def _kinds(files: dict[str, Path], folder: Path, reading: Reading) -> list[str]:
 
 
 #: What finds the recordings of a folder, by the pattern of its files' names.
-FINDERS: dict[re.Pattern[str], Callable[[Found, Path, Reading], list[Item]]] = {
+FINDERS: dict[re.Pattern[str], Callable[[Matches, Path, Reading], list[Item]]] = {
     _CONN: _conn,
     _DPABI: _dpabi,
     _BIOBANK: _biobank,
