@@ -257,7 +257,7 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="must be real numbers"):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.npy").write_bytes(b"not an array")
-    with pytest.raises(InputError, match=r"a\.npy: is not an array that can be read"):
+    with pytest.raises(InputError, match=r"a\.npy: is damaged, or not what it should be"):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.doc").write_text("1 2 3\n")
     with pytest.raises(
