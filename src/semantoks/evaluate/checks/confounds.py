@@ -220,6 +220,7 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
 
 #: Columns that `confound_table` looks at where a table has them.
 ACQUISITION = ("site", "scanner", "source_tr", "mean_fd")
+_METRIC = {"classification": "balanced accuracy", "regression": "r"}
 _FEW = 10  # different numbers: a TR is a class, mean framewise displacement is not
 
 
@@ -271,7 +272,7 @@ def confound_table(
         facts = {
             "confound": column,
             "kind": kind,
-            "metric": next(iter(METRICS[kind])),
+            "metric": _METRIC[kind],
             "chance": 1 / len(set(y)) if kind == "classification" else 0.0,
             "n_classes": len(set(y)) if kind == "classification" else None,
             "n_recordings": len(kept),
