@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-import pytest
-from scipy.stats import binom
-from sklearn.model_selection import StratifiedKFold
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import GroupedKFold, LeaveOneSiteOut
@@ -14,10 +10,8 @@ from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.evaluate.compare.evaluation import evaluate_probes
-from semantoks.evaluate.compare.scoring import Outcomes, Sampling, adjusted, score_models
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.spectral import AmplitudeBaseline
-from semantoks.evaluate.predictors.probe import LinearProbe
 
 NETWORKS = ("a", "a", "a", "b", "b", "c", "c", "c", "c")
 ROIS = tuple(f"{network}{i}" for i, network in enumerate(NETWORKS))
@@ -62,11 +56,9 @@ def judged(store, design):
         ["group"],
         design=design,
         baselines=["confounds"],
-        n_bootstrap=200,
-        n_permutations=999,
     )
-    first = result.scores.query("metric == 'balanced accuracy'").set_index("model")
-    verdict = result.differences.query("test != ''").set_index(["model", "against"])["verdict"]
+    first = result.scores.query("metric == 'AUROC'").set_index("model")
+    verdict = result.differences.query("p_value.notna()").set_index(["model", "against"])["verdict"]
     return first, verdict
 
 
@@ -97,35 +89,3 @@ def test_what_only_follows_the_site_is_gone_where_the_site_is_left_out(tmp_path)
     apart, _ = judged(store, LeaveOneSiteOut())
     assert apart.loc["connectivity", "p_value"] > 0.05
     assert apart.loc["confounds", "value"] <= 0.55
-
-
-@pytest.mark.parametrize("n_repeats", [1, 2])
-def test_with_nothing_planted_false_positives_stay_at_their_level(n_repeats):
-    """Cross-validated probes on noise, 200 seeds; the bound is passed once in a thousand sets."""
-    n, sampling = 36, Sampling(n_bootstrap=1, n_permutations=99, seed=0)
-    found = {"against chance": 0, "one against the other": 0}
-    people = np.arange(n).astype(str)
-    for seed in range(200):
-        rng = np.random.default_rng(seed)
-        y = rng.permutation(np.arange(n) % 2)
-        scores = {name: np.empty((n_repeats, n, 2)) for name in ("connectivity", "other")}
-        names = np.empty((n_repeats, n), dtype="U1")
-        noise = {name: rng.standard_normal((n, 5)) for name in scores}
-        for repeat in range(n_repeats):
-            splitter = StratifiedKFold(4, shuffle=True, random_state=10 * seed + repeat)
-            for number, (train, test) in enumerate(splitter.split(y, y)):
-                names[repeat, test] = number
-                for name, X in noise.items():
-                    probe = LinearProbe("ridge", strengths=(1.0,)).fit(
-                        X[train], y[train], held_out=[]
-                    )
-                    scores[name][repeat, test] = probe.predict_proba(X[test])
-        outcomes = Outcomes("classification", y, scores, people, people, np.full(n, ""), names)
-        rows = score_models(outcomes, ["connectivity"], "chance", sampling)
-        of_models, gaps = adjusted(*map(pd.DataFrame, rows))
-        found["against chance"] += bool((of_models["p_holm"] < 0.05).any())
-        found["one against the other"] += bool(gaps["verdict"].isin(["better", "worse"]).any())
-    highest = binom.ppf(0.999, 200, 0.05)
-    for name, count in found.items():
-        assert count <= highest, (name, count)
-    assert found["one against the other"] > 0, "a test that never fires proves nothing"

@@ -200,7 +200,7 @@ def _scores(
     differences: list[dict[str, Any]] = []
     for task in tasks:
         found, gaps = score_models(
-            _tested(predictions, task),
+            outcomes_of(predictions, task),
             against,
             CHANCE,
             ordered_metrics(task.kind, metric),
@@ -214,7 +214,8 @@ def _scores(
     return adjusted(pd.DataFrame(scores), pd.DataFrame(differences, columns=columns))
 
 
-def _tested(predictions: pd.DataFrame, task: Task) -> Outcomes:
+def outcomes_of(predictions: pd.DataFrame, task: Task) -> Outcomes:
+    """Return the outcomes of one target from the predictions of all."""
     classes = None if task.classes is None else task.classes.tolist()
     return Outcomes.of(predictions[predictions["target"] == task.target.column], task.kind, classes)
 
@@ -224,7 +225,7 @@ def _curve(table: pd.DataFrame, tasks: Sequence[Task], metric: Sequence[str]) ->
     rows = []
     for task in tasks:
         for size in sorted(set(table["size"])):
-            tested = _tested(table[table["size"] == size], task)
+            tested = outcomes_of(table[table["size"] == size], task)
             metrics = ordered_metrics(task.kind, metric)
             found, _ = score_models(tested, (), CHANCE, metrics, verdict=False)
             base = {"target": task.target.column, "kind": task.kind, "n_train": size}

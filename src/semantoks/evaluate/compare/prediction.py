@@ -246,11 +246,10 @@ def _from_features(
     fold: Fold,
     probe: LinearProbe | LinearProbeRegressor,
 ) -> _Found:
-    probe.fit(X[0], task.y[fold.train], **_inside(task, fold))
-    without = None
-    if hasattr(probe, "predict_without"):
-        blocks = task.counted.blocks
-        without = probe.predict_without(X[1], blocks[fold.train], int(blocks.max()) + 1)
+    trained = task.counted.blocks[fold.train]
+    blocks = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
+    probe.fit(X[0], task.y[fold.train], **_inside(task, fold), blocks=blocks)
+    without = probe.predict_without(X[1])
     if isinstance(probe, LinearProbe):
         return _Found(probe.predict_proba(X[1]), probe.classes_, without)
     return _Found(probe.predict(X[1]), None, without)

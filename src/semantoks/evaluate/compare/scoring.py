@@ -20,7 +20,7 @@ from semantoks.evaluate.stats.inference import (
     ALPHA,
     Inference,
     Jackknife,
-    Tested,
+    Measured,
     holm,
     inference_blocks,
     mean_jackknife,
@@ -131,16 +131,16 @@ class Outcomes:
             self.folds[:, rows],
         )
 
-    def tested(self, chance: str) -> Tested:
+    def tested(self, chance: str) -> Measured:
         """Return what metrics read; `chance` is the model that knows nothing."""
         base = self.predicted[chance]
         if self.blocks is None:  # of fitted models: no block is both tested and trained on
             blocks = inference_blocks(self.clusters, self.strata[0], self.y, 0)
-            return Tested(self.y, self.strata, blocks, base, n_folds=1)
+            return Measured(self.y, self.strata, blocks, base, n_folds=1)
         codes = np.unique(self.blocks, return_inverse=True)[1]
-        return Tested(self.y, self.strata, codes, base, len(set(self.folds[0])))
+        return Measured(self.y, self.strata, codes, base, len(set(self.folds[0])))
 
-    def jackknives(self, metric: Metric, model: str, tested: Tested) -> list[Jackknife]:
+    def jackknives(self, metric: Metric, model: str, tested: Measured) -> list[Jackknife]:
         """Return a jackknife for every replicate of a model."""
         predicted, without = self.predicted[model], self.without.get(model)
         n = len(self.folds)

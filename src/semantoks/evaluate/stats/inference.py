@@ -31,7 +31,7 @@ from semantoks.arrays import Array
 from semantoks.evaluate.stats.metrics import Codes, Metric
 
 #: People are counted in this many groups at most (delete-a-group jackknife, Kott 2001).
-MAX_BLOCKS = 100
+MAX_BLOCKS = 50
 #: Level of intervals and of tests.
 ALPHA = 0.05
 #: The power at which a difference counts as detectable.
@@ -39,7 +39,7 @@ POWER = 0.8
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Measured:
     """What every metric of a target reads: the tested units, in one order for all models.
 
     Parameters
@@ -85,14 +85,14 @@ class Jackknife:
 
     @classmethod
     def of(
-        cls, metric: Metric, tested: Tested, predicted: Array, without: Array | None
+        cls, metric: Metric, tested: Measured, predicted: Array, without: Array | None
     ) -> Jackknife:
         """Score predictions with and without every block.
 
         Parameters
         ----------
         metric : Metric
-        tested : Tested
+        tested : Measured
         predicted : array of shape (n_repeats, n, ...)
         without : array of shape (n_repeats, n, n_blocks, ...), optional
             Predictions of models that were not trained on the block.

@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from semantoks.arrays import Array
 from semantoks.errors import InputError
@@ -71,9 +70,14 @@ def _stratified_area(positive: NDArray[np.bool_], score: Array, strata: Codes | 
     n = np.bincount(strata)
     n1 = np.bincount(strata, weights=positive, minlength=len(n))
     n0 = n - n1
-    ranks = rankdata(strata * (len(score) + 1.0) + rankdata(score))
-    ranks -= (np.cumsum(n) - n)[strata]
-    sums = np.bincount(strata, weights=ranks * positive, minlength=len(n))
+    order = np.lexsort((score, strata))
+    of, value = strata[order], score[order]
+    new = np.append(True, (np.diff(of) != 0) | (np.diff(value) != 0))
+    ties = np.cumsum(new) - 1
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], len(score))
+    ranks = ((first + last + 1) / 2)[ties] - (np.cumsum(n) - n)[of]  # means of ties, from 1
+    sums = np.bincount(of, weights=ranks * positive[order], minlength=len(n))
     known = (n1 > 0) & (n0 > 0)
     wins = (sums - n1 * (n1 + 1) / 2)[known]
     total = float((n1 * n0)[known] @ (1 / n[known]))
