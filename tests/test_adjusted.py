@@ -102,7 +102,8 @@ def test_a_score_that_was_the_scanner_goes_and_one_that_was_the_brain_stays(conf
         design=GroupedKFold(n_folds=4),
         against=["fc"],
     )
-    scores = result.scores.query("metric == 'AUROC'").set_index(["target", "model"])["value"]
+    scores = result.scores.query("metric == 'pooled AUROC'")
+    scores = scores.set_index(["target", "model"])["value"]
     assert scores["diagnosis", "fc"] > 0.72
     for name in ("ComBat", "residuals"):
         assert scores["diagnosis", name] < scores["diagnosis", "fc"] - 0.12

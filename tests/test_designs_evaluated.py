@@ -25,6 +25,7 @@ from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 THREE = GroupedKFold(n_folds=3)
@@ -66,7 +67,7 @@ def first(result, target, metric="balanced accuracy"):
     return rows[(rows["target"] == target) & (rows["metric"] == metric)].set_index("model")
 
 
-def test_repeated_folds_are_scored_by_repetition_and_tested_with_the_correction(people):
+def test_repeated_folds_are_scored_by_repetition_and_tested_over_families(people):
     design = GroupedKFold(n_folds=4, n_repeats=2, group="family")
     noise = np.random.default_rng(0).standard_normal((48, 5))
     signal = noise + 3 * (people.table[["sex"]] == "male").to_numpy()
@@ -82,10 +83,9 @@ def test_repeated_folds_are_scored_by_repetition_and_tested_with_the_correction(
         for _, r in table.groupby("repeat")
     ]
     assert first(result, "sex").loc["noise", "value"] == pytest.approx(np.mean(per_repeat))
-    gap = result.differences.query("test != ''").set_index("target").loc["sex"]
-    assert gap["test"] == "corrected resampled t"
-    assert gap["verdict"] == "worse"
-    assert gap["effect_size"] < 0
+    gap = result.differences.query("p_value.notna()").set_index("target").loc["sex"]
+    assert (gap["metric"], gap["verdict"]) == ("AUROC", "worse")
+    assert result.meta["targets"]["sex"]["counted"]["units"] == "groups of people (family)"
     y, (scores,) = result.arrays("sex", ["noise"])
     assert (len(y), scores.shape) == (44, (44, 2))
     families = people.table.set_index("subject")["family"]
@@ -107,7 +107,9 @@ def test_intervals_are_over_families_where_they_stay_whole(people):
         result = evaluate_probes(people, {"x": X}, ["sex"], design=design)
         row = first(result, "sex")
         width[group] = np.ptp(row.loc["x", ["ci_low", "ci_high"]].to_numpy(float))
-    assert width["family"] > 1.15 * width["subject"]
+        counted = result.meta["targets"]["sex"]["counted"]
+        assert counted["n"] == people.table[group].nunique()
+    assert width["family"] > width["subject"]
 
 
 def test_better_is_said_by_the_adjusted_test_only(people):
@@ -115,20 +117,19 @@ def test_better_is_said_by_the_adjusted_test_only(people):
     signal = rng.standard_normal((48, 3)) + 3 * (people.table[["sex"]] == "male").to_numpy()
     models = {"good": signal, "noise": rng.standard_normal((48, 3)), "connectivity": np.eye(48)}
     result = evaluate_probes(people, models, ["sex", "stage"])
-    gaps = result.differences.query("test != ''").set_index(["target", "model"])
+    gaps = result.differences.query("p_value.notna()").set_index(["target", "model"])
     assert set(gaps["against"]) == {"connectivity"}
     assert gaps.loc[("sex", "good"), "verdict"] == "better"
     assert gaps.loc[("stage", "noise"), "verdict"] == "no significant difference"
     assert (gaps["p_holm"] >= gaps["p_value"]).all()
-    assert gaps["p_value"].min() == 0.01
-    assert gaps["p_holm"].min() == pytest.approx(0.04), "four comparisons"
-    untested = result.differences.query("test == ''")
-    assert untested["p_value"].isna().all()
+    assert gaps["p_holm"].min() == pytest.approx(4 * gaps["p_value"].min()), "four comparisons"
+    untested = result.differences.query("p_value.isna()")
+    of_first = untested[untested["metric"] == "AUROC"]
+    assert set(of_first["model"]) == {"chance"}
+    assert set(untested["metric"]) == {*METRICS["classification"]}
     assert (untested["verdict"] == "").all()
     scores = result.scores.query("model == 'chance'")
     assert scores["p_value"].isna().all()
-    with_sites = result.scores.query("model == 'good' and metric == 'AUROC' and target == 'sex'")
-    assert with_sites["site_low"].notna().all()
 
 
 class Spy(TransformerMixin, BaseEstimator):
@@ -229,6 +230,7 @@ def test_training_on_one_store_and_testing_on_another(people, recordings, tmp_pa
         groups=kept.table["subject"],
     )
     p = probe.predict_proba(ConnectivityBaseline().fit_transform(small))
+    p = p[:, np.searchsorted(probe.classes_, result.meta["targets"]["sex"]["classes"])]
     mean = pd.DataFrame(p).groupby(small.table["subject"].to_numpy()).mean()
     np.testing.assert_allclose(result.arrays("sex", ["connectivity"])[1][0], mean, atol=1e-6)
     with pytest.raises(InputError, match=r"10 subjects are in both stores"):

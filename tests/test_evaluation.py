@@ -137,7 +137,11 @@ def test_what_a_model_saw_in_pretraining_is_reported(store, parcellation, prepro
     assert seen["n_test_subjects_seen"] == 2
     assert seen["test_sites_seen"] == ["north"]
     assert "subjects" not in seen["pretraining"]
-    assert result.meta["models"]["connectivity"] == {"n_test_subjects": 10, "pretrained": False}
+    assert result.meta["models"]["connectivity"] == {
+        "n_test_subjects": 10,
+        "pretrained": False,
+        "n_replicates": 1,
+    }
 
 
 def test_trials_are_decoded_one_by_one_with_subjects_whole(store, parcellation, preprocessing):

@@ -48,7 +48,7 @@ def evaluated(store):
         Frame(store, table),
         {"m": X, "noise": X[:, 2:]},
         ["sex", "age"],
-        design=GroupedKFold(n_folds=4, n_repeats=2),
+        design=GroupedKFold(n_folds=4),
     )
     return result, table
 

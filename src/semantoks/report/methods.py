@@ -152,9 +152,9 @@ def _scores(metrics: Sequence[str], meta: Mapping[str, Any]) -> str:
     counted = {f["counted"]["units"]: f["counted"]["n"] for f in meta["targets"].values()}
     over = listed([f"{n} {units}" for units, n in counted.items()])
     return (
-        f"Scores ({listed(metrics)}) have 95 % intervals from a jackknife over {over}, corrected for "
-        "the overlap of training parts (Efron and Stein, 1981); AUROC, concordance and r are those "
-        "within sites, or within folds where sites are unknown, averaged."
+        f"Scores ({listed(metrics)}) have 95 % intervals from a jackknife over {over}, corrected "
+        "for the overlap of training parts (Efron and Stein, 1981); AUROC, concordance and r are "
+        "those within sites, or within folds where sites are unknown, averaged."
     )
 
 

@@ -56,6 +56,9 @@ class Outcomes:
         counted and models are taken as they were fitted.
     without : mapping of model to array of shape (n_replicates * n_repeats, n, n_blocks, ...)
         Predictions of models not trained on a block; models that cannot tell are missing.
+    by_site : bool, optional
+        Whether sites are the strata of metrics, or folds; by default sites where two or more are
+        known, one of every unit.
     """
 
     kind: Kind
@@ -67,6 +70,7 @@ class Outcomes:
     folds: NDArray[np.str_]
     blocks: Codes | None = None
     without: Mapping[str, Array] = field(default_factory=dict)
+    by_site: bool | None = None
 
     @classmethod
     def of(cls, predictions: pd.DataFrame, kind: Kind, classes: Sequence[str] | None) -> Outcomes:
@@ -114,10 +118,15 @@ class Outcomes:
 
     @property
     def strata(self) -> Codes:
-        """The strata of every repetition: sites where two or more are known for all, else folds."""
-        by_site = not (self.sites == "").any() and len(set(self.sites)) > 1
-        names = [self.sites] * len(self.folds) if by_site else list(self.folds)
+        """Return the stratum of every unit in every repetition, shape (n_repeats, n)."""
+        names = [self.sites] * len(self.folds) if self._by_site else list(self.folds)
         return np.stack([np.unique(of, return_inverse=True)[1] for of in names])
+
+    @property
+    def _by_site(self) -> bool:
+        if self.by_site is not None:
+            return self.by_site
+        return not (self.sites == "").any() and len(set(self.sites)) > 1
 
     def part(self, rows: Codes) -> Outcomes:
         """Return the outcomes of some of the tested units, of the models as they were fitted."""
@@ -129,6 +138,7 @@ class Outcomes:
             self.clusters[rows],
             self.sites[rows],
             self.folds[:, rows],
+            by_site=self._by_site,
         )
 
     def tested(self, chance: str) -> Measured:
@@ -138,19 +148,23 @@ class Outcomes:
             blocks = inference_blocks(self.clusters, self.strata[0], self.y, 0)
             return Measured(self.y, self.strata, blocks, base, n_folds=1)
         codes = np.unique(self.blocks, return_inverse=True)[1]
-        return Measured(self.y, self.strata, codes, base, len(set(self.folds[0])))
+        n_folds, without = len(set(self.folds[0])), self._without(chance, slice(None))
+        return Measured(self.y, self.strata, codes, base, n_folds, without)
+
+    def _without(self, model: str, part: slice) -> Array | None:
+        """Return what a model predicts without the blocks that are tested."""
+        found = self.without.get(model)
+        if found is None or self.blocks is None:
+            return None
+        return found[part].take(np.unique(self.blocks), axis=2)
 
     def jackknives(self, metric: Metric, model: str, tested: Measured) -> list[Jackknife]:
         """Return a jackknife for every replicate of a model."""
-        predicted, without = self.predicted[model], self.without.get(model)
-        n = len(self.folds)
+        predicted, n = self.predicted[model], len(self.folds)
         found = []
         for start in range(0, len(predicted), n):
             part = slice(start, start + n)
-            one = None
-            if without is not None and self.blocks is not None:
-                one = without[part].take(np.unique(self.blocks), axis=2)
-            found.append(Jackknife.of(metric, tested, predicted[part], one))
+            found.append(Jackknife.of(metric, tested, predicted[part], self._without(model, part)))
         return found
 
 

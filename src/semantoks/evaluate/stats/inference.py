@@ -53,6 +53,8 @@ class Measured:
         Predictions of knowing nothing.
     n_folds : int
         Folds of a repetition. With one the training part is never tested: variances are N.
+    base_without : array of shape (n_repeats, n, n_blocks, ...), optional
+        The same of what knows nothing and was not trained on a block.
     """
 
     y: NDArray[np.generic]
@@ -60,6 +62,7 @@ class Measured:
     blocks: Codes
     base: Array
     n_folds: int
+    base_without: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,18 +103,16 @@ class Jackknife:
         n_blocks = int(tested.blocks.max()) + 1
 
         def score(keep: NDArray[np.bool_] | slice, block: int | None) -> float:
-            parts = []
-            for repeat, scores in enumerate(predicted):
-                if block is not None and without is not None:
-                    scores = without[repeat, :, block]
-                parts.append(
-                    metric(
-                        tested.y[keep],
-                        scores[keep],
-                        tested.strata[repeat, keep],
-                        tested.base[repeat, keep],
-                    )
-                )
+            if not tested.y[keep].size:
+                return float("nan")
+            scores, base = predicted, tested.base
+            if block is not None and without is not None:
+                scores = without[:, :, block]
+                base = base if tested.base_without is None else tested.base_without[:, :, block]
+            parts = [
+                metric(tested.y[keep], scores[r, keep], tested.strata[r, keep], base[r, keep])
+                for r in range(len(predicted))
+            ]
             return float(np.mean(parts))
 
         value = score(slice(None), None)
