@@ -94,6 +94,7 @@ def test_an_assessment_is_read_back_whole(folder, store, plan):
         "mine",
         "random weights",
         "connectivity",
+        "spectral connectivity",
         "network amplitude",
         "chance",
     }
@@ -215,6 +216,10 @@ def test_stored_embeddings_are_those_of_this_store_and_these_weights(store, tmp_
     np.testing.assert_array_equal(one.transform(store), plain.transform(store))
     part = store.select([4, 1])
     np.testing.assert_array_equal(one.transform(part), plain.transform(part))
+    times = [pd.DataFrame({"id": store.table["id"], "onset": t, "duration": 48.0}) for t in (0, 6)]
+    for trials in map(store.trials, times):  # of the same names, at other times
+        held = StoredEmbedder(plain, tmp_path / "trials.npz", trials.fingerprint).fit(trials)
+        np.testing.assert_array_equal(held.transform(trials), plain.transform(trials))
     other = small_encoder(store, seed=2)
     assert weights_hash(other) != weights_hash(encoder) == weights_hash(small_encoder(store))
     two = StoredEmbedder(Embedder(other, n_crops=2), file, store.fingerprint).fit(store)
@@ -336,11 +341,12 @@ def test_a_confound_with_too_few_people_does_not_hide_the_rest(folder):
     assert set(found.tables["associations"]["confound"]) == {"site", "mean_fd"}
 
 
-def test_people_who_come_twice_are_compared_over_sessions(folder):
+def test_people_who_come_twice_at_different_sites_are_compared_over_halves(folder):
     found = Assessment.load(folder).parts["reliability"]
-    assert (found.facts["of"], found.facts["n_subjects"]) == ("sessions", 3)
+    assert (found.facts["of"], found.facts["n_subjects"]) == ("halves", 10)
+    assert (found.facts["n_sites"], found.facts["n_left_out"]) == (3, 0)
     assert found.facts["models"] == ["mine", "random weights", "connectivity"]
-    assert found.tables["similarity2"].shape == (3, 3)
+    assert found.tables["similarity2"].shape == (10, 10)
 
 
 @pytest.fixture(scope="module")
@@ -385,14 +391,8 @@ def test_cleaned_models_are_compared_with_themselves_alone(sample, tmp_path):
 
 def test_a_leak_is_named_in_the_folder_and_counted_on_the_page(store, plan, tmp_path):
     encoder = small_encoder(store)
-    from semantoks.data.recording import subject_key
-
-    encoder.pretraining = SeenData(
-        subjects=tuple(subject_key(s) for s in ("p03", "p05")),
-        sites=("east",),
-        n_subjects=2,
-        n_recordings=2,
-    )
+    seen = store.select(store.table["subject"].isin(["p03", "p05"]).to_numpy())
+    encoder.pretraining = SeenData.of(seen)
     assess(store, tmp_path / "o", {"mine": encoder}, plan, parts=("alarms",), say=silent)
     alarms = json.loads((tmp_path / "o" / "alarms" / "part.json").read_text())["alarms"]
     leak = next(a for a in alarms if a["severity"] == "leak")
@@ -446,6 +446,7 @@ def test_a_killed_evaluation_goes_on_in_the_middle_of_a_fold(store, plan, tmp_pa
     assert set(tests.query("model == 'mine (lora)'")["against"]) == {
         "connectivity",
         "random weights",
+        "spectral connectivity",
     }
     alone = evaluate_probes(
         store,
@@ -538,7 +539,7 @@ def test_the_methods_say_what_was_run(folder):
         "bootstrap intervals over people (25 samples)",
         "99 permutations",
         "Holm, 1979",
-        "two sessions of 3 people",
+        "(10 s between them) of 10 people at 3 sites",
         "scikit-learn",
         "torch",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -226,6 +227,18 @@ def test_unions_of_rois_are_moved_exactly(tmp_path):
     assert np.isnan(back.apply(moved, coarse.labels)[0][:, 3]).all()
 
 
+def test_coverage_and_censored_volumes_move_along(tmp_path):
+    (fine, coarse), fine_image, coarse_image = halves(tmp_path)
+    transfer = Transfer.between(fine, fine_image, coarse, coarse_image)
+    signal = np.random.default_rng(1).standard_normal((9, 4))
+    signal[5] = np.nan
+    moved, coverage = transfer.apply(signal, fine.labels, coverage=np.array([1, 0.5, 0.25, 1]))
+    np.testing.assert_allclose(coverage, [0.75, 0.25])
+    expected = np.stack([(2 * signal[:, 0] + signal[:, 1]) / 3, signal[:, 2]], axis=1)
+    np.testing.assert_allclose(moved, expected, equal_nan=True)
+    assert np.flatnonzero(np.isnan(moved).all(axis=1)).tolist() == [5]
+
+
 @given(st.integers(0, 2**31 - 1))
 def test_moving_constants_gives_constants(seed):
     rng = np.random.default_rng(seed)
@@ -263,5 +276,8 @@ def test_a_store_of_another_atlas_is_made_with_its_loss_stated(tmp_path):
     expected = Preprocessing().apply(signals["01"][:, 2:3], 2.0)
     np.testing.assert_allclose(store.signal(0)[:, 1:], expected, atol=2e-3)
     assert "moved from fine to coarse by overlap" in store.header["provenance"]["notes"][0]
+    root = trees.xcpd(tmp_path / "x", trees.Study(fine, signals), uncovered={"02": fine.labels[1]})
+    moved = find_items(root, replace(reading, roi_names=None))[1].load()
+    np.testing.assert_allclose(moved.coverage, [0.5, 1])
     with pytest.raises(InputError, match="moving to another atlas needs the volumes of both"):
         Reading(atlas=coarse, from_atlas=fine, from_image=fine_image)

@@ -98,6 +98,7 @@ def test_the_whole_way(run, table, tmp_path):
         assert word in text
     assert (tmp_path / "r" / "report.html").stat().st_size > 50_000
     assert not (tmp_path / "r" / "corruption").exists()
+    assert "of a tested recording and one of the pretraining store are one scan" in text
     code, text = run("evaluate", store, tmp_path / "r", *arguments)
     assert (code, "comparison: already computed" in text) == (0, True), text
     code, text = run("evaluate", store, tmp_path / "r", *arguments, "--seed", "1")
@@ -117,6 +118,9 @@ def test_the_whole_way(run, table, tmp_path):
     differences = pd.read_parquet(tmp_path / "r2" / "comparison" / "differences.parquet")
     controls = {"connectivity", "random weights (run)", "random weights (other)"}
     assert set(differences["against"]) == controls
+    only = ["--only", "alarms", "--pretraining-store", store]
+    code, text = run("evaluate", store, tmp_path / "r5", "--target", "sex", *quick[:6], *only)
+    assert (code, "one of the pretraining store are one scan" in text) == (0, True), text
     code, text = run("evaluate", store, tmp_path / "r3", "--target", "sex", *quick)
     assert (code, "random weights" in text, "connectivity" in text) == (0, False, True), text
     ways = ["--finetune", "lora", "--finetune", "head", "--finetune-option", "epochs=2"]

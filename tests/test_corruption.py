@@ -241,6 +241,22 @@ def test_a_corrupted_store_is_a_store(store, name):
     assert worse.fingerprint == again.fingerprint
 
 
+def test_fingerprints_cover_the_signals(store):
+    """Corruptions of one name differ in their signals; a cache must not mix them up."""
+
+    def scaled_by(factor):
+        def change(scan, severity, _rng):
+            return replace(scan, signal=scan.signal * (1 + (factor * severity) * (scan.signal > 0)))
+
+        return Corruption(apply=change, unit="x", severities=(1.0,), methods="changes")
+
+    one, two, same = (corrupted(store, scaled_by(f), 1.0, seed=3) for f in (0.5, 0.75, 0.5))
+    assert one.fingerprint == same.fingerprint
+    assert one.fingerprint != two.fingerprint
+    assert one.select([1, 3]).fingerprint == same.select([1, 3]).fingerprint != one.fingerprint
+    assert pickle.loads(pickle.dumps(one)).fingerprint == one.fingerprint
+
+
 def test_order_and_company_do_not_matter(store):
     whole = corrupted(store, "heartbeat", 1.0, seed=3)
     rows = [8, 2, 5]

@@ -7,16 +7,19 @@ import os
 import shutil
 import signal
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from semantoks.data.store import RecordingStore
-from semantoks.errors import CheckpointError, InputError
+from semantoks.errors import CheckpointError, ConfigError, InputError
 from semantoks.evaluate.features.embed import Embedder
-from semantoks.model.pretrained import newest_checkpoint
+from semantoks.model.encoder import Encoder
+from semantoks.model.pretrained import load_pretrained, newest_checkpoint
 from semantoks.objectives.objective import Losses
+from semantoks.objectives.terms.monitors import effective_rank
 from semantoks.report.page import write_report
 from semantoks.train import checkpoint as checkpoints
 from semantoks.train.checkpoint import best_checkpoint, check_checkpoints
@@ -59,6 +62,34 @@ def test_a_bad_recording_stops_the_run_and_is_named(tiny_run, tmp_path, poisoned
         trainer.fit()
     assert caught.value.value == bad, "this one, and not its batch-mates"
     assert all(bool(torch.isfinite(v).all()) for v in weights(trainer).values())
+
+
+def test_a_stop_keeps_the_last_good_weights_and_the_run_can_be_resumed(
+    tiny_run, tmp_path, poisoned
+):
+    config = tiny_run(data__store=str(poisoned[0]), train__checkpoint_epochs=9, seed=3)
+    skipping = replace(config, train=replace(config.train, on_nan="skip"))
+    trainer = Trainer(config, tmp_path / "run")
+    with pytest.raises(InputError, match=r"resume with train\.on_nan=skip"):
+        trainer.fit()
+    assert trainer.step > 0
+    assert newest_checkpoint(tmp_path / "run").name == f"step-{trainer.step:08d}"
+    again = Trainer(skipping, tmp_path / "run", resume=True)
+    assert all(torch.equal(v, weights(again)[k]) for k, v in weights(trainer).items())
+    whole = Trainer(skipping, tmp_path / "whole")
+    for one in (again, whole):
+        with pytest.warns(TrainingWarning):
+            one.fit()
+    assert all(torch.equal(v, weights(again)[k]) for k, v in weights(whole).items())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tiny_run, tmp_path):
+    trainer = Trainer(tiny_run(), tmp_path / "run")
+    with torch.no_grad():
+        trainer.objective.student.encoder.norm.weight[0] = torch.inf
+    with pytest.raises(InputError, match="the loss is not finite"):
+        trainer.fit()
+    assert newest_checkpoint(tmp_path / "run") is None
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -201,13 +232,46 @@ def test_the_best_checkpoint_stays(tiny_run, tmp_path):
     assert newest_checkpoint(run).name == "step-00000006"
 
 
-def test_a_checkpoint_states_the_effective_rank_of_its_step(tiny_run, tmp_path):
-    folder = Trainer(tiny_run(), tmp_path / "run").fit()
+def test_checkpoints_are_compared_on_one_whole_batch(tiny_run, tmp_path, monkeypatch):
+    """Of other people than those trained on, if some are held out; the encoder says the rest."""
+    seen, read = [], Encoder.read
+
+    def recording_read(self, x, *rest):
+        seen.append(x)
+        return read(self, x, *rest)
+
+    monkeypatch.setattr(Encoder, "read", recording_read)
+    trainer = Trainer(tiny_run(data__n_held_out=3, train__precision="float32"), tmp_path / "run")
+    folder = trainer.fit()
+    fixed = [x for x in seen if len(x) == 3]
+    assert len(fixed) == 3, "three checkpoints; the views of a step are more"
+    assert all(torch.equal(x, fixed[0]) for x in fixed)
+    people = set(trainer._fixed._loader._store.table["subject"])
+    trained = set(trainer._loader._store.table["subject"])
+    assert len(people) == 3
+    assert len(trained) == 7
+    assert not people & trained
+    assert trainer.objective.encoder().pretraining.n_subjects == 7
     progress = json.loads((folder / "progress.json").read_text())
-    assert (
-        progress["effective_rank"]
-        == lines(tmp_path / "run" / "metrics.jsonl")[-1]["effective_rank"]
-    )
+    encoder = load_pretrained(folder)
+    found = effective_rank(encoder.read(fixed[0])[0])
+    assert progress["effective_rank_of_fixed_batch"] == pytest.approx(found, rel=1e-6)
+
+
+def test_a_recording_that_is_not_finite_does_not_count_for_the_best(tiny_run, tmp_path, poisoned):
+    config = tiny_run(data__store=str(poisoned[0]))
+    fixed = Trainer(config, tmp_path / "run")._fixed
+    rank = fixed.effective_rank(Trainer(config, tmp_path / "again").objective.encoder())
+    assert 1 <= rank <= 8
+
+
+@pytest.mark.parametrize(("n_subjects", "n_held_out"), [(None, 9), (5, 6), (9, 2)])
+def test_too_many_held_out_are_refused(tiny_run, tmp_path, n_subjects, n_held_out):
+    config = tiny_run(data__n_subjects=n_subjects, data__n_held_out=n_held_out)
+    with pytest.raises(ConfigError, match="there are only 10 subjects"):
+        Trainer(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match="must be 0, or at least 2"):
+        tiny_run(data__n_held_out=1)
 
 
 def test_checkpoints_of_before_checksums_can_be_resumed(tiny_run, tmp_path):

@@ -25,14 +25,14 @@ def cohort(path, plant, seed=0):
     for i in range(N_PEOPLE):
         site = i % N_SITES
         # Of people from the first sites many are patients, of the last ones few.
-        patient = rng.uniform() < (0.85 - 0.1 * site if plant == "site" else 0.5)
+        patient = rng.uniform() < (0.95 - 0.13 * site if plant == "site" else 0.5)
         x = rng.standard_normal((N_TIMES, len(ROIS)))
         if plant == "variance" and patient:
             x[:, 3:5] *= 1.5
         if plant == "coupling" and patient:
             x[:, 1] = 0.8 * x[:, 1] + 0.6 * x[:, 7]  # of the same variance
         if plant == "site":
-            x[:, 6] += 0.25 * site * x[:, 2]
+            x[:, 6] += 0.4 * site * x[:, 2]
         recordings.append(
             Recording(
                 signal=x,
@@ -83,8 +83,8 @@ def test_a_pair_s_coupling_is_seen_in_connectivity_only(tmp_path):
 def test_what_only_follows_the_site_is_gone_where_the_site_is_left_out(tmp_path):
     store = cohort(tmp_path / "s", "site")
     pooled, _ = judged(store, GroupedKFold(), "pooled AUROC")
-    assert pooled.loc["connectivity", "ci_low"] > 0.5, "a pooled score is taken in"
-    assert pooled.loc["confounds", "ci_low"] > 0.5, "and so is who knows the site alone"
+    assert pooled.loc["connectivity", "value"] > 0.62, "a pooled score is taken in"
+    assert pooled.loc["confounds", "value"] > 0.62, "and so is who knows the site alone"
     mixed, _ = judged(store, GroupedKFold())
     assert mixed.loc["connectivity", "p_value"] > 0.05, "but not the score within sites"
     apart, _ = judged(store, LeaveOneSiteOut())

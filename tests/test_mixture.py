@@ -301,8 +301,8 @@ def test_training_on_a_mixture_resumes_exactly_and_records_all_it_saw(
     assert seen.n_recordings == len(kept) + len(fast)
     assert seen.sites == ("east", "north", "south")
     assert seen.stores == (
-        SeenStore(name="toy", fingerprint=kept.fingerprint),
-        SeenStore(name="fast", fingerprint=fast.fingerprint),
+        SeenStore(name="toy", fingerprint=kept.fingerprint, data_sets=("toy",)),
+        SeenStore(name="fast", fingerprint=fast.fingerprint, data_sets=("fast",)),
     )
     assert one.preprocessing == store.preprocessing
 
@@ -310,13 +310,13 @@ def test_training_on_a_mixture_resumes_exactly_and_records_all_it_saw(
 def test_sites_and_numbers_of_people_go_over_the_mixture(mixed_run):
     few = mixed_run(data={"n_subjects": 5})
     more = mixed_run(data={"n_subjects": 9})
-    people = [set(training_recordings(c).table["subject"]) for c in (few, more)]
+    people = [set(training_recordings(c)[0].table["subject"]) for c in (few, more)]
     assert people[0] < people[1]
     assert list(map(len, people)) == [5, 9]
-    kept = training_recordings(mixed_run(data={"exclude_sites": ["toy:east", "south"]}))
+    kept, _ = training_recordings(mixed_run(data={"exclude_sites": ["toy:east", "south"]}))
     assert set(kept.table["site"]) == {"toy:north", "toy:west", "fast:east"}
     assert SeenData.of(kept).sites == ("east", "north", "west")
-    alone = training_recordings(mixed_run(data={"exclude_sites": ["fast:east", "south"]}))
+    alone, _ = training_recordings(mixed_run(data={"exclude_sites": ["fast:east", "south"]}))
     assert len(alone) == 13
     assert [s.name for s in SeenData.of(alone).stores] == ["toy"]
     make_loader(alone).batch(0)

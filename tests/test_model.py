@@ -359,6 +359,15 @@ def test_drop_path_drops_whole_recordings_in_training_only():
     torch.testing.assert_close(change[kept], 4.0 * whole[kept])
 
 
+def test_drop_path_rises_linearly_over_the_blocks(parcellation, preprocessing):
+    """As the published configurations mean `drop_path_rate`."""
+    config = EncoderConfig(width=8, head_width=4, depth=5, drop_path=0.2)
+    blocks = Encoder.random(config, parcellation, preprocessing, seed=0).blocks
+    assert [block.drop_path for block in blocks] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    with pytest.raises(ConfigError, match="has no effect on a single block"):
+        replace(config, depth=1)
+
+
 @given(n_patches=st.integers(1, 40), half=st.integers(1, 12))
 @settings(max_examples=30, deadline=None)
 def test_positions_are_sines_then_cosines(n_patches, half):

@@ -219,7 +219,7 @@ def test_the_teacher_begins_as_the_student_and_follows_it(parcellation, preproce
 
 
 def test_the_teacher_never_drops_paths(parcellation, preprocessing):
-    config = replace(CONFIG, drop_path=0.5)
+    config = replace(CONFIG, depth=2, drop_path=0.5)
     method = SelfDistillation(Encoder(config, parcellation, preprocessing), OBJECTIVE).train()
     assert method.student.training
     assert not any(module.training for module in method.teacher.modules())

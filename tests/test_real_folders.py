@@ -1,5 +1,7 @@
 """Layouts that tools write: XCP-D through its releases, scaled images, several files of motion."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -120,5 +122,101 @@ def test_a_density_in_one_of_two_names_is_no_other_kind(tmp_path, study, entitie
 def test_kinds_are_told_apart_by_the_entity_in_which_they_differ(tmp_path, study):
     root = trees.xcpd(tmp_path / "a", study)
     trees.xcpd(root / "again", study, atlas_name="Same")
-    with pytest.raises(InputError, match=r"several kinds.*--where seg=\.\.\.;"):
+    with pytest.raises(
+        InputError, match=r"several kinds.*one kind: --where seg=Same, --where seg="
+    ):
         find_items(root, Reading(atlas=study.atlas))
+    assert len(find_items(root, Reading(atlas=study.atlas, entities={"seg": "Same"}))) == 2
+
+
+def test_an_entity_that_no_file_has_is_named_with_those_that_there_are(tmp_path, study):
+    root = trees.xcpd(tmp_path, study)
+    with pytest.raises(
+        InputError, match=r"--where task = 'nback': no file.*have --where task=rest"
+    ):
+        find_items(root, Reading(atlas=study.atlas, entities={"task": "nback"}))
+
+
+def test_a_damaged_first_file_does_not_decide_for_the_others(tmp_path, study):
+    root = trees.xcpd(tmp_path, study)
+    next(func_of(root, "01").glob("*seg-Seven*_timeseries.tsv")).write_bytes(b"")
+    one, two = find_items(root, Reading(atlas=study.atlas))
+    assert two.load().subject == "02"
+    with pytest.raises(InputError, match="empty"):
+        one.load()
+
+
+def test_ica_aroma_reads_its_own_images(tmp_path, study):
+    """And says so where there are none; other strategies leave them alone."""
+    atlas = trees.atlas_volume(tmp_path / "atlas.nii.gz", study.atlas)
+    root = trees.fmriprep(tmp_path / "fmriprep", study)
+    reading = Reading(atlas=study.atlas, atlas_images=(atlas,), denoise="ica_aroma")
+    with pytest.raises(InputError, match=r"smoothAROMAnonaggr.*--denoise simple"):
+        find_items(root, reading)
+    for subject in study.subjects:
+        stem = f"sub-{subject}_task-rest_space-{trees.SPACE}_desc-smoothAROMAnonaggr_bold"
+        trees.volume(func_of(root, subject) / f"{stem}.nii.gz", study, subject)
+        (func_of(root, subject) / f"{stem}.json").write_text('{"RepetitionTime": 2.0}')
+    items = find_items(root, reading)
+    assert all("smoothAROMAnonaggr" in item.files[0].name for item in items)
+    confounds = items[0].load().confounds
+    assert confounds.shape == (
+        len(study.signals["01"]),
+        4,
+    )  # white matter, CSF, two of low frequency: no motion
+    simple = find_items(root, replace(reading, denoise="simple"))
+    assert all("desc-preproc_bold" in item.files[0].name for item in simple)
+
+
+@pytest.mark.parametrize("name", ["desc-confounds_timeseries", "desc-confounds_regressors"])
+def test_confounds_have_an_old_and_a_new_name(tmp_path, study, name):
+    atlas = trees.atlas_volume(tmp_path / "atlas.nii.gz", study.atlas)
+    root = trees.fmriprep(tmp_path / "fmriprep", study)
+    for path in root.rglob("*desc-confounds_timeseries.*"):
+        path.rename(path.with_name(path.name.replace("desc-confounds_timeseries", name)))
+    recording = find_items(root, Reading(atlas=study.atlas, atlas_images=(atlas,)))[0].load()
+    assert recording.confounds is not None
+    assert recording.mean_fd == pytest.approx(0.1)
+
+
+def joined(root, subject, runs):
+    """Turn the scan of a subject into runs and their concatenation, as XCP-D names them."""
+    for path in sorted(func_of(root, subject).iterdir()):
+        content = path.read_text()
+        for run in runs:
+            path.with_name(path.name.replace("task-rest", f"task-rest_run-{run}")).write_text(
+                content
+            )
+        if path.name.endswith(("timeseries.tsv", "motion.tsv", "outliers.tsv")):
+            header, *rows = content.splitlines()
+            path.write_text("\n".join([header, *rows * len(runs)]) + "\n")
+
+
+@pytest.mark.parametrize("runs", [("01",), ("01", "02")])
+def test_the_concatenation_of_runs_is_left_out_with_a_note(tmp_path, study, runs):
+    root = trees.xcpd(tmp_path, study)
+    joined(root, "02", runs)
+    first, *others = find_items(root, Reading(atlas=study.atlas))
+    assert [item.id for item in others] == [f"sub-02_task-rest_run-{run}" for run in runs]
+    assert first.notes == ()
+    assert "--where run=" in others[0].notes[0]
+    whole = find_items(root, Reading(atlas=study.atlas, entities={"run": ""}))
+    assert [item.id for item in whole] == ["sub-01_task-rest", "sub-02_task-rest"]
+    assert len(whole[1].load().signal) == len(runs) * len(study.signals["02"])
+
+
+def test_files_of_another_hash_are_not_beside(tmp_path, study):
+    """fMRIPrep's multiverse: two pipelines side by side, confounds of each."""
+    atlas = trees.atlas_volume(tmp_path / "atlas.nii.gz", study.atlas)
+    root = trees.fmriprep(tmp_path / "fmriprep", study)
+    for path in sorted(root.rglob("*task-rest*")):
+        for hash_ in ("aa11", "bb22"):
+            name = path.name.replace("task-rest", f"task-rest_hash-{hash_}")
+            path.with_name(name).write_bytes(path.read_bytes())
+        path.unlink()
+    reading = Reading(atlas=study.atlas, atlas_images=(atlas,))
+    with pytest.raises(InputError, match=r"--where hash=aa11, --where hash=bb22"):
+        find_items(root, reading)
+    items = find_items(root, replace(reading, entities={"hash": "bb22"}))
+    assert all("bb22" in path.name for item in items for path in item.files)
+    assert items[0].load().confounds is not None

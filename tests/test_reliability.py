@@ -13,22 +13,24 @@ from semantoks.data.store import write_store
 from semantoks.datasets import load_stages
 from semantoks.errors import InputError
 from semantoks.evaluate.checks.reliability import (
-    halves,
     measure_reliability,
     reliability,
     reliability_differences,
     reliability_scores,
-    session_pairs,
 )
+from semantoks.evaluate.checks.repeated import halves, session_pairs
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline, fisher_z_connectivity
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.stats.agreement import (
     ICC_FORMS,
+    IccSums,
     discriminated,
     icc,
+    icc_within,
     identifiability,
     identified,
+    permuted_icc,
     similarity_matrix,
 )
 from semantoks.model.encoder import Encoder, EncoderConfig
@@ -100,10 +102,12 @@ def test_icc_of_a_feature_that_does_not_vary_is_unknown():
 
 def test_identification_counts_the_nearest_in_both_directions():
     similarity = np.array([[0.9, 0.1, 0.95], [0.2, 0.8, 0.3], [0.1, 0.2, 0.4]])
-    first_to_second, second_to_first = identified(similarity)
+    first_to_second, second_to_first = (np.diag(hits) for hits in identified(similarity))
     assert first_to_second.tolist() == [0, 1, 1]
     assert second_to_first.tolist() == [1, 1, 0]
-    assert identified(np.ones((4, 4))).mean() == 0.25, "features that are all the same: chance"
+    assert np.diag(identified(np.ones((4, 4)))[0]).mean() == 0.25, (
+        "features that are all the same: chance"
+    )
 
 
 def test_differential_identifiability_of_a_matrix():
@@ -136,7 +140,40 @@ def test_discriminability_is_the_share_of_comparisons_won():
                         wins += own < cdist(x[t, i : i + 1], x[s, j : j + 1])[0, 0]
                         total += 1
     assert 0.5 < wins / total < 1
-    assert discriminated(x[0], x[1]).mean() == pytest.approx(wins / total)
+    share = discriminated(x[0], x[1])
+    assert np.diag(share).mean() == pytest.approx(wins / total)
+    order = rng.permutation(7)
+    again = np.diag(discriminated(x[0], x[1][order]))
+    np.testing.assert_allclose(share[np.arange(7), order], again)
+    ties = discriminated(np.zeros((3, 2)), np.zeros((3, 2)))
+    assert np.diag(ties).tolist() == [0.5] * 3
+
+
+def test_icc_within_sites_is_that_of_an_analysis_of_variance_with_the_site_as_a_factor():
+    """Mean squares of statsmodels-like tables, spelled out per site and pooled."""
+    rng = np.random.default_rng(4)
+    sites = [
+        9 * g + rng.normal(size=(n, 1)) + rng.normal(size=(n, 2)) for g, n in enumerate((4, 7, 2))
+    ]
+    df = 4 + 7 + 2 - 3
+    bms = sum(2 * np.square(x.mean(axis=1) - x.mean()).sum() for x in sites) / df
+    ems = 0.0
+    for x in sites:
+        rest = x - x.mean(axis=1, keepdims=True) - x.mean(axis=0) + x.mean()
+        ems += np.square(rest).sum() / df
+    sums = [IccSums.of(x[..., None]) for x in sites]
+    found = icc_within(sums, [np.ones((1, len(x))) for x in sites])
+    assert found["ICC(3,1)"][0, 0] == pytest.approx((bms - ems) / (bms + ems))
+    orders = [[rng.permutation(len(x)) for x in sites] for _ in range(3)]
+    quick = permuted_icc(sums, orders)
+    for i, order in enumerate(orders):
+        moved = [
+            np.stack([x[:, 0], x[o, 1]], axis=1)[..., None]
+            for x, o in zip(sites, order, strict=True)
+        ]
+        slow = icc_within([IccSums.of(x) for x in moved], [np.ones((1, len(x))) for x in sites])
+        for form in ICC_FORMS:
+            assert quick[form][i] == pytest.approx(slow[form][0])
 
 
 # -- together --------------------------------------------------------------------------------------
@@ -164,6 +201,84 @@ def test_people_who_are_alike_are_found_and_strangers_are_not():
     assert (good["value"] <= good["ci_high"] + 1e-12).all()
     assert clear.similarity.shape == (40, 40)
     assert clear.icc.shape == (31,)
+
+
+def of_sites(signal, sizes=(12, 7, 16, 5), offset=1.0, seed=0):
+    """Two measurements of people at sites whose features differ by `offset` SD."""
+    rng = np.random.default_rng(seed)
+    where = np.repeat(np.arange(len(sizes)), sizes)
+    shared = offset * rng.standard_normal((len(sizes), 61))[where]
+    people = shared + signal * rng.standard_normal((len(where), 61))
+    return [people + rng.standard_normal(people.shape) for _ in range(2)], where
+
+
+def scored(signal, *, seed=0, across=False):
+    (a, b), where = of_sites(signal, seed=seed)
+    names = [f"p{i}" for i in range(len(where))]
+    sites = None if across else where
+    found = reliability(a, b, names, sites, n_bootstrap=200, n_permutations=99)
+    return found.scores.set_index("measure")
+
+
+MEASURES = (
+    "identification rate",
+    "differential identifiability",
+    "discriminability",
+    "median ICC(3,1)",
+)
+
+
+def test_a_scanner_is_no_person():
+    """No person signal, sites 1 SD apart: chance within sites, and a mirage across them."""
+    runs = [scored(0.0, seed=seed) for seed in range(12)]
+    mean = sum(run["value"] for run in runs) / len(runs)
+    assert mean["discriminability"] == pytest.approx(0.5, abs=0.03)
+    assert mean["median ICC(3,1)"] == pytest.approx(0.0, abs=0.03)
+    assert mean["identification rate"] == pytest.approx(4 / 40, abs=0.04)
+    assert mean["differential identifiability"] == pytest.approx(0.0, abs=1.5)
+    for measure in MEASURES:
+        chance = np.mean([run.loc[measure, "chance"] for run in runs])
+        scale = 100 if measure == "differential identifiability" else 1
+        assert mean[measure] == pytest.approx(chance, abs=0.04 * scale)
+        assert sum(run.loc[measure, "p"] <= 0.05 for run in runs) <= 3
+    assert scored(0.0, across=True).loc["discriminability", "value"] > 0.8
+
+
+def test_people_are_found_within_sites():
+    found = scored(1.0)
+    assert found.loc["median ICC(3,1)", "value"] == pytest.approx(0.5, abs=0.08)
+    assert found.loc["discriminability", "value"] > 0.9
+    assert (found.loc[[*MEASURES], "p"] == 0.01).all()
+    assert (found.loc[[*MEASURES], "chance_high"] < found.loc[[*MEASURES], "ci_low"]).all()
+    assert set(found["n_sites"]) == {4}
+
+
+def test_where_every_person_is_alone_nothing_is_measured(store):
+    (a, b), where = of_sites(1.0)
+    alone = np.where(np.arange(40) == 3, 9, where)
+    with pytest.raises(InputError, match="sites = '9': has one person only"):
+        reliability(a, b, [f"p{i}" for i in range(40)], alone)
+    fc = {"fc": ConnectivityBaseline()}
+    usual = measure_reliability(store, fc, of="halves", n_bootstrap=20)["fc"]
+    moved = store.select(np.arange(len(store)))
+    moved.table["site"] = moved.table["subject"]
+    with pytest.raises(InputError, match="0 of 10 people measured twice share their site"):
+        measure_reliability(moved, fc, of="halves")
+    moved.table["site"] = store.table["site"].where(store.table["subject"] != "p03", "moon")
+    found = measure_reliability(moved, fc, of="halves", n_bootstrap=20)["fc"]
+    assert found.left_out == ("p03",)
+    assert set(usual.subjects) - set(found.subjects) == {"p03"}
+    moved.table["site"] = None
+    everyone = measure_reliability(moved, fc, of="halves", n_bootstrap=20)["fc"]
+    assert (everyone.left_out, set(everyone.sites)) == ((), {""})
+
+
+def test_sessions_at_two_sites_are_no_pair(store):
+    table = store.table.copy()
+    second = (table["subject"] == "p01") & (table["session"] == "2")
+    table.loc[second, "site"] = "moon"
+    first, _ = session_pairs(table)
+    assert table["subject"].iloc[first].tolist() == ["p00", "p02"]
 
 
 def test_bootstrap_of_the_icc_is_that_of_the_rows_drawn():

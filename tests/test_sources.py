@@ -1,20 +1,26 @@
 """Reading recordings from a table of files: names and TR are stated, never guessed."""
 
 import json
+import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.io import savemat
 
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.data.sources.bids import agreed_tr, stated_tr
+from semantoks.data.sources.bids import UNSURE, Stated, settle_tr, sidecar_trs
+from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.items import Reading, read_names
 from semantoks.data.sources.table import table_items
 from semantoks.errors import InputError
 
 NAMES = ("north", "south", "east")
+TOY = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
 SIGNAL = np.random.default_rng(1).standard_normal((7, 3)).round(3)
 
 
@@ -32,11 +38,10 @@ def write_table(folder, text="file\tsubject\ttr\na.tsv\t01\t2.5\n", name="table.
 
 def read_table(table, *, tr=None, roi_names=None):
     """Read everything; the parcellation matters to images only."""
-    atlas = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
     if isinstance(roi_names, (str, Path)):
         roi_names = read_names(roi_names)
     names = None if roi_names is None else tuple(roi_names)
-    items = table_items(table, Reading(atlas=atlas, tr=tr, roi_names=names))
+    items = table_items(table, Reading(atlas=TOY, tr=tr, roi_names=names))
     return [item.load() for item in items]
 
 
@@ -108,29 +113,73 @@ def test_tr_comes_from_the_sidecar(tmp_path):
     assert read_one(table, tr=2.5).tr == 2.5
 
 
-def test_trs_that_disagree_are_refused(tmp_path):
+def test_one_rule_of_authority_settles_the_tr(tmp_path):
+    """The option, the table, the sidecar, the header; what is overridden is noted."""
     write_signal(tmp_path / "a.tsv")
     sidecar(tmp_path, json.dumps({"RepetitionTime": 3.0}))
-    with pytest.raises(InputError, match=r"'table': 2\.5, 'a\.json': 3\.0.*disagree"):
-        read_one(write_table(tmp_path))
-    assert read_one(write_table(tmp_path), tr=2).tr == 2  # as the advice says
+    assert read_one(write_table(tmp_path)).tr == 2.5
+    notes = read_one(write_table(tmp_path)).notes
+    assert notes[0] == "TR 2.5 s (table) overrides 3 s (sidecar)"
+    chosen = read_one(write_table(tmp_path), tr=2)
+    assert chosen.tr == 2
+    assert chosen.notes[:-1] == (
+        "TR 2 s (--source-tr) overrides 2.5 s (table)",
+        "TR 2 s (--source-tr) overrides 3 s (sidecar)",
+    )
 
 
 @pytest.mark.parametrize(
-    ("content", "tr"),
+    ("content", "tr", "n_notes"),
     [
-        ({"RepetitionTime": "2.5"}, 2.5),
-        ({"RepetitionTime": 0.72, "SamplingFrequency": 1.39}, 0.72),
-        ({"SamplingFrequency": "0.5"}, 2),
-        ({"RepetitionTime": 1.5, "SamplingFrequency": "TR"}, 1.5),
+        ({"RepetitionTime": "2.5"}, 2.5, 0),
+        ({"RepetitionTime": 0.72, "SamplingFrequency": 1.39}, 0.72, 0),
+        ({"RepetitionTime": 0.72, "SamplingFrequency": 0.5}, 0.72, 1),
+        ({"SamplingFrequency": "0.5"}, 2, 0),
+        ({"RepetitionTime": 1.5, "SamplingFrequency": "TR"}, 1.5, 0),
+        ({"RepetitionTime": 2500}, 2.5, 1),
+        ({"RepetitionTime": "2500"}, 2.5, 1),
     ],
 )
-def test_numbers_as_text_and_rounded_frequencies_are_understood(tmp_path, content, tr):
-    stated = stated_tr({key: (value, tmp_path / "a.json") for key, value in content.items()})
-    assert agreed_tr(tmp_path / "a.tsv", stated) == tr
+def test_text_milliseconds_and_rounded_frequencies_are_understood(tmp_path, content, tr, n_notes):
+    stated = sidecar_trs({key: (value, tmp_path / "a.json") for key, value in content.items()})
+    timing = settle_tr(tmp_path / "a.tsv", None, stated)
+    assert timing.tr == tr
+    assert len(timing.notes) == n_notes
 
 
-@pytest.mark.parametrize("content", [2000, "2000", 0, -1, "two", [2]])
+@pytest.mark.parametrize("by", ["header", "sidecar"])
+def test_a_rounded_frequency_yields_to_the_tr_that_it_is_of(tmp_path, by):
+    frequency = Stated("sampling frequency", 1 / 1.39, "a.json", rounded=True)
+    exact = Stated(by, 0.72, "a.dtseries.nii")
+    assert settle_tr(tmp_path / "a.tsv", None, [frequency, exact]) == (0.72, ())
+    assert settle_tr(tmp_path / "a.tsv", None, [exact, frequency]) == (0.72, ())
+
+
+@pytest.mark.parametrize("seconds", [2, 2000])
+def test_the_header_of_a_volume_is_confirmed_as_the_advice_says(tmp_path, seconds):
+    header = Stated(UNSURE, seconds, "a.nii.gz")
+    with pytest.raises(InputError, match=r"--source-tr 2\)") as error:
+        settle_tr(tmp_path / "a.nii.gz", None, [header])
+    (advice,) = re.findall(r"--source-tr (\S+)\)", error.value.fix)
+    timing = settle_tr(tmp_path / "a.nii.gz", float(advice), [header])
+    assert timing == (2, ())
+
+
+@given(
+    option=st.none() | st.floats(0.1, 5),
+    values=st.lists(st.floats(0.1, 5) | st.sampled_from(["x", 0, -1, None]), max_size=4),
+)
+def test_the_first_source_that_states_a_tr_decides(option, values):
+    stated = [Stated("sidecar", value, f"{i}.json") for i, value in enumerate(values)]
+    first = next((v for v in [option, *values] if v is not None), None)
+    if isinstance(first, float):
+        assert settle_tr(Path("a.tsv"), option, stated).tr == first
+        return
+    with pytest.raises(InputError, match="--source-tr"):
+        settle_tr(Path("a.tsv"), option, stated)
+
+
+@pytest.mark.parametrize("content", [0, -1, "two", [2], 1e7])
 def test_advice_about_an_impossible_tr_works(tmp_path, content):
     write_signal(tmp_path / "a.tsv")
     sidecar(tmp_path, json.dumps({"RepetitionTime": content}))
@@ -140,16 +189,21 @@ def test_advice_about_an_impossible_tr_works(tmp_path, content):
     assert read_one(table, tr=2).tr == 2
 
 
+def test_an_option_in_milliseconds_is_refused_before_anything_is_read():
+    with pytest.raises(InputError, match=r"--source-tr.*tr = 2000\.0.*If so, give 2\b"):
+        Reading(atlas=TOY, tr=2000)
+    assert Reading(atlas=TOY, tr=2).tr == 2
+
+
 def test_a_missing_or_implausible_tr_is_refused(tmp_path):
     write_signal(tmp_path / "a.tsv")
     nothing = write_table(tmp_path, "file\tsubject\na.tsv\t01\n", "nothing.tsv")
-    with pytest.raises(InputError, match=r"a\.tsv: tr = None: the TR is missing"):
+    with pytest.raises(InputError, match=r"a\.tsv: tr = None: the TR is missing.*--source-tr"):
         read_one(nothing)
-    with pytest.raises(InputError, match=r"a\.tsv \(table\): tr = 2500\.0.*is it in milliseconds"):
-        read_one(write_table(tmp_path, "file\tsubject\ttr\na.tsv\t01\t2500\n"))
-    sidecar(tmp_path, '{"RepetitionTime": 2500}')
-    with pytest.raises(InputError, match=r"a\.json\): tr = 2500\.0.*is it in milliseconds"):
-        read_one(nothing)
+    with pytest.raises(
+        InputError, match=r"a\.tsv \(table\): tr = -2\.0: the TR must be a positive"
+    ):
+        read_one(write_table(tmp_path, "file\tsubject\ttr\na.tsv\t01\t-2\n"))
     sidecar(tmp_path, "{")
     with pytest.raises(InputError, match=r"a\.json: is not JSON"):
         read_one(nothing)
@@ -164,13 +218,10 @@ def test_a_missing_or_implausible_tr_is_refused(tmp_path):
         ("file\tsubject\ttr\na.tsv\t01\ttwo\n", r"tr = 'two': must be a number"),
         ("file\tsubject\n", r"lists no recordings"),
         ("file\tsubject\ttr\nb.tsv\t01\t2\n", r"file = 'b\.tsv': lists a file that does not exist"),
-        ("file\tsubject\ttr\ntable.tsv\t01\t2\n", r"table\.tsv: field: must be a number"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, message):
     write_signal(tmp_path / "a.tsv")
-    if "field" in message:  # a table is read as if it were signals
-        message = r"table\.tsv: signal = 'table\.tsv': must be a number \(line 2, column 1\)"
     with pytest.raises(InputError, match=message):
         list(read_table(write_table(tmp_path, text)))
 
@@ -180,19 +231,21 @@ def test_bad_tables_are_refused_before_anything_is_read(tmp_path):
         read_table(write_table(tmp_path, "file\tsubject\n"))
     with pytest.raises(InputError, match="there is no such file"):
         read_table(tmp_path / "nowhere.tsv")
-    with pytest.raises(InputError, match=r"neither a text file with one name per line"):
+    with pytest.raises(InputError, match=r"must be a file that lists names"):
         read_table(write_table(tmp_path), roi_names=tmp_path / "nowhere.txt")
-    with pytest.raises(InputError, match=r"suffix = '\.xlsx': the table of recordings must be"):
-        read_table(write_table(tmp_path, name="table.xlsx"))
+    with pytest.raises(InputError, match=r"suffix = '\.docx': must be a table"):
+        read_table(write_table(tmp_path, name="table.docx"))
 
 
 def test_bad_files_are_refused(tmp_path):
     table = write_table(tmp_path)
     (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\tq\n")
-    with pytest.raises(InputError, match=r"signal = 'q': must be a number \(line 2, column 2\)"):
+    with pytest.raises(
+        InputError, match=r"signal = 'q': must be a number \(line 2, column 2 'south'\)"
+    ):
         read_one(table)
     (tmp_path / "a.tsv").write_text("north\tsouth\n1.0\t2.0\n1.0\t2.0\t3.0\n")
-    with pytest.raises(InputError, match=r"a\.tsv: is not a table that can be read"):
+    with pytest.raises(InputError, match=r"a\.tsv: signal: line 2 has 2 cells where most have 3"):
         read_one(table)
     arrays = write_table(tmp_path, "file\tsubject\ttr\na.npy\t01\t2\n")
     np.save(tmp_path / "a.npy", np.zeros(5))
@@ -207,7 +260,9 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"a\.npy: is not an array that can be read"):
         read_one(arrays, roi_names=NAMES)
     (tmp_path / "a.doc").write_text("1 2 3\n")
-    with pytest.raises(InputError, match=r"must be a file of time series: \.tsv, .*\.npy, .*\.mat"):
+    with pytest.raises(
+        InputError, match=r"must be a file of time series \(\.tsv, .*\.npy, .*\.mat"
+    ):
         read_one(write_table(tmp_path, "file\tsubject\ttr\na.doc\t01\t2\n"))
 
 
@@ -292,3 +347,53 @@ def test_the_subject_may_be_called_participant_id(tmp_path):
     write_signal(tmp_path / "a.tsv")
     table = write_table(tmp_path, "file;participant_id;tr\na.tsv;sub-07;2\n", "table.csv")
     assert read_one(table).subject == "07"
+
+
+@pytest.mark.parametrize(("start", "expected"), [("1.25", 1.25), ('"0.5"', 0.5), ("null", 0.0)])
+def test_the_start_comes_from_the_sidecar(tmp_path, start, expected):
+    write_signal(tmp_path / "a.tsv")
+    sidecar(tmp_path, f'{{"RepetitionTime": 2.5, "StartTime": {start}}}')
+    assert read_one(write_table(tmp_path, "file\tsubject\na.tsv\t01\n")).start_time == expected
+    sidecar(tmp_path, '{"RepetitionTime": 2.5, "StartTime": "soon"}')
+    with pytest.raises(InputError, match=r"a\.json: StartTime = 'soon': must be a number"):
+        read_one(write_table(tmp_path, "file\tsubject\na.tsv\t01\n"))
+
+
+def write_hdf5(path, lengths=None, padding=0.0):
+    """Three subjects of 40, 33 and 51 time points, padded to 51."""
+    signal = np.full((3, 3, 51), padding)
+    for k, n in enumerate((40, 33, 51)):
+        signal[k, :, :n] = np.random.default_rng(k).standard_normal((3, n))
+    with h5py.File(path, "w") as file:
+        file["timeseries/toy"] = signal
+        file["long_subject_id"] = np.array(["a", "b", "c"], dtype=h5py.string_dtype())
+        if lengths is not None:
+            file["ts_len"] = np.array(lengths)
+    return signal
+
+
+def read_hdf5(path):
+    atlas = Parcellation(name="toy", labels=NAMES, networks=("Vis", "Vis", "Cont"))
+    items = hdf5_items(path, Reading(atlas=atlas, tr=2.0, roi_names=NAMES))
+    return [item.load() for item in items]
+
+
+def test_an_hdf5_file_states_the_lengths(tmp_path):
+    """Padding need not be NaN: what lies past ``ts_len`` is no data."""
+    for padding, dtype in ((0.0, np.int64), (np.nan, np.float32)):
+        signal = write_hdf5(tmp_path / "s.h5", np.array([40, 33, 51], dtype), padding)
+        found = read_hdf5(tmp_path / "s.h5")
+        assert [len(one.signal) for one in found] == [40, 33, 51]
+        np.testing.assert_array_equal(found[1].signal, signal[1, :, :33].T)
+        assert not any(one.phenotypes for one in found)
+
+
+@pytest.mark.parametrize("length", [0, 52, 33.5, -1])
+def test_an_impossible_length_is_refused(tmp_path, length):
+    write_hdf5(tmp_path / "s.h5", [40.0, length, 51.0])
+    with pytest.raises(
+        InputError, match=r"s\.h5\[1\]: ts_len = .*must be a whole number from 1 to 51"
+    ):
+        read_hdf5(tmp_path / "s.h5")
+    write_hdf5(tmp_path / "s.h5", None, np.nan)  # the way out
+    assert [len(one.signal) for one in read_hdf5(tmp_path / "s.h5")] == [40, 33, 51]

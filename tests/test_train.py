@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 
@@ -52,12 +54,12 @@ def assert_equal_states(one, two):
 
 def test_learning_rate_warms_up_then_falls_to_zero():
     config = OptimConfig(epochs=10, warmup_epochs=2, batch_size=512, base_lr=7e-4)
-    rates = [schedules.learning_rate(step, 7, config) for step in range(70)]
+    rates = [schedules.learning_rate(step, 7, config, batch_size=512) for step in range(70)]
     assert max(rates) == pytest.approx(14e-4, rel=0.01)
     assert np.argmax(rates) == 14
-    assert rates[0] < rates[1] < rates[13] < rates[14]
+    assert 0 == rates[0] < rates[1] < rates[13] < rates[14]
     assert all(a > b for a, b in pairwise(rates[14:]))
-    assert schedules.learning_rate(70, 7, config) == pytest.approx(0, abs=1e-12)
+    assert schedules.learning_rate(70, 7, config, batch_size=512) == pytest.approx(0, abs=1e-12)
 
 
 def test_other_schedules_have_the_paper_s_ends():
@@ -70,6 +72,16 @@ def test_other_schedules_have_the_paper_s_ends():
     assert weights == pytest.approx([0.5, 0.25, 0, 0])
     assert schedules.network_weight(1, 0.5, "linear", 5) == pytest.approx(0.4)
     assert schedules.network_weight(80, 0.5, "never", 5) == 0.5
+
+
+@pytest.mark.parametrize(("at_most", "real"), [(512, 10), (4, 10 / 3), (5, 5)])
+def test_the_learning_rate_follows_the_batches_that_there_are(tiny_run, tmp_path, at_most, real):
+    config = tiny_run(
+        optim__batch_size=at_most, optim__base_lr=0.0512, optim__epochs=2, optim__warmup_epochs=0
+    )
+    Trainer(config, tmp_path / "run").fit()
+    first = metrics(tmp_path / "run")[0]["lr"]
+    assert first == pytest.approx(0.0512 * real / 256)
 
 
 # -- a run -----------------------------------------------------------------------------------------
@@ -179,6 +191,47 @@ def test_resume_is_exact_with_stochastic_depth_and_leaves_the_global_generator(t
     assert_equal_states(state(whole), state(second))
 
 
+KILLED = """
+import os, signal, sys
+from semantoks.train.run import RunConfig
+from semantoks.train.trainer import Trainer
+
+def reporter(values):
+    if values["step"] == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Trainer(RunConfig.load(sys.argv[1]), sys.argv[2], reporter=reporter).fit()
+"""
+
+
+def test_resume_equals_uninterrupted_after_kill_9_between_epochs(tiny_run, tmp_path):
+    """The last checkpoint is one by time, in the middle of an epoch."""
+    config = tiny_run(train__checkpoint_epochs=9, train__checkpoint_minutes=1e-9)
+    whole = Trainer(config, tmp_path / "whole")
+    whole.fit()
+    file, run = tmp_path / "run.yaml", tmp_path / "parts"
+    file.write_text(config.to_yaml())
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(file), str(run)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    second = Trainer(config, run, resume=True)
+    assert second.step == 5
+    assert second.step % second._loader.steps_per_epoch
+    second.fit()
+    assert_equal_states(state(whole), state(second))
+    assert metrics(tmp_path / "whole") == metrics(run)
+
+
+def test_checkpoints_come_by_the_clock_as_well(tiny_run, tmp_path, monkeypatch):
+    """Three minutes a step: no more than ten minutes are ever unsaved."""
+    config = tiny_run(train__checkpoint_epochs=9, train__keep_checkpoints=9)
+    trainer = Trainer(config, tmp_path / "run")
+    monkeypatch.setattr("semantoks.train.trainer.time.monotonic", lambda: 180.0 * trainer.step)
+    trainer._saved_at = 0.0
+    trainer.fit()
+    kept = sorted(int(p.name[-8:]) for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == [3, 6, 9]
+
+
 def test_training_runs_outside_the_main_thread(tiny_run, tmp_path):
     trainer = Trainer(tiny_run(optim__epochs=2), tmp_path / "run")
     thread = threading.Thread(target=trainer.fit)
@@ -280,7 +333,10 @@ def test_a_site_that_is_not_there_is_refused(tiny_run, tmp_path):
     with pytest.raises(ConfigError, match="names no recording store"):
         Trainer(tiny_run(data__store=""), tmp_path / "run")
     with pytest.raises(ConfigError, match="is no device of this machine"):
-        Trainer(tiny_run(train__device="gpu7"), tmp_path / "run")
+        Trainer(tiny_run(train__device="cuda:x"), tmp_path / "run")
+    for name in ("mps", "mps:0", "meta", "gpu7"):
+        with pytest.raises(ConfigError, match=f"device = '{name}': must be auto, cpu or cuda"):
+            Trainer(tiny_run(train__device=name), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -35,7 +35,7 @@ class Study:
         return list(self.signals)
 
 
-def make_study(n_subjects: int = 3, n_times: int = 60, tr: float = 2.0) -> Study:
+def make_study(n_subjects: int = 3, n_times: int = 160, tr: float = 2.0) -> Study:
     rng = np.random.default_rng(5)
     networks = ("Vis", "Cont", "Vis", "Default", "Cont", "Default", "Default")
     labels = tuple(f"{network}_{i}" for i, network in enumerate(networks))

@@ -104,6 +104,7 @@ class Transfer:
         signal: NDArray[np.floating],
         roi_names: Sequence[str],
         *,
+        coverage: NDArray[np.floating] | None = None,
         source: str | Path = "recording",
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the signals of the target ROIs, and their coverage.
@@ -111,9 +112,11 @@ class Transfer:
         Parameters
         ----------
         signal : ndarray of shape (n_times, n_source)
-            NaN or constant columns count as without data.
+            NaN or constant columns have no data; rows that are NaN throughout are censored.
         roi_names : sequence of str
             Names of the columns, those of the source parcellation in any order.
+        coverage : ndarray of shape (n_source,), optional
+            Fraction of every column's ROI that has data; all of it by default.
         source : str or path
             For messages.
 
@@ -125,10 +128,13 @@ class Transfer:
         """
         columns = self.source.columns_of(roi_names, source=source)
         x = np.asarray(signal, np.float64)[:, columns]
-        there = np.isfinite(x).all(axis=0) & (np.ptp(np.nan_to_num(x), axis=0) > 0)
-        weights = self.weights * there
-        coverage = weights.sum(axis=1)
+        taken = np.isfinite(x).any(axis=1)
+        rows = x[taken] if taken.any() else x
+        there = np.isfinite(rows).all(axis=0) & (np.ptp(np.nan_to_num(rows), axis=0) > 0)
+        own = there if coverage is None else there * np.nan_to_num(coverage)[columns]
+        weights = self.weights * own
+        covered = weights.sum(axis=1)
         out = np.full((len(x), len(self.target)), np.nan)
-        some = coverage > 0
-        out[:, some] = x[:, there] @ (weights[some][:, there] / coverage[some, None]).T
-        return out, coverage
+        some = covered > 0
+        out[:, some] = x[:, there] @ (weights[some][:, there] / covered[some, None]).T
+        return out, covered

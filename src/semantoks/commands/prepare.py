@@ -25,8 +25,8 @@ def prepare(
         str,
         Argument(
             "SOURCE",
-            "Derivatives folder (fMRIPrep, XCP-D, HALFpipe), table of files, image or file of "
-            "time series, .h5 file; or stages, abide-sample, abide (download).",
+            "Derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC), table of files, image or file "
+            "of time series, .h5 file; or stages, abide-sample, abide (download).",
         ),
     ],
     store: Annotated[Path, Argument("STORE", "Folder of the new store.")],

@@ -115,6 +115,10 @@ class Encoded:
     raw : ndarray of shape (n_kept, n_rois), optional
         The signals as they came, without censored volumes, in the order of the parcellation;
         missing ROIs are zero.
+    volumes : int array of shape (n_kept,), optional
+        Which volume of the source every row of `raw` is.
+    tdof : float, optional
+        Temporal degrees of freedom left (`Preprocessing.tdof`).
     """
 
     row: dict[str, Any]
@@ -122,6 +126,8 @@ class Encoded:
     source: str
     kept: NDArray[np.bool_] | None = None
     raw: NDArray[np.floating] | None = None
+    volumes: NDArray[np.intp] | None = None
+    tdof: float | None = None
 
     @property
     def phenotypes(self) -> list[str]:
@@ -141,30 +147,37 @@ def encode(recording: Recording, spec: StoreSpec) -> Encoded:
     tr = check_tr(recording.tr, where)
     n_times = len(recording.signal)
     confounds, kept = check_confounds(recording.confounds, recording.kept, n_times, where)
-    raw, missing = _in_order(recording, spec, where)
+    n_dummies = max(recording.dummy_scans, spec.censoring.dummy_scans)
+    kept[:n_dummies] = False
     used = spec.censoring.stretch(kept, tr, where)
+    raw, missing = _in_order(recording, kept, spec, where)
     _check_length(used.stop - used.start, spec, tr, where)
-    stored = spec.preprocessing.apply(
-        raw[used],
-        tr,
-        where,
-        confounds=None if confounds is None else confounds[used],
-        kept=kept[used],
-    )
+    own = None if confounds is None else confounds[used]
+    tdof = spec.preprocessing.tdof(tr, kept[used], own)
+    spec.censoring.check_tdof(tdof, 0 if own is None else own.shape[1], where)
+    stored = spec.preprocessing.apply(raw[used], tr, where, confounds=own, kept=kept[used])
     absent = [spec.parcellation.labels.index(name) for name in missing]
     stored[:, absent] = 0  # rounding of a regression is no signal
     half = _as_float16(stored, where)
     names = ("id", "subject", "session", "task", "acquisition", "run", "site")
     row: dict[str, Any] = {name: getattr(recording, name) for name in names}
-    row |= {"source_tr": tr, "offset": used.start * tr, "length": len(half)}
-    row |= {"mean_fd": recording.mean_fd, "censored_fraction": _censored(recording, kept)}
-    row["missing_rois"] = missing
+    row |= {"source_tr": tr, "length": len(half)}
+    row["offset"] = recording.start_time + used.start * tr
+    censored = _censored(recording, kept[n_dummies:])
+    row |= {"mean_fd": recording.mean_fd, "censored_fraction": censored, "missing_rois": missing}
     taken = [name for name in recording.phenotypes if name in INDEX_COLUMNS]
     if taken:
         rule = "is a column of the index; a phenotype needs another name"
         raise InputError(rule, file=where, field="phenotype", value=taken[0])
-    own = resampled_kept(kept[used], tr, spec.preprocessing.tr)
-    return Encoded(row | dict(recording.phenotypes), half, where, own, raw[kept])
+    return Encoded(
+        row=row | dict(recording.phenotypes),
+        signal=half,
+        source=where,
+        kept=resampled_kept(kept[used], tr, spec.preprocessing.tr),
+        raw=raw[kept],
+        volumes=np.flatnonzero(kept),
+        tdof=tdof,
+    )
 
 
 def _censored(recording: Recording, kept: NDArray[np.bool_]) -> float | None:
@@ -195,7 +208,7 @@ def _check_length(n_times: int, spec: StoreSpec, tr: float, where: str) -> None:
 
 
 def _in_order(
-    recording: Recording, spec: StoreSpec, where: str
+    recording: Recording, kept: NDArray[np.bool_], spec: StoreSpec, where: str
 ) -> tuple[NDArray[np.floating], list[str]]:
     """Return the signal in the order of the parcellation, and its ROIs without data."""
     shape, atlas = np.shape(recording.signal), spec.parcellation
@@ -210,7 +223,7 @@ def _in_order(
     )
     signal = np.asarray(recording.signal, np.float64)[:, columns]
     signal[:, columns < 0] = 0
-    reasons = _reasons(signal, columns, recording, spec, where)
+    reasons = _reasons(signal, kept, columns, recording, spec, where)
     lost = reasons != ""
     if lost.any() and spec.missing_rois == "refuse":
         who = [f"{atlas.labels[i]} ({reasons[i]})" for i in np.flatnonzero(lost)]
@@ -226,13 +239,13 @@ def _in_order(
 
 def _reasons(
     signal: NDArray[np.float64],
+    used: NDArray[np.bool_],
     columns: NDArray[np.intp],
     recording: Recording,
     spec: StoreSpec,
     where: str,
 ) -> NDArray[np.str_]:
     """Return why every ROI has no data, "" for those that have; clean the signal in place."""
-    used = slice(None) if recording.kept is None else np.asarray(recording.kept, bool)
     finite = np.isfinite(signal[used])
     empty = np.logical_not(finite.any(axis=0))
     partly = np.logical_not(finite.all(axis=0) | empty)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +12,13 @@ import numpy as np
 import pandas as pd
 
 from semantoks.data.encode import INDEX_COLUMNS
-from semantoks.data.text import TEXTS, is_text, read_table
+from semantoks.data.tables import TypedTable, read_table, table_names
 from semantoks.errors import InputError, nearest
 from semantoks.flags import Flag
 
-#: Cells that mean "unknown", beside the empty one.
-MISSING = ["n/a", "N/A", "NA", "NaN", "nan", "null", "None", "#N/A", "-9999", "-999", "-9999.0"]
-MISSING += [".", "-"]  # SPSS and SAS; hand-written tables
-_SUBJECT = ("participant_id", "subject", "subject_id", "sub", "SUB_ID", "Subject")
-_SESSION = ("session_id", "session", "ses")
+#: Names of the columns of subjects and sessions, capitals, blanks and underscores apart.
+_SUBJECT = ("participantid", "subject", "subjectid", "subjectkey", "subid", "sub", "eid")
+_SESSION = ("sessionid", "session", "ses")
 
 Key = tuple[str, str | None]
 
@@ -57,10 +56,13 @@ class Phenotypes:
     rows : dict
         Values by (subject, session); session None stands for all sessions.
     columns : tuple of str
+    notes : tuple of str
+        How the tables were understood, and what in them is worth a look.
     """
 
     rows: dict[Key, dict[str, Any]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, tables: Sequence[str | Path], columns: Sequence[str] | None = None) -> Phenotypes:
@@ -69,9 +71,9 @@ class Phenotypes:
         Parameters
         ----------
         tables : sequence of path
-            ``participants.tsv`` or any .tsv or .csv with a column ``participant_id`` or
-            ``subject``, and perhaps one of the session. Prefixes ``sub-`` and ``ses-`` are cut.
-            ``n/a``, empty cells, -9999 and -999 are unknown.
+            ``participants.tsv`` or any table (`semantoks.data.tables`) with a column
+            ``participant_id`` or ``subject``, and perhaps one of the session. Prefixes ``sub-`` and
+            ``ses-`` are cut.
         columns : sequence of str, optional
             Only these.
 
@@ -83,8 +85,10 @@ class Phenotypes:
         """
         rows: dict[Key, dict[str, Any]] = {}
         names: list[str] = []
+        notes: list[str] = []
         for table in map(Path, tables):
-            frame, keys = _read(table)
+            frame, keys, read = _read(table)
+            notes += read.notes
             twice = sorted(set(names) & set(frame.columns))
             if twice:
                 raise InputError("another table has this column too", file=table, field=twice[0])
@@ -96,13 +100,13 @@ class Phenotypes:
                 raise InputError(rule, file=table, field="columns", value=wanted[0], fix=fix)
             names += list(frame.columns)
             for key, values in zip(keys, frame.to_dict("records"), strict=True):
-                rows.setdefault(key, {}).update({str(k): _plain(v) for k, v in values.items()})
+                rows.setdefault(key, {}).update({str(k): v for k, v in values.items()})
         for column in columns or ():
             if column not in names:
                 fix = nearest(column, names)
                 raise InputError("no table has this column", field="columns", value=column, fix=fix)
         chosen = tuple(columns) if columns is not None else tuple(names)
-        return cls(rows, chosen)
+        return cls(rows, chosen, tuple(notes))
 
     def of(self, subject: str, session: str | None) -> dict[str, Any]:
         """Return the values of one subject and session; unknown ones are None."""
@@ -182,46 +186,59 @@ def join_report(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]]) -
 
 
 def check_overlap(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]]) -> None:
-    """Refuse tables of which no row belongs to any recording: the subjects are named differently.
+    """Refuse tables of which no row belongs to any recording: subjects or sessions differ in name.
 
     Raises
     ------
     InputError
-        Says how both name them, and whether only leading zeros differ.
+        Names one of each, and says whether only the sessions or only leading zeros differ.
     """
     if not phenotypes.rows or any(phenotypes.knows(*key) for _, key in recordings):
         return
-    ours, theirs = recordings[0][1][0], next(iter(phenotypes.rows))[0]
-    stripped = {subject.lstrip("0") for subject, _ in phenotypes.rows}
-    zeros = any(key[0].lstrip("0") in stripped for _, key in recordings)
-    fix = "Only leading zeros differ: write the subjects alike" if zeros else None
+    fix = None
+    rows = dict(phenotypes.rows.keys())
+    for _, (subject, session) in recordings:
+        if subject in rows:
+            here = "none" if session is None else repr(session)
+            rule = (
+                "subjects of the tables have recordings, but of other sessions: subject "
+                f"{subject!r} has session {rows[subject]!r} there, {here} here"
+            )
+            fix = "Write the sessions alike, or drop their column: then rows join by subject"
+            raise InputError(rule, field="phenotypes", fix=fix)
+    ours, theirs = recordings[0][1][0], next(iter(rows))
     rule = f"no subject of the tables has a recording: {theirs!r} there, {ours!r} here"
+    stripped = {subject.lstrip("0") for subject in rows}
+    zeros = any(key[0].lstrip("0") in stripped for _, key in recordings)
+    if zeros:
+        fix = "Only leading zeros differ: write the subjects alike"
     raise InputError(rule, field="phenotypes", fix=fix)
 
 
-def _read(path: Path) -> tuple[pd.DataFrame, list[Key]]:
+def column_like(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Return the column of one of some names; capitals, blanks and underscores do not matter."""
+    plain = {re.sub(r"[\W_]", "", name).lower(): name for name in reversed(names)}
+    return next((plain[name] for name in wanted if name in plain), None)
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, list[Key], TypedTable]:
     if not path.is_file():
         raise InputError("there is no such table of phenotypes", file=path)
-    if not is_text(path):
-        rule = f"a table of phenotypes must be a text file ({', '.join(TEXTS)})"
-        raise InputError(rule, file=path)
-    frame = read_table(
-        path, dtype=dict.fromkeys((*_SUBJECT, *_SESSION, "site"), str), na_values=MISSING
-    )
-    subject = next((name for name in _SUBJECT if name in frame.columns), None)
+    names = table_names(path)
+    subject, session = column_like(names, _SUBJECT), column_like(names, _SESSION)
+    table = read_table(path, words=[c for c in (subject, session, "site") if c])
+    frame = table.frame
     if subject is None:
         fix = "Name the column of the subjects participant_id"
         rule = "has no column of the subjects"
         raise InputError(rule, file=path, field="columns", value=[*frame.columns], fix=fix)
     if frame[subject].isna().any():
-        line = int(np.flatnonzero(frame[subject].isna())[0]) + 2
+        line = table.lines[int(np.flatnonzero(frame[subject].isna())[0])]
         raise InputError(f"has no subject in line {line}", file=path, field=subject)
-    session = next((name for name in _SESSION if name in frame.columns), None)
-    subjects = frame[subject].str.strip().str.removeprefix("sub-")
+    subjects = [name.removeprefix("sub-") for name in frame[subject]]
     sessions: list[str | None] = [None] * len(frame)
     if session is not None:
-        cut = frame[session].str.strip().str.removeprefix("ses-")
-        sessions = [None if pd.isna(value) else str(value) for value in cut]
+        sessions = [name and name.removeprefix("ses-") for name in frame[session]]
     keys = list(zip(subjects, sessions, strict=True))
     if len(set(keys)) < len(keys):
         key = next(key for key in keys if keys.count(key) > 1)
@@ -229,11 +246,4 @@ def _read(path: Path) -> tuple[pd.DataFrame, list[Key]]:
         rule = f"has {keys.count(key)} rows of subject {who}"
         fix = "Keep one row per subject, or add a column session"
         raise InputError(rule, file=path, field=subject, fix=fix)
-    return frame.drop(columns=[c for c in (subject, session) if c]), keys
-
-
-def _plain(value: Any) -> Any:
-    """Return a cell as a plain value: whole numbers stay whole, unknown ones are None."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
+    return frame.drop(columns=[c for c in (subject, session) if c]), keys, table

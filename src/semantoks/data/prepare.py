@@ -36,6 +36,7 @@ from semantoks.data.quality import (
     typicality,
 )
 from semantoks.data.reader import RecordingStore
+from semantoks.data.remarks import doubled, gathered
 from semantoks.data.shards import of_shard, open_partial, write_part
 from semantoks.data.sources.items import Item
 from semantoks.data.store import StoreWriter
@@ -150,8 +151,10 @@ def prepare(
         chosen = of_shard(items, shard)
         table = pd.DataFrame([parts.outcome(item) for item in chosen])
         return PrepareReport(store=target, finished=False, quality=table, join=join)
-    quality = _judge(items, parts, rules)
-    _write(target, items, parts, spec, quality, phenotypes, varying, settings, key)
+    quality, notes = _judge(items, parts, rules)
+    told = {**settings["source"], "notes": [*settings["source"].get("notes", []), *notes]}
+    told |= {"censoring": settings["spec"]["censoring"], "key": key}
+    _write(target, items, parts, spec, quality, phenotypes, varying, told)
     if not (quality["status"] == "failed").any():
         parts.remove()
     return PrepareReport(store=target, finished=True, quality=quality, join=join)
@@ -222,7 +225,8 @@ class _Parts:
         row = {"id": item.id, "subject": subject, "session": session}
         if "error" in note:
             return {**row, "status": "failed", "reason": note["error"]}
-        return {**row, "status": "stored", "reason": "", **note["quality"]}
+        told = {"notes": note.get("notes", []), "digest": note.get("digest", item.id)}
+        return {**row, "status": "stored", "reason": "", **note["quality"], **told}
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -275,7 +279,13 @@ def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
     except Exception as error:  # one recording must not stop the cohort, whatever it does
         parts.save(item, {"error": fault(error, item.files[0] if item.files else item.id)}, {})
         return False
-    note = {"row": encoded.row, "source": encoded.source, "quality": quality}
+    note = {
+        "row": encoded.row,
+        "source": encoded.source,
+        "quality": quality,
+        "notes": [*item.notes, *recording.notes],
+        "digest": sha256(encoded.signal.tobytes()).hexdigest(),
+    }
     arrays: dict[str, NDArray[Any]] = {
         "signal": encoded.signal,
         "kept": np.asarray(encoded.kept),
@@ -288,8 +298,10 @@ def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
 # -- the store -------------------------------------------------------------------------------------
 
 
-def _judge(items: Sequence[Item], parts: _Parts, rules: QualityRules) -> pd.DataFrame:
-    """Return the table of quality: who is stored, excluded or failed, and why."""
+def _judge(
+    items: Sequence[Item], parts: _Parts, rules: QualityRules
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the table of quality (who is stored, excluded or failed, and why), and remarks."""
     rows = [parts.outcome(item) for item in items]
     usable = [i for i, row in enumerate(rows) if row["status"] == "stored"]
     if not usable:
@@ -315,7 +327,9 @@ def _judge(items: Sequence[Item], parts: _Parts, rules: QualityRules) -> pd.Data
     if not (table["status"] == "stored").any():
         rule = f"all recordings are excluded by the rules; the first: {table['reason'][0]}"
         raise InputError(rule, file=parts.folder, field="rules")
-    return table
+    stored = [rows[i] for i in usable]
+    remarks = gathered((row["id"], row["notes"]) for row in stored)
+    return table, [*remarks, *doubled({row["id"]: row["digest"] for row in stored})]
 
 
 def _write(
@@ -326,10 +340,8 @@ def _write(
     quality: pd.DataFrame,
     phenotypes: Phenotypes | None,
     varying: Sequence[str],
-    settings: dict[str, Any],
-    key: str,
+    provenance: dict[str, Any],
 ) -> None:
-    provenance = {**settings["source"], "censoring": settings["spec"]["censoring"], "key": key}
     with StoreWriter(target, spec, varying=varying, provenance=provenance) as writer:
         for item, status in zip(items, quality["status"], strict=True):
             if status != "stored":

@@ -24,7 +24,9 @@ from semantoks.flags import Flag
 METRICS = {
     "minutes": "length as stored, minutes",
     "mean_fd": "mean framewise displacement, mm",
+    "offset": "time of the first volume as stored, seconds",
     "censored_fraction": "fraction of volumes censored",
+    "tdof": "temporal degrees of freedom left by filter, censoring and confounds",
     "n_missing_rois": "ROIs without data",
     "min_coverage": "smallest coverage of a ROI",
     "tsnr": "temporal signal-to-noise ratio, median over ROIs",
@@ -100,6 +102,7 @@ def measure(recording: Recording, encoded: Encoded, tr: float) -> dict[str, Any]
         Repetition time of the store, seconds.
     """
     assert encoded.raw is not None, "not as `encode` returns it"
+    assert encoded.volumes is not None, "not as `encode` returns it"
     there = encoded.raw.std(axis=0) > 0
     raw = encoded.raw[:, there]
     mean, noise = raw.mean(axis=0), detrend(raw).std(axis=0)
@@ -107,13 +110,15 @@ def measure(recording: Recording, encoded: Encoded, tr: float) -> dict[str, Any]
     has_means = bool((mean > noise).mean() > 0.5)  # signals that were demeaned have none
     dvars = recording.dvars
     if dvars is None:
-        dvars = float(np.sqrt(np.square(np.diff(normal, axis=0)).mean(axis=1)).mean())
+        dvars = standardised_dvars(raw, encoded.volumes)
     stored = encoded.signal[:, there].astype(np.float64)
     coverage = recording.coverage
     return {
         "minutes": len(encoded.signal) * tr / 60,
         "mean_fd": recording.mean_fd,
+        "offset": encoded.row["offset"],
         "censored_fraction": encoded.row["censored_fraction"],
+        "tdof": encoded.tdof,
         "n_missing_rois": len(encoded.row["missing_rois"]),
         "min_coverage": None if coverage is None else float(np.nanmin(coverage)),
         "tsnr": float(np.median(mean / noise)) if has_means else None,
@@ -121,6 +126,36 @@ def measure(recording: Recording, encoded: Encoded, tr: float) -> dict[str, Any]
         "global_signal": float(zscore(stored).mean(axis=1).std()),
         "spectral_slope": _slope(normal, recording.tr),
     }
+
+
+def standardised_dvars(x: NDArray[np.floating], volumes: NDArray[np.intp]) -> float:
+    """Return the mean standardised DVARS, as fMRIPrep's ``std_dvars``, of ROIs.
+
+    The root mean square over ROIs of what changes from one volume to the next, by what it would be
+    of noise of their own autocorrelation and robust standard deviation. Changes over a gap of
+    censored volumes are left out. 1 is no artefact.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_times, n_rois)
+        Not detrended.
+    volumes : int array of shape (n_times,)
+        Number of every volume.
+
+    References
+    ----------
+    Nichols, T. E. (2013), Notes on creating a standardized version of DVARS, arXiv:1704.01469.
+    """
+    close = np.diff(volumes) == 1
+    low, high = np.percentile(x, [25, 75], axis=0, method="lower")
+    x, spread = x[:, high > low], (high - low)[high > low] / 1.349
+    if not close.any() or not len(spread):
+        return float("nan")
+    centred, change = x - x.mean(axis=0), np.diff(x, axis=0)[close]
+    lagged = (centred[1:] * centred[:-1])[close].mean(axis=0) * (1 - 1 / len(x))
+    autocorrelation = lagged / np.square(centred).mean(axis=0)
+    expected = np.sqrt(2 * (1 - autocorrelation)) * spread
+    return float(np.sqrt(np.square(change).mean(axis=1)).mean() / expected.mean())
 
 
 def _slope(normal: NDArray[np.float64], tr: float) -> float:
@@ -195,7 +230,7 @@ def outliers(table: pd.DataFrame) -> list[str]:
     """
     found: list[list[str]] = [[] for _ in range(len(table))]
     for name in METRICS:
-        if name not in table.columns or name in ("minutes", "n_missing_rois"):
+        if name not in table.columns or name in ("minutes", "offset", "tdof", "n_missing_rois"):
             continue
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
         known = np.isfinite(values)

@@ -256,8 +256,8 @@ class RecordingStore:
         Parameters
         ----------
         events : DataFrame
-            Columns ``id`` (of the recording), ``onset`` and ``duration`` (seconds, from the first
-            volume of the source, as in BIDS events files), and any others (``trial_type``), which
+            Columns ``id`` (of the recording), ``onset`` and ``duration`` (seconds, from the start
+            of the acquisition, as in BIDS events files), and any others (``trial_type``), which
             become columns of the table.
         delay : float
             Seconds by which the haemodynamic response lags: added to every onset.

@@ -44,12 +44,19 @@ class Recording:
         To be regressed out of the signals (`semantoks.data.denoise`).
     kept : bool array of shape (n_times,), optional
         False for censored volumes, whose values are not used.
+    dummy_scans : int
+        Volumes at the beginning from before the steady state; they are removed.
+    start_time : float
+        Time of the first volume, seconds from the start of the acquisition (BIDS ``StartTime``:
+        half a TR after slice timing correction to the middle).
     dvars : float, optional
         Mean standardised DVARS of the whole brain, where the source states it.
     phenotypes : mapping
         Further columns: diagnosis, age, ...; None where unknown.
     source : str
         Where it came from (a file, a data set), for messages.
+    notes : tuple of str
+        What was decided while reading that is worth a look, alike for alike recordings.
     """
 
     signal: NDArray[np.floating]
@@ -67,9 +74,12 @@ class Recording:
     coverage: NDArray[np.floating] | None = None
     confounds: NDArray[np.floating] | None = None
     kept: NDArray[np.bool_] | None = None
+    dummy_scans: int = 0
+    start_time: float = 0.0
     dvars: float | None = None
     phenotypes: Mapping[str, Phenotype] = field(default_factory=dict)
     source: str = "recording"
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -87,5 +97,10 @@ def recording_id(
 
 
 def subject_key(subject: str) -> str:
-    """Return the hashed identifier under which a subject is recorded in shared artefacts."""
+    """Return the hashed name of a subject, which subjects of other data sets can share."""
     return sha256(subject.encode()).hexdigest()[:16]
+
+
+def person_key(data_set: str, subject: str) -> str:
+    """Return the hashed identifier of a person: the data set and the subject's name in it."""
+    return sha256(f"{data_set}\n{subject}".encode()).hexdigest()[:16]

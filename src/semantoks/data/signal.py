@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semantoks.arrays import Signal
-from semantoks.data.denoise import check_confounds, interpolate, regress_out, scaled
+from semantoks.data.denoise import (
+    check_confounds,
+    interpolate,
+    rank_of,
+    regress_out,
+    scaled,
+)
 from semantoks.errors import InputError
 from semantoks.flags import Flag
 
@@ -87,20 +93,52 @@ def band_pass(
         An edge is not positive, they are in the wrong order, or the lower edge is not below the
         Nyquist frequency, so that nothing would be left.
     """
-    from scipy.signal import butter, sosfiltfilt
+    from scipy.signal import sosfiltfilt
 
     low, high = _edges(tr, low_hz, high_hz)
     if low is None and high is None:
         return x.astype(np.float64)
-    if high is None:
-        sos = butter(FILTER_ORDER, low or 0.0, btype="highpass", output="sos", fs=1.0 / tr)
-    elif low is None:
-        sos = butter(FILTER_ORDER, high, btype="lowpass", output="sos", fs=1.0 / tr)
-    else:
-        sos = butter(FILTER_ORDER, [low, high], btype="bandpass", output="sos", fs=1.0 / tr)
     padding = min(len(x) - 1, ceil(1.0 / ((low or high or 1.0) * tr)))
-    filtered = sosfiltfilt(sos, x.astype(np.float64), axis=0, padtype="odd", padlen=padding)
+    filtered = sosfiltfilt(
+        _sections(tr, low, high), x.astype(np.float64), axis=0, padtype="odd", padlen=padding
+    )
     return np.asarray(filtered, np.float64)
+
+
+def _sections(tr: float, low: float | None, high: float | None) -> NDArray[np.float64]:
+    """Return the filter's second-order sections, for one of the two passes."""
+    from scipy.signal import butter
+
+    if low is None:
+        return np.asarray(
+            butter(FILTER_ORDER, high or 0.0, btype="lowpass", output="sos", fs=1.0 / tr)
+        )
+    if high is None:
+        return np.asarray(butter(FILTER_ORDER, low, btype="highpass", output="sos", fs=1.0 / tr))
+    return np.asarray(
+        butter(FILTER_ORDER, [low, high], btype="bandpass", output="sos", fs=1.0 / tr)
+    )
+
+
+def filter_dof(n_times: int, tr: float, low_hz: float | None, high_hz: float | None) -> float:
+    """Return the temporal degrees of freedom that `band_pass` leaves of so many volumes.
+
+    The trace of the filter: its gain, summed over the frequencies k / (2 n_times tr) of the cosine
+    transform but the constant, about ``2 n_times tr (high_hz - low_hz)``.
+
+    Examples
+    --------
+    >>> round(filter_dof(75, 2.0, 0.01, 0.1))
+    27
+    """
+    from scipy.signal import sosfreqz
+
+    low, high = _edges(tr, low_hz, high_hz)
+    if low is None and high is None:
+        return float(n_times - 1)
+    frequencies = np.arange(1, n_times) / (2 * n_times * tr)
+    _, response = sosfreqz(_sections(tr, low, high), worN=frequencies, fs=1.0 / tr)
+    return float(np.square(np.abs(response)).sum())  # two passes
 
 
 def _edges(
@@ -282,6 +320,30 @@ class Preprocessing:
             x = regress_out(x, c, mask, source)
         x = resample(x, tr, self.tr)
         return (zscore(x) if self.zscore else x).astype(np.float32)
+
+    def tdof(
+        self, tr: float, kept: NDArray[np.bool_], confounds: NDArray[np.float64] | None
+    ) -> float:
+        """Return the temporal degrees of freedom that filter, censoring and confounds leave.
+
+        Those of a filtered recording as long as the kept volumes, less the rank of the filtered
+        confounds; below zero where these are more. Signals of noise keep about this share of their
+        variance, and a z-score would hide what was lost.
+
+        Parameters
+        ----------
+        tr : float
+            Repetition time of the source, seconds.
+        kept : bool array of shape (n_times,)
+        confounds : ndarray of shape (n_times, n_confounds) or None
+            As `apply` takes them.
+        """
+        left = filter_dof(int(kept.sum()), tr, self.low_hz, self.high_hz)
+        if self.detrend and self.low_hz is None:
+            left -= 1
+        if confounds is None:
+            return left
+        return left - rank_of(self._filtered(scaled(interpolate(confounds, kept)), tr), kept)
 
     def _filtered(self, x: Signal, tr: float) -> NDArray[np.float64]:
         return band_pass(detrend(x) if self.detrend else x, tr, self.low_hz, self.high_hz)

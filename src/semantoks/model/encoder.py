@@ -11,7 +11,7 @@ N networks, P patches, L patch length, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from semantoks.errors import ConfigError, InputError
 from semantoks.model.recompute import run
 from semantoks.model.tokenizers.base import Pooling
 from semantoks.model.tokenizers.branches import BRANCHES, Branch, branch_widths
+from semantoks.model.tokenizers.connectome import ConnectomeConfig
 from semantoks.model.tokenizers.registry import TOKENIZERS
 from semantoks.model.transformer import Block
 
@@ -40,20 +41,24 @@ class EncoderConfig:
     mlp_ratio: float = 4.0
     """Hidden units of a block's MLP per unit of width."""
     layer_scale: float = 0.1
-    """Initial value of LayerScale."""
+    """Initial value of LayerScale; 1 starts as a block without it."""
     drop_path: float = 0.0
-    """Probability that a recording skips a block's branch in training (stochastic depth)."""
+    """Probability that a recording skips a branch of the last block in training (stochastic depth);
+    it rises linearly over the blocks, from 0 in the first."""
     patch_length: int = 20
     """Time points per patch L, in volumes at the store's TR."""
     n_patches: int = 5
     """Patches per view P; a view has patch_length * n_patches time points."""
     granularity: str = "networks"
-    """What one token stands for: "networks" (a functional network), "one" (the whole brain) or
-    "rois" (one ROI)."""
+    """What one token stands for: "networks" (a functional network), "one" (the whole brain), "rois"
+    (one ROI) or "connectome" (the connections of a functional network, see `connectome`)."""
     branches: tuple[Branch, ...] = BRANCHES
-    """Parallel branches of the tokenizer, concatenated in this order (not for "rois")."""
+    """Parallel branches of the tokenizer, concatenated in this order (networks, one)."""
     pooling: Pooling = "mean"
-    """Pooling over the time points of a patch: mean, max or attention (not for "rois")."""
+    """Pooling over the time points of a patch: mean, max or attention (networks, one)."""
+    final_norm: bool = True
+    """Normalise the outputs of the last block."""
+    connectome: ConnectomeConfig = field(default_factory=ConnectomeConfig)
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "head_width", "patch_length", "n_patches"):
@@ -69,6 +74,13 @@ class EncoderConfig:
             )
         if not 0.0 <= self.drop_path < 1.0:
             raise ConfigError("must lie in [0, 1)", field="encoder.drop_path", value=self.drop_path)
+        if self.drop_path and self.depth == 1:
+            raise ConfigError(
+                "has no effect on a single block, where it is 0",
+                field="encoder.drop_path",
+                value=self.drop_path,
+                fix="Leave it out, or use more blocks",
+            )
         if self.mlp_ratio <= 0:
             raise ConfigError("must be positive", field="encoder.mlp_ratio", value=self.mlp_ratio)
         if not self.branches:
@@ -85,6 +97,13 @@ class EncoderConfig:
                 f"have no effect with the granularity {self.granularity!r}",
                 field="encoder.branches, encoder.pooling",
                 fix="Leave them out, or choose another encoder.granularity",
+            )
+        if TOKENIZERS[self.granularity].whole and self.n_patches != 1:
+            raise ConfigError(
+                f"must be 1: with the granularity {self.granularity!r} a view is one patch",
+                field="encoder.n_patches",
+                value=self.n_patches,
+                fix="State the length of a view as encoder.patch_length",
             )
         _ = self.branch_widths
 
@@ -160,11 +179,11 @@ class Encoder(nn.Module):
                 width // config.head_width,
                 config.mlp_ratio,
                 config.layer_scale,
-                config.drop_path,
+                config.drop_path * i / max(config.depth - 1, 1),
             )
-            for _ in range(config.depth)
+            for i in range(config.depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if config.final_norm else nn.Identity()
 
     @classmethod
     def random(
@@ -179,6 +198,16 @@ class Encoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, channels, preprocessing)
+
+    def with_random_weights(self, seed: int) -> Encoder:
+        """Return the control of this encoder: the same with seeded random weights.
+
+        What its tokenizer fitted in closed form stays: it belongs to the input, not to what
+        training learned.
+        """
+        other = Encoder.random(self.config, self.channels, self.preprocessing, seed=seed)
+        other.tokenizer.copy_fitted(self.tokenizer)
+        return other.eval()
 
     def reading(self, channels: Channels) -> Encoder:
         """Return an encoder with a copy of the weights that reads other channels.
@@ -201,6 +230,11 @@ class Encoder(nn.Module):
         return other.train(self.training)
 
     @property
+    def shortest(self) -> int:
+        """Volumes that a recording must have."""
+        return self.tokenizer.shortest(self.config)
+
+    @property
     def rows(self) -> TokenRows:
         """What every row of the token grid stands for."""
         return self.tokenizer.rows
@@ -216,8 +250,8 @@ class Encoder(nn.Module):
         Parameters
         ----------
         x : Tensor of shape (B, C, T)
-            Z-scored signals in the order of `channels`; T a multiple of the patch
-            length, any number of patches.
+            Z-scored signals in the order of `channels`; T a multiple of the patch length, any
+            number of patches, or any T for a tokenizer that reads whole crops.
         mask : Tensor of bool, shape (B, N, P), optional
             True where a token is replaced by the mask vector.
 
@@ -256,7 +290,10 @@ class Encoder(nn.Module):
         tokens : Tensor of shape (R, D)
             The wanted ones.
         """
-        sequence = self._sequence(x, mask)
+        return self.finish(self._sequence(x, mask), wanted)
+
+    def finish(self, sequence: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the blocks on an assembled sequence (B, 1 + N P, D); returns what `read` does."""
         for block in self.blocks[:-1]:
             sequence = run(block, sequence, checkpoint=self.checkpoint)
         last = self.blocks[-1]
@@ -265,7 +302,7 @@ class Encoder(nn.Module):
         if wanted is None:
             finished = run(last.first, sequence, checkpoint=self.checkpoint)
         else:
-            first = torch.arange(batch, device=x.device) * length
+            first = torch.arange(batch, device=sequence.device) * length
             own_cls = wanted // (length - 1) + 1  # CLS tokens up to their recording's
             rows = torch.cat([first, wanted + own_cls])
             finished = run(last, sequence, rows, checkpoint=self.checkpoint)
@@ -312,7 +349,7 @@ class Encoder(nn.Module):
                 value=tuple(x.shape),
                 fix=f"Order the ROIs as in {self.channels.name!r}",
             )
-        length = self.config.patch_length
+        length = x.shape[2] if self.tokenizer.whole else self.config.patch_length
         if x.shape[2] == 0 or x.shape[2] % length:
             raise InputError(
                 f"the number of time points must be a multiple of the patch length {length}",

@@ -15,9 +15,11 @@ class OptimConfig:
     epochs: int = 100
     """Passes over the subjects."""
     batch_size: int = 512
-    """Recordings per step, at most; an epoch is divided into nearly equal batches."""
+    """Recordings per step, at most; an epoch is divided into nearly equal batches, so that none is
+    partial and no subject is dropped."""
     base_lr: float = 7e-4
-    """Peak learning rate for a batch of 256; the rate scales linearly with batch_size."""
+    """Peak learning rate for a batch of 256; the rate scales linearly with the size that the
+    batches really have (202 subjects are one batch of 202, whatever batch_size is above)."""
     warmup_epochs: float = 3.0
     """Epochs of linear warm-up from 0, followed by a cosine to 0."""
     weight_decay: float = 0.05
@@ -62,12 +64,25 @@ def _falling(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
-    """Linear warm-up to ``base_lr * batch_size / 256``, then a cosine to 0."""
-    peak = config.base_lr * config.batch_size / 256
+def learning_rate(
+    step: int, steps_per_epoch: int, config: OptimConfig, *, batch_size: float
+) -> float:
+    """Linear warm-up from 0 to ``base_lr * batch_size / 256``, then a cosine to 0.
+
+    Parameters
+    ----------
+    step : int
+        Steps taken before this one.
+    steps_per_epoch : int
+    config : OptimConfig
+    batch_size : float
+        Mean number of recordings in a batch. The authors drop the last, partial batch of an epoch
+        to keep the rate and the batch together; with nearly equal batches nothing need be dropped.
+    """
+    peak = config.base_lr * batch_size / 256
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
+        return peak * step / warmup
     return peak * _falling((step - warmup) / (config.epochs * steps_per_epoch - warmup))
 
 

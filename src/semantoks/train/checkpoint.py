@@ -24,6 +24,8 @@ from semantoks.model.weights import current_name
 from semantoks.objectives.objective import Objective
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
+#: Checkpoints of earlier versions state the rank of an augmented batch, under another name.
+RANK = "effective_rank_of_fixed_batch"
 
 
 def save_checkpoint(
@@ -49,7 +51,7 @@ def save_checkpoint(
     keep : int
         Number of the newest checkpoints to keep.
     effective_rank : float, optional
-        Of the embeddings at this step, for the record.
+        Of the embeddings of the run's fixed batch at this step.
     keep_best : bool
         Keep the one with the highest effective rank, too.
 
@@ -73,7 +75,7 @@ def save_checkpoint(
         save_file(optimizer_tensors(_trained(objective), optimizer), writing / OPTIMIZER)
         progress = {
             "step": step,
-            "effective_rank": effective_rank,
+            RANK: effective_rank,
             "sha256": {path.name: file_sha256(path) for path in sorted(writing.iterdir())},
         }
         (writing / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
@@ -100,7 +102,7 @@ def best_checkpoint(run: Path) -> Path | None:
     best: tuple[float, str, Path] | None = None
     for folder in (run / "checkpoints").glob("step-*"):
         try:
-            rank = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))["effective_rank"]
+            rank = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))[RANK]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if isinstance(rank, float) and (best is None or (rank, folder.name) > best[:2]):

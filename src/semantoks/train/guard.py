@@ -84,7 +84,9 @@ class BatchGuard:
                 file=self._run,
                 field="recordings of the batch" if len(bad) == len(finite) else "recordings",
                 value=names,
-                fix="Check these recordings (`semantoks check STORE`), or lower optim.base_lr",
+                fix="Check these recordings (`semantoks check STORE`); resume with "
+                "train.on_nan=skip to exclude such batches, or start again with a lower "
+                "optim.base_lr",
             )
         logs.event(
             {

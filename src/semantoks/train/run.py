@@ -11,6 +11,7 @@ from typing import Any, Literal
 from semantoks import config as trees
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import EncoderConfig
+from semantoks.model.tokenizers.registry import TOKENIZERS
 from semantoks.objectives.registry import DEFAULT, OBJECTIVES, ObjectiveConfig
 from semantoks.objectives.schedules import OptimConfig
 from semantoks.views.augment import AugmentConfig
@@ -35,10 +36,17 @@ class DataConfig:
     have one of that name."""
     n_subjects: int | None = None
     """Pretrain on so many subjects, drawn by `seed`, smaller numbers within larger; null: all."""
+    n_held_out: int = 0
+    """Keep so many subjects, drawn by `seed`, out of training and choose the best checkpoint on
+    them; 0: choose it on a fixed batch of those trained on, whose views are not augmented."""
 
     def __post_init__(self) -> None:
         if self.n_subjects is not None and self.n_subjects < 2:
             raise ConfigError("must be at least 2", field="data.n_subjects", value=self.n_subjects)
+        if self.n_held_out < 0 or self.n_held_out == 1:
+            raise ConfigError(
+                "must be 0, or at least 2", field="data.n_held_out", value=self.n_held_out
+            )
         if self.weights is None:
             return
         if len(self.weights) != len(self.stores) or len(self.stores) < 2:
@@ -75,7 +83,7 @@ class TrainConfig:
     """How the run is carried out: nothing here changes what is learned, but for precision."""
 
     device: str = "auto"
-    """auto (CUDA, then CPU), cpu, cuda, cuda:1, mps."""
+    """auto (CUDA, then CPU), cpu, cuda, cuda:1."""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """Arithmetic of the encoders; the loss is always computed in float32 or wider. auto is bfloat16
     where the device is fast at it (NVIDIA GPUs from Ampere on, CPUs with AVX-512 BF16), else
@@ -99,10 +107,14 @@ class TrainConfig:
     """Steps between two lines of metrics."""
     checkpoint_epochs: int = 5
     """Epochs between two checkpoints; the last step always writes one."""
+    checkpoint_minutes: float = 8.0
+    """Also write a checkpoint when the last one is this many minutes old, so that a killed job
+    loses ten minutes at most, the writing included; 0: by epochs only."""
     keep_checkpoints: int = 2
     """Checkpoints kept, newest first."""
     keep_best: bool = True
-    """Also keep the checkpoint whose embeddings have the highest effective rank (RankMe)."""
+    """Also keep the checkpoint whose embeddings have the highest effective rank (RankMe) on a
+    batch that is fixed for the run (`data.n_held_out`)."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl (needs the extra `tensorboard`)."""
 
@@ -112,6 +124,12 @@ class TrainConfig:
                 raise ConfigError(
                     "must be at least 1", field=f"train.{name}", value=getattr(self, name)
                 )
+        if self.checkpoint_minutes < 0:
+            raise ConfigError(
+                "must not be negative",
+                field="train.checkpoint_minutes",
+                value=self.checkpoint_minutes,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +154,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError("must not be negative", field="seed", value=self.seed)
+        whole = TOKENIZERS[self.encoder.granularity].whole
+        if whole and self.views.augment.noise != "none":
+            raise ConfigError(
+                "must be none: this tokenizer takes volumes of zeros for missing data",
+                field="views.augment.noise",
+                value=self.views.augment.noise,
+            )
 
     @classmethod
     def preset(cls, name: str, changes: Mapping[str, Any] | None = None) -> RunConfig:
@@ -143,7 +168,7 @@ class RunConfig:
 
         Parameters
         ----------
-        name : {"paper", "small", "tiny"}
+        name : {"paper", "small", "tiny", "connectome-base", "connectome-small"}
         changes : mapping, optional
             Nested values, as in a YAML file.
 
@@ -188,6 +213,33 @@ class RunConfig:
         return trees.to_yaml(trees.to_tree(self))
 
 
+# Beyond the paper: tokens of second order (`semantoks.model.tokenizers.connectome`). A view is one
+# part of a scan, filled up with zeros; masks hide up to 5 of 9 networks.
+_CONNECTOME: dict[str, Any] = {
+    "encoder": {
+        "granularity": "connectome",
+        "width": 256,
+        "depth": 1,
+        "layer_scale": 1.0,
+        "final_norm": False,
+        "patch_length": 120,
+        "n_patches": 1,
+    },
+    "views": {
+        "augment": dict.fromkeys(("roi_dropout", "time_dropout", "amplitude", "noise"), "none"),
+        "masks": {"kind": "network", "frequency": 0.85, "ratio_min": 0.1, "ratio_max": 0.7},
+    },
+    "objective": {"kind": "prediction"},
+    "optim": {
+        "epochs": 60,
+        "batch_size": 96,
+        "base_lr": 2.67e-3,
+        "warmup_epochs": 3.0,
+        "weight_decay": 0.05,
+        "weight_decay_end": 0.05,
+    },
+}
+
 # A small model has less to learn from and less to learn: bigger steps, smaller batches.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -196,6 +248,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim": {"batch_size": 64, "base_lr": 2e-3, "epochs": 60, "warmup_epochs": 3.0},
         "objective": {"network_epochs": 3.0},
     },
+    "connectome-base": _CONNECTOME,
+    "connectome-small": trees.merge(
+        _CONNECTOME,
+        {"encoder": {"width": 64, "head_width": 16, "connectome": {"n_components": 32}}},
+    ),
     "tiny": {
         "encoder": {"width": 64, "depth": 2},
         "objective": {"projection_hidden": 96, "projection_width": 32, "network_epochs": 2.0},
@@ -209,9 +266,9 @@ def _merged(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
     def kind(tree: Mapping[str, Any]) -> object:
         objective = tree.get("objective")
-        return objective.get("kind", DEFAULT) if isinstance(objective, Mapping) else DEFAULT
+        return objective.get("kind") if isinstance(objective, Mapping) else None
 
-    if kind(changes) != kind(preset):
+    if kind(changes) not in (None, kind(preset) or DEFAULT):
         preset = {key: value for key, value in preset.items() if key != "objective"}
     return trees.merge(preset, changes)
 

@@ -34,10 +34,19 @@ def pick_device(name: str) -> torch.device:
     Raises
     ------
     ConfigError
-        If there is no such device.
+        If there is no such device, or it is neither a CPU nor a CUDA device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(
+            "must be auto, cpu or cuda: the loss and its monitors compute in float64, which other "
+            "devices lack, and none of them has been tried",
+            field="train.device",
+            value=name,
+            fix="Use auto or cpu",
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -83,8 +92,15 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
-def training_recordings(config: RunConfig) -> Recordings:
+def training_recordings(config: RunConfig) -> tuple[Recordings, Recordings]:
     """Open the store, or the mixture of several, and keep what pretraining may see.
+
+    Returns
+    -------
+    trained : RecordingStore or StoreMixture
+        What the weights are trained on.
+    compared : RecordingStore or StoreMixture
+        What checkpoints are compared on: other subjects with ``data.n_held_out``, else the same.
 
     Raises
     ------
@@ -109,17 +125,21 @@ def training_recordings(config: RunConfig) -> Recordings:
         known = {str(s) for s in sites.dropna()}
         excluded = [_site(site, known, data) for site in data.exclude_sites]
         store = store.select(~sites.isin(excluded).to_numpy(bool))
-    if data.n_subjects is None:
-        return store
-    subjects = np.unique(store.table["subject"].to_numpy(str))
-    if data.n_subjects > len(subjects):
+    if data.n_subjects is None and not data.n_held_out:
+        return store, store
+    subject_of = store.table["subject"].to_numpy(str)
+    subjects = np.random.default_rng(config.seed).permutation(np.unique(subject_of))
+    n = len(subjects) - data.n_held_out if data.n_subjects is None else data.n_subjects
+    if n < 2 or n + data.n_held_out > len(subjects):
         raise ConfigError(
             f"there are only {len(subjects)} subjects to pretrain on",
-            field="data.n_subjects",
-            value=data.n_subjects,
+            field="data.n_subjects" if not data.n_held_out else "data.n_subjects, n_held_out",
+            value=data.n_subjects if not data.n_held_out else (data.n_subjects, data.n_held_out),
         )
-    drawn = np.random.default_rng(config.seed).permutation(subjects)[: data.n_subjects]
-    return store.select(np.isin(store.table["subject"].to_numpy(str), drawn))
+    trained = store.select(np.isin(subject_of, subjects[:n]))
+    if not data.n_held_out:
+        return trained, trained
+    return trained, store.select(np.isin(subject_of, subjects[-data.n_held_out :]))
 
 
 def _site(site: str, known: set[str], data: DataConfig) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from semantoks.data.seen import SeenData
+from semantoks.errors import InputError
 from semantoks.model.encoder import Encoder
+from semantoks.model.readout import measure_spread
+from semantoks.model.tokenizers.connectome import ConnectomeTokenizer
 from semantoks.objectives import schedules
 from semantoks.objectives.objective import Losses, Moment
 from semantoks.objectives.registry import make_objective
@@ -37,6 +40,7 @@ from semantoks.train.gradient import Gradient
 from semantoks.train.guard import BatchGuard, CollapseGuard
 from semantoks.train.logs import TERM, Metrics, Reporter, RunLogs
 from semantoks.train.memory import keep_few_kernels, reuse_freed_memory
+from semantoks.train.monitor import FixedBatch
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import (
     EVENTS,
@@ -54,6 +58,8 @@ from semantoks.views.batch import ViewBatch
 from semantoks.views.loader import ViewLoader
 
 __all__ = ["Metrics", "Reporter", "Trainer"]
+
+_FITTED_ON = 2000  # crops, at most, for what is fitted before the first step
 
 
 class Trainer:
@@ -98,7 +104,7 @@ class Trainer:
         self._reporter = reporter
         self._device = pick_device(local_device(config.train.device))
         self._precision = pick_precision(config.train.precision, self._device)
-        store = training_recordings(config)
+        store, compared = training_recordings(config)
         check_run_folder(self.run, config, resume)
         wait_for_all()
 
@@ -135,6 +141,9 @@ class Trainer:
             self.run, store.table["id"].to_numpy(str), skip=config.train.on_nan == "skip"
         )
         self._collapse = CollapseGuard(config.train.collapse_rank)
+        self._fixed = None
+        if config.train.keep_best and is_main():
+            self._fixed = FixedBatch(compared, encoder, seed=config.seed, device=self._device)
         self._trained = [p for p in self.objective.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._trained,
@@ -146,7 +155,11 @@ class Trainer:
             (load_checkpoint(self.run, self.objective, self._optimizer) or 0) if resume else 0
         )
         agree(self.step, self._device, self.run)
+        if self.step == 0 and encoder.tokenizer.is_fitted_first:
+            crops = [views for views, _ in self._first_epoch()]
+            self.objective.fit(torch.cat(crops)[:_FITTED_ON])
         self._followed: dict[str, float] = {}
+        self._saved, self._saved_at = self.step or -1, time.monotonic()
         self._gradient = Gradient(self.objective, config.train.accumulate)
         encoder.pretraining = SeenData.of(store, epochs=config.optim.epochs)
         if is_main():
@@ -170,13 +183,12 @@ class Trainer:
         Raises
         ------
         InputError
-            If a loss or a gradient is not finite (see ``train.on_nan``): the weights stay as they
-            were, the recordings are named.
+            If a loss or a gradient is not finite (see ``train.on_nan``) or a recording cannot be
+            read: the weights stay as they were and are saved, the recordings are named.
         CheckpointError
             If a checkpoint cannot be written.
         """
         train, per_epoch = self.config.train, self._loader.steps_per_epoch
-        saved, rank = -1, None
         clock = _Clock()
         with (
             stop_requests() as stopped,
@@ -188,24 +200,37 @@ class Trainer:
             ) as logs,
         ):
             while self.step < self.n_steps and not any_process(stopped(), self._device):
-                batch = self._batch()
-                losses, grad_norm = self._learn(batch, logs)
-                self.step += 1
+                losses, grad_norm = self._step(logs)
                 clock.tick(len(self._loader.recordings(self.step - 1)))
                 last = self.step == self.n_steps
-                due = self.step % (train.checkpoint_epochs * per_epoch) == 0 or last
-                if losses is not None and (due or self.step % train.log_every == 0):
+                if losses is not None and (last or self.step % train.log_every == 0):
                     embeddings = gather_rows(losses.embeddings)
                     rank = effective_rank(embeddings)
                     self._collapse.look(self.step, rank, embeddings, logs)
-                    if self.step % train.log_every == 0 or last:
-                        logs.metrics(self._metrics(losses, embeddings, rank, grad_norm, clock))
-                if due:
-                    saved = self._save(rank)
-        if saved != self.step:
-            self._save(rank)
+                    logs.metrics(self._metrics(losses, embeddings, rank, grad_norm, clock))
+                if self.step % (train.checkpoint_epochs * per_epoch) == 0 or self._overdue():
+                    self._save()
+        self._save()
         wait_for_all()
         return self.run / "checkpoints" / f"step-{self.step:08d}"
+
+    def _first_epoch(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the views of the first epoch, (B, C, T), and their tokens without data."""
+        for step in range(self._loader.steps_per_epoch):
+            batch = self._loader.batch(step)
+            missing = None if batch.missing is None else batch.missing.flatten(0, 1)
+            yield batch.views.flatten(0, 1), missing
+
+    def _step(self, logs: RunLogs) -> tuple[Losses | None, float]:
+        """Take one step, or save the weights that it could not be taken from."""
+        try:
+            found = self._learn(self._batch(), logs)
+        except InputError:  # raised before the optimiser touches anything
+            if all(bool(p.isfinite().all()) for p in self._trained):
+                self._save()
+            raise
+        self.step += 1
+        return found
 
     def _batch(self) -> ViewBatch:
         batch = self._loader.batch(self.step)
@@ -235,15 +260,11 @@ class Trainer:
     @contextmanager
     def _context(self, part: int) -> Iterator[None]:
         """Arithmetic and random numbers of one part of this process's batch."""
-        use_bfloat16 = self._precision == "bfloat16"
         # Stochastic depth draws from the global generator: a function of the step, too, and
         # no other draws change.
         with (
             torch.random.fork_rng([self._device] if self._device.type == "cuda" else []),
-            # Every weight is used once a step: a cache would only hold copies of them.
-            torch.autocast(
-                self._device.type, torch.bfloat16, enabled=use_bfloat16, cache_enabled=False
-            ),
+            self._arithmetic(),
         ):
             key = [self.config.seed, self.step]
             if part or process_number():
@@ -251,15 +272,24 @@ class Trainer:
             torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
             yield
 
+    def _arithmetic(self) -> torch.autocast:
+        use_bfloat16 = self._precision == "bfloat16"
+        # Every weight is used once a step: a cache would only hold copies of them.
+        return torch.autocast(
+            self._device.type, torch.bfloat16, enabled=use_bfloat16, cache_enabled=False
+        )
+
     @property
     def _moment(self) -> Moment:
         return Moment(self.step, self.n_steps, self._loader.steps_per_epoch)
 
     def _update(self) -> None:
         """One optimiser step, and what the objective does after it."""
-        optim = self.config.optim
+        optim, per_epoch = self.config.optim, self._loader.steps_per_epoch
         group = self._optimizer.param_groups[0]
-        group["lr"] = schedules.learning_rate(self.step, self._loader.steps_per_epoch, optim)
+        group["lr"] = schedules.learning_rate(
+            self.step, per_epoch, optim, batch_size=self._loader.n_subjects / per_epoch
+        )
         group["weight_decay"] = schedules.weight_decay(self.step, self.n_steps, optim)
         self._optimizer.step()
         self._followed = self.objective.after_step(self._moment, optim)
@@ -285,18 +315,34 @@ class Trainer:
             "seconds_left": clock.per_step() * (self.n_steps - self.step),
         }
 
-    def _save(self, rank: float | None) -> int:
-        if is_main():
-            save_checkpoint(
-                self.run,
-                self.step,
-                self.objective,
-                self._optimizer,
-                keep=self.config.train.keep_checkpoints,
-                effective_rank=rank,
-                keep_best=self.config.train.keep_best,
-            )
-        return self.step
+    def _overdue(self) -> bool:
+        """Return whether the last checkpoint is too old."""
+        minutes = self.config.train.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless there is one of this step."""
+        if not is_main() or self._saved == self.step:
+            return
+        self._saved, self._saved_at = self.step, time.monotonic()
+        encoder = self.objective.encoder()
+        if self.step == self.n_steps and isinstance(encoder.tokenizer, ConnectomeTokenizer):
+            measure_spread(encoder, self._first_epoch())
+        rank = None
+        if self._fixed is not None:
+            with self._arithmetic(), ExitStack() as stack:
+                if self.config.train.compile:  # not once more, for another size and mode
+                    stack.enter_context(torch.compiler.set_stance("force_eager"))
+                rank = self._fixed.effective_rank(self.objective.encoder(self.objective.roles[0]))
+        save_checkpoint(
+            self.run,
+            self.step,
+            self.objective,
+            self._optimizer,
+            keep=self.config.train.keep_checkpoints,
+            effective_rank=rank,
+            keep_best=self.config.train.keep_best,
+        )
 
 
 class _Clock:

@@ -17,6 +17,7 @@ from semantoks.data.layout import QUALITY_PAGE
 from semantoks.data.phenotypes import PhenotypeRules
 from semantoks.data.prepare import PrepareReport, Progress, prepare
 from semantoks.data.quality import QualityRules
+from semantoks.data.remarks import mixed_tasks
 from semantoks.data.shards import Running
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.bids import BidsFile
@@ -50,8 +51,8 @@ def prepare_store(
     ----------
     source : str
         A sample that comes with the repository, ``abide`` (downloads all of it), or the path of a
-        derivatives folder (fMRIPrep, XCP-D, HALFpipe), of a table of files, of an HDF5 file, or of
-        a single image or file of time series (`semantoks.data.sources.find.find_items`).
+        derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC), of a table of files, of an HDF5 file,
+        or of a single image or file of time series (`semantoks.data.sources.find.find_items`).
     path : path
         Folder of the new store.
     reading : Reading, optional
@@ -84,6 +85,8 @@ def prepare_store(
     """
     items, atlas, how = _items(source, reading)
     notes = [] if reading is None else _notes(items, reading)
+    tasks = [BidsFile(Path(item.id)).entities.get("task") for item in items]
+    notes += mixed_tasks(tasks, folder=Path(source).is_dir())
     _log.debug("%d recordings in %s, parcellation %s", len(items), source, atlas.name)
     rois, running = rois or RoiRules(), running or Running()
     phenotypes = phenotypes or PhenotypeRules()

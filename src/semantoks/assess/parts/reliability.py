@@ -12,8 +12,8 @@ from semantoks.evaluate.checks.reliability import (
     measure_reliability,
     reliability_differences,
     reliability_scores,
-    session_pairs,
 )
+from semantoks.evaluate.checks.repeated import comparable, session_pairs
 from semantoks.evaluate.compare.roles import CONNECTIVITY
 from semantoks.figures import scores as charts
 from semantoks.figures.picture import Picture
@@ -30,8 +30,9 @@ _MEASURES = (
 
 def compute(work: Work) -> Found:
     """Measure the reliability of features between sessions, or else between halves."""
+    table = work.store.table
     try:
-        session_pairs(work.store.table)
+        comparable(table.iloc[session_pairs(table)[0]])
         of = "sessions"
     except InputError:
         of = "halves"
@@ -50,11 +51,14 @@ def compute(work: Work) -> Found:
             pd.DataFrame({"model": name, "icc": one.icc}) for name, one in found.items()
         ).reset_index(drop=True),
     }
-    for i, one in enumerate(found.values()):
-        matrix = pd.DataFrame(one.similarity.astype(np.float32))
+    one = next(iter(found.values()))
+    order = np.argsort(one.sites, kind="stable")
+    for i, each in enumerate(found.values()):
+        matrix = pd.DataFrame(each.similarity[np.ix_(order, order)].astype(np.float32))
         tables[f"similarity{i}"] = matrix.rename(columns=str)
-    n = len(next(iter(found.values())).subjects)
-    return Found(tables, {"of": of, "models": [*found], "n_subjects": n})
+    facts = {"of": of, "models": [*found], "n_subjects": len(one.subjects)}
+    counts = {"n_sites": len(set(one.sites)), "n_left_out": len(one.left_out)}
+    return Found(tables, facts | counts)
 
 
 def sentence(found: Found) -> str:
@@ -62,11 +66,19 @@ def sentence(found: Found) -> str:
     halves = f"the two halves of a scan ({GAP:g} s between them)"
     of = "two sessions" if found.facts["of"] == "sessions" else halves
     return (
-        f"Reliability between {of} of {found.facts['n_subjects']} people was measured by "
-        "identification rate (Finn et al., 2015), differential identifiability (Amico and Goñi, "
-        "2018), discriminability (Bridgeford et al., 2021) and intraclass correlation (Shrout and "
-        "Fleiss, 1979)."
+        f"Reliability between {of} of {found.facts['n_subjects']} people{_where(found)} was "
+        "measured by identification rate (Finn et al., 2015), differential identifiability (Amico "
+        "and Goñi, 2018), discriminability (Bridgeford et al., 2021) and intraclass correlation "
+        "(Shrout and Fleiss, 1979). People were compared with people of their site; measures of "
+        "sites were averaged by their number of people, and mean squares pooled by degrees of "
+        "freedom. Chance levels are means over permutations of people within sites."
     )
+
+
+def _where(found: Found) -> str:
+    n, left_out = found.facts.get("n_sites", 1), found.facts.get("n_left_out", 0)
+    at = f" at {n} sites" if n > 1 else ""
+    return f"{at} ({left_out} alone at their site left out)" if left_out else at
 
 
 def show(found: Found) -> Section:
@@ -85,8 +97,9 @@ def show(found: Found) -> Section:
         for model, matrix in zip(models, matrices, strict=True)
     ]
     some = f"; the matrices show {len(chosen)} of them" if len(chosen) < n else ""
+    some += "; people are ordered by site" if found.facts.get("n_sites", 1) > 1 else ""
     table = Table(
-        caption=f"{n} people, measured twice{some}",
+        caption=f"{n} people{_where(found)}, measured twice and compared within sites{some}",
         columns=[
             Column("measure"),
             Column("chance", "number"),

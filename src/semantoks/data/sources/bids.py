@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semantoks.data.recording import recording_id
-from semantoks.data.signal import check_tr
+from semantoks.data.signal import MAX_TR, check_tr
 from semantoks.errors import InputError
 
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 #: Entities that, beside task and run, tell apart what was acquired; the others say how it was made.
 ACQUIRED = ("acq", "ce", "rec", "dir", "echo", "part")
-#: Largest relative difference between a TR and a rounded sampling frequency.
-ROUNDED = 0.01
+#: Largest difference between equal TRs, seconds; and, relative, from a rounded sampling frequency.
+SAME, ROUNDED = 1e-3, 0.01
+#: Name of the source that is not believed alone: tools leave 0, 1 or milliseconds there.
+UNSURE = "NIfTI header"
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ def bids_files(root: Path) -> Iterator[BidsFile]:
                 yield BidsFile(Path(folder, name))
 
 
-def sidecar(file: Path) -> tuple[dict[str, Any], Path]:
-    """Return the content of the JSON file beside a file, {} if there is none, and its path.
+def sidecar(file: Path) -> dict[str, tuple[Any, Path]]:
+    """Return what the JSON file beside a file states, with its path; {} if there is none.
 
     Raises
     ------
@@ -108,8 +110,8 @@ def sidecar(file: Path) -> tuple[dict[str, Any], Path]:
     """
     path = file.with_name(file.name.split(".")[0] + ".json")
     if not path.is_file():
-        return {}, path
-    return read_json(path), path
+        return {}
+    return {key: (value, path) for key, value in read_json(path).items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -148,20 +150,62 @@ def metadata(file: BidsFile, root: Path, suffixes: tuple[str, ...]) -> dict[str,
         folder = folder.parent
 
 
-def stated_tr(found: Mapping[str, tuple[Any, Path]]) -> dict[str, Any]:
-    """Return what metadata say of the TR, by the name of the file."""
-    stated: dict[str, Any] = {}
+class Stated(NamedTuple):
+    """A TR as one source states it.
+
+    Parameters
+    ----------
+    by : str
+        The kind of source: ``--source-tr``, ``table``, ``sidecar``, ``header``.
+    value : object
+        Seconds; text and milliseconds are understood. None where the source says nothing.
+    where : str
+        Name of the file, for messages.
+    rounded : bool
+        The value comes from a sampling frequency, which tools round.
+    """
+
+    by: str
+    value: Any
+    where: str = ""
+    rounded: bool = False
+
+
+class Timing(NamedTuple):
+    """The TR of a recording, seconds, and what was overridden to settle it, in words."""
+
+    tr: float
+    notes: tuple[str, ...] = ()
+
+
+def sidecar_trs(found: Mapping[str, tuple[Any, Path]]) -> list[Stated]:
+    """Return what metadata state of the TR: the repetition time, then the sampling frequency."""
+    stated = []
     if "RepetitionTime" in found:
         value, path = found["RepetitionTime"]
-        stated[path.name] = value
+        stated.append(Stated("sidecar", value, path.name))
     if "SamplingFrequency" in found:
         value, path = found["SamplingFrequency"]
-        hertz, exact = number(value), number(next(iter(stated.values()), None))
-        # XCP-D writes text there; rounded to 1.39 Hz it is the TR of 0.72 s.
-        rounded = exact is not None and hertz is not None and abs(exact * hertz - 1) < ROUNDED
-        if hertz is not None and hertz > 0 and not rounded:
-            stated[f"{path.name} (SamplingFrequency)"] = 1.0 / hertz
+        hertz = number(value)  # XCP-D writes the text "TR" there
+        if hertz is not None and hertz > 0:
+            stated.append(Stated("sampling frequency", 1.0 / hertz, path.name, rounded=True))
     return stated
+
+
+def start_time(found: Mapping[str, tuple[Any, Path]]) -> float:
+    """Return when the first volume was taken, seconds from the start of the acquisition.
+
+    Raises
+    ------
+    InputError
+        ``StartTime`` is no number.
+    """
+    value, path = found.get("StartTime", (None, None))
+    seconds = 0.0 if value is None else number(value)
+    if seconds is None or not np.isfinite(seconds):
+        rule, fix = "must be a number of seconds", "Correct it, or remove it from the file"
+        raise InputError(rule, file=path, field="StartTime", value=value, fix=fix)
+    return seconds
 
 
 def number(value: Any) -> float | None:
@@ -174,36 +218,63 @@ def number(value: Any) -> float | None:
         return None
 
 
-def agreed_tr(file: Path, given: Mapping[str, Any]) -> float:
-    """Return the TR of a file, seconds: the argument, or what all that state it agree on.
+def settle_tr(file: Path, option: float | None, stated: Iterable[Stated]) -> Timing:
+    """Return the TR of a file by one rule of authority.
+
+    The option decides, then the first of the sources that states a TR; what it overrides is noted.
+    A source that states milliseconds is understood. A sampling frequency within 1 % of a TR stated
+    elsewhere is that TR, rounded.
 
     Parameters
     ----------
     file : Path
         The file that it belongs to, for messages.
-    given : mapping
-        What every source says; None for nothing. ``argument`` overrules the others.
+    option : float, optional
+        Seconds, as `Reading.tr` checks it.
+    stated : iterable of Stated
+        In the order of their authority: table, sidecar, header.
 
     Raises
     ------
     InputError
-        The TR is not stated, a stated one is impossible, or they differ.
+        No source states the TR, or the one that decides states an impossible one.
     """
-    stated = {where: value for where, value in given.items() if value is not None}
-    if "argument" in stated:
-        return check_tr(stated["argument"], f"{file} (argument)")
+    given = [Stated("--source-tr", option), *stated]
+    first, *others = [one for one in given if one.value is not None] or [Stated("", None)]
+    seconds, notes = _seconds(first, file), []
+    if number(first.value) != seconds:
+        notes.append(f"TR {seconds:g} s ({first.by}): {first.value!r} is read as milliseconds")
+    for other in others:
+        value = _in_seconds(other.value)
+        tolerance = ROUNDED * seconds if first.rounded or other.rounded else SAME
+        if value is None or abs(value - seconds) > tolerance:
+            told = f"{other.value!r}" if value is None else f"{value:g} s"
+            notes.append(f"TR {seconds:g} s ({first.by}) overrides {told} ({other.by})")
+        elif first.rounded and not other.rounded:
+            first, seconds = other, value
+    return Timing(seconds, tuple(notes))
+
+
+def _seconds(stated: Stated, file: Path) -> float:
+    """Return the TR of the source that decides, or refuse it."""
+    value = _in_seconds(stated.value)
+    if stated.by == UNSURE and value is not None and 0 < value <= MAX_TR:
+        rule = f"the TR is stated by the header of the image alone ({value:g} s)"
+        fix = f"Confirm it (source_tr={value:g}, --source-tr {value:g})"
+        raise InputError(rule, file=file, field="tr", fix=fix)
+    where = f"{file} ({' '.join(filter(None, (stated.by, stated.where)))})" if stated.by else file
     try:
-        seconds = [
-            check_tr(value if number(value) is None else number(value), f"{file} ({where})")
-            for where, value in stated.items()
-        ] or [check_tr(None, file)]
+        return check_tr(stated.value if value is None else value, where)
     except InputError as error:
-        fix = f"{error.fix}. source_tr (--source-tr) overrules what files say"
+        fix = f"{error.fix}, or give it (source_tr, --source-tr), which overrides what files state"
         raise InputError(
             error.rule, file=error.file, field=error.field, value=error.value, fix=fix
         ) from None
-    if np.ptp(seconds) > 1e-3:
-        rule = "the TRs given for this file disagree"
-        fix = "State the right one, in seconds: source_tr (--source-tr)"
-        raise InputError(rule, file=file, field="tr", value=stated, fix=fix)
-    return seconds[0]
+
+
+def _in_seconds(value: Any) -> float | None:
+    """Return a stated TR in seconds; what no scanner takes in seconds is in milliseconds."""
+    found = number(value)
+    if found is not None and MAX_TR < found <= 1000 * MAX_TR:
+        return found / 1000
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,15 +11,23 @@ import numpy as np
 
 from semantoks.atlas.transfer import Transfer
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.signal import MAX_TR
-from semantoks.data.sources.bids import BidsFile, agreed_tr, sidecar
+from semantoks.data.sources.bids import (
+    BidsFile,
+    Stated,
+    settle_tr,
+    sidecar,
+    sidecar_trs,
+    start_time,
+)
+from semantoks.data.sources.columns import named_columns
 from semantoks.data.sources.derivatives import derivative_items
 from semantoks.data.sources.hdf5 import hdf5_items
-from semantoks.data.sources.images import ENDINGS, header_tr, is_image, read_image
+from semantoks.data.sources.images import ENDINGS, image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import SERIES, is_series, named_columns, read_series
+from semantoks.data.sources.series import ENDINGS as SERIES
+from semantoks.data.sources.series import is_series, read_series
 from semantoks.data.sources.table import table_items
-from semantoks.data.text import TEXTS, is_text
+from semantoks.data.tables import KINDS, is_table
 from semantoks.errors import InputError, readable
 
 
@@ -29,28 +37,37 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
     Parameters
     ----------
     source : path
-        A derivatives folder (fMRIPrep, XCP-D, HALFpipe); a table that lists files; an HDF5 file of
-        a study; or a single image or file of time series.
+        A derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC); a table that lists files; an HDF5
+        file of a study; or a single image or file of time series.
     reading : Reading
 
     Raises
     ------
     InputError
-        There is no such file, it is none of these, or two recordings have the same identifier.
+        There is no such file, or it is none of these.
     """
     if reading.from_atlas is not None:
         return _moved(source, reading)
     path = Path(source)
     with readable(path):
         items = _items(path, reading)
-    seen: dict[str, Item] = {}
+    found: dict[str, list[Item]] = {}
     for item in items:
-        if item.id in seen:
-            rule = f"is the same recording as {seen[item.id].files[0]}"
-            fix = "Tell them apart by session, task or run, or leave one out"
-            raise InputError(rule, file=item.files[0], field="id", value=item.id, fix=fix)
-        seen[item.id] = item
-    return items
+        found.setdefault(item.id, []).append(item)
+    return [same[0] if len(same) == 1 else _ambiguous(same) for same in found.values()]
+
+
+def _ambiguous(same: Sequence[Item]) -> Item:
+    """Return a recording that several files claim to be: read, it fails, and no other does."""
+    first, second = (item.files[0] for item in same[:2])
+    refuse = functools.partial(_refuse_doubled, same[0].id, first, second)
+    return replace(same[0], files=(first, second), load=refuse)
+
+
+def _refuse_doubled(id_: str, first: Path, second: Path) -> Recording:
+    rule = f"is the same recording as {first}"
+    fix = "Tell them apart by session, task or run, or leave one out"
+    raise InputError(rule, file=second, field="id", value=id_, fix=fix)
 
 
 def _items(path: Path, reading: Reading) -> list[Item]:
@@ -84,7 +101,7 @@ class Reader:
 
 
 def _is_table(path: Path) -> bool:
-    return is_text(path) and "file" in (named_columns(path) or ())
+    return is_table(path) and "file" in (named_columns(path) or ())
 
 
 def transfer_of(reading: Reading) -> Transfer | None:
@@ -111,7 +128,9 @@ def _load_moved(load: Callable[[], Recording], transfer: Transfer) -> Recording:
     recording = load()
     missing = np.isin(recording.roi_names, recording.missing_rois)
     own = np.where(missing, np.nan, np.asarray(recording.signal, np.float64))
-    signal, coverage = transfer.apply(own, recording.roi_names, source=recording.source)
+    signal, coverage = transfer.apply(
+        own, recording.roi_names, coverage=recording.coverage, source=recording.source
+    )
     return replace(
         recording,
         signal=signal,
@@ -124,7 +143,7 @@ def _load_moved(load: Callable[[], Recording], transfer: Transfer) -> Recording:
 def _single(path: Path, reading: Reading) -> list[Item]:
     file = BidsFile(path)
     like = {"filename", "path", "subject", "participant_id"}
-    found = named_columns(path) or () if is_text(path) else ()
+    found = named_columns(path) or () if is_table(path) else ()
     if like & set(found):
         rule = "a table of recordings needs the columns file and subject"
         raise InputError(rule, file=path, field="columns", value=list(found)[:8])
@@ -138,26 +157,25 @@ def _single(path: Path, reading: Reading) -> list[Item]:
 
 def _load(file: BidsFile, reading: Reading) -> Recording:
     path, coverage = file.path, None
+    notes: tuple[str, ...] = ()
     if is_image(path):
         image = read_image(path, reading)
-        signal, names, own_tr, coverage = image.signal, image.names, image.tr, image.coverage
+        signal, names, coverage = image.signal, image.names, image.coverage
+        own = image_tr(path, image)
     else:
-        signal, names, own_tr = read_series(path, reading)
-    found, where = sidecar(path)
-    given = {"argument": reading.tr, path.name: own_tr, where.name: found.get("RepetitionTime")}
-    if all(value is None for value in given.values()) and path.name.endswith((".nii", ".nii.gz")):
-        stated = header_tr(path)
-        if stated is not None:
-            seconds = stated / 1000 if stated > MAX_TR else stated  # written in milliseconds
-            rule = f"the TR is stated by the header of the image alone ({stated:g} s)"
-            fix = f"Confirm it: source_tr={seconds:g} (--source-tr {seconds:g})"
-            raise InputError(rule, file=path, field="tr", fix=fix)
+        series = read_series(path, reading)
+        signal, names, notes = series.signal, series.names or (), series.notes
+        own = Stated("header", series.tr, path.name)
+    found = sidecar(path)
+    timing = settle_tr(path, reading.tr, [*sidecar_trs(found), own])
     subject, session, task, acquisition, run = file.scan
     return Recording(
         signal=signal,
         roi_names=names,
         coverage=coverage,
-        tr=agreed_tr(path, given),
+        tr=timing.tr,
+        start_time=start_time(found),
+        notes=(*timing.notes, *notes),
         subject=reading.subject or subject or "",
         session=session,
         task=task,
@@ -170,14 +188,14 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
 #: Kinds of sources by name; the first that holds a path reads it.
 READERS: dict[str, Reader] = {
     "derivatives": Reader(
-        "a derivatives folder (fMRIPrep, XCP-D, HALFpipe)", Path.is_dir, derivative_items
+        "a derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC)", Path.is_dir, derivative_items
     ),
     "hdf5": Reader(
         "an HDF5 file of a study (.h5, .hdf5)",
         lambda path: path.suffix in (".h5", ".hdf5"),
         hdf5_items,
     ),
-    "table": Reader(f"a table that lists files ({', '.join(TEXTS)})", _is_table, table_items),
+    "table": Reader(f"a table that lists files ({', '.join(KINDS)})", _is_table, table_items),
     "image": Reader(f"an image ({', '.join(ENDINGS)})", is_image, _single),
     "series": Reader(f"a file of time series ({', '.join(SERIES)})", is_series, _single),
 }

@@ -1,8 +1,8 @@
 """The HDF5 layout of Brain-Semantoks's README: all subjects of a study in one file.
 
-``timeseries/<atlas>`` of shape (subjects, ROIs, time), shorter recordings padded with NaN at the
-end; ``long_subject_id`` and further data sets with one value per subject. Names of ROIs and TR are
-not in the file.
+``timeseries/<atlas>`` of shape (subjects, ROIs, time), shorter recordings padded at the end;
+``ts_len`` with their lengths, or NaN as padding; ``long_subject_id`` and further data sets with one
+value per subject. Names of ROIs and TR are not in the file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import BidsFile, agreed_tr
+from semantoks.data.sources.bids import BidsFile, settle_tr
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import check_own, import_h5py
+from semantoks.data.sources.matlab import check_own, import_h5py
 from semantoks.errors import InputError
 
-_SERIES, _SUBJECT = "timeseries", "long_subject_id"
+_SERIES, _SUBJECT, _LENGTH = "timeseries", "long_subject_id", "ts_len"
 
 
 def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
@@ -40,7 +40,7 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
     """
     file = Path(path)
     h5py = import_h5py(file)
-    agreed_tr(file, {"argument": reading.tr})
+    settle_tr(file, reading.tr, ())
     try:
         with h5py.File(file, "r") as content:
             names = _atlases(content, reading, file, h5py)
@@ -120,6 +120,20 @@ def _plain(value: Any) -> Any:
     return None if unknown or plain in (-9999, -999, "", "n/a") else plain
 
 
+def _length(signal: NDArray[np.float64], stated: Any, where: str) -> int:
+    """Return the time points of a recording without its padding."""
+    if stated is not None:
+        if not isinstance(stated, (int, float)) or not 1 <= stated <= len(signal) or stated % 1:
+            rule = f"must be a whole number from 1 to {len(signal)}, the time points stored"
+            fix = "Correct it, or remove it from the file: NaN then marks the padding"
+            raise InputError(rule, file=where, field=_LENGTH, value=stated, fix=fix)
+        return int(stated)
+    there = np.isfinite(signal).any(axis=1)
+    if not there.any():
+        raise InputError("has no time point with data", file=where, field=_SERIES)
+    return int(np.flatnonzero(there)[-1]) + 1
+
+
 def _load(
     file: Path,
     names: list[str],
@@ -135,17 +149,14 @@ def _load(
     except (OSError, RuntimeError) as error:
         raise InputError(f"is no HDF5 file that can be read ({error})", file=file) from None
     signal = np.concatenate(parts).T
-    there = np.isfinite(signal).any(axis=1)
-    if not there.any():
-        raise InputError("has no time point with data", file=file, field=f"{_SERIES}[{i}]")
-    signal = signal[: int(np.flatnonzero(there)[-1]) + 1]
-    subject, session, task, acquisition, run = identity
     row = dict(row)
+    signal = signal[: _length(signal, row.pop(_LENGTH, None), f"{file}[{i}]")]
+    subject, session, task, acquisition, run = identity
     site = row.pop("site", None)
     return Recording(
         signal=signal,
         roi_names=reading.roi_names or (),
-        tr=agreed_tr(file, {"argument": reading.tr}),
+        tr=settle_tr(file, reading.tr, ()).tr,
         subject=subject,
         session=session,
         task=task,

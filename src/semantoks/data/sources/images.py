@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.atlas.volume import AtlasVolume, image_affine, image_data, load_image
+from semantoks.data.sources.bids import UNSURE, Stated
 from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError, readable
 
 #: Endings of the names of images.
 ENDINGS = (".nii", ".nii.gz", ".func.gii", ".gii")
+VOLUMES = (".nii", ".nii.gz")
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _NO_ROI = ("???", "Unknown", "unknown", "Medial_Wall", "Background+FreeSurfer_Defined_Medial_Wall")
 
@@ -52,7 +54,7 @@ class ParcellatedImage:
 
 
 def is_image(file: Path) -> bool:
-    """Say whether a file is an image of BOLD signals; a parcellated series is none."""
+    """Return whether a file is an image of BOLD signals; a parcellated series is none."""
     return file.name.endswith(ENDINGS) and not file.name.endswith(".ptseries.nii")
 
 
@@ -155,8 +157,15 @@ def _only(images: tuple[Path, ...], file: Path) -> Path:
     return images[0]
 
 
-def header_tr(file: Path) -> float | None:
-    """Return what the header of a NIfTI image says of the TR, seconds; None if it says nothing."""
+def image_tr(file: Path, image: ParcellatedImage) -> Stated:
+    """Return what an image states of the TR; the header of a NIfTI volume is not believed alone."""
+    if image.tr is not None:
+        return Stated("header", image.tr, file.name)
+    return Stated(UNSURE, _header_tr(file) if file.name.endswith(VOLUMES) else None, file.name)
+
+
+def _header_tr(file: Path) -> float | None:
+    """Return what the header of a NIfTI image states of the TR, seconds; None for nothing."""
     header = load_image(file).header
     unit = _SECONDS.get(header.get_xyzt_units()[1])
     zooms = header.get_zooms()

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import override
+from semantoks.data import tables
 from semantoks.data.recording import Recording
+from semantoks.data.signal import check_tr
 from semantoks.errors import InputError
 from semantoks.flags import Flag
 
@@ -18,20 +20,20 @@ STRATEGIES = ("simple", "scrubbing", "compcor", "ica_aroma")
 
 
 def read_names(text: str | Path) -> tuple[str, ...]:
-    """Return names of ROIs: the lines of a text file, or the labels of a built-in parcellation.
+    """Return names of ROIs: those that a file lists, or the labels of a built-in parcellation.
 
     Raises
     ------
     InputError
-        It is neither.
+        It is neither, or the file cannot be read (`semantoks.data.tables.read_names`).
     """
     if str(text) in Parcellation.available():
         return Parcellation.load(text).labels
     path = Path(text)
     if not path.is_file():
-        rule = "is neither a text file with one name per line nor a built-in parcellation"
+        rule = "must be a file that lists names, or a built-in parcellation"
         raise InputError(rule, field="roi_names", value=str(text))
-    return tuple(path.read_text(encoding="utf-8").splitlines())
+    return tables.read_names(path)
 
 
 def _strategies() -> tuple[str, ...]:
@@ -118,7 +120,8 @@ class Reading:
         if self.denoise is not None and self.denoise not in STRATEGIES:
             rule = f"must be one of {', '.join(STRATEGIES)}, or None"
             raise InputError(rule, field="denoise", value=self.denoise)
-
+        if self.tr is not None:
+            check_tr(self.tr, "source_tr (--source-tr)")
         if (self.from_atlas is None) != (self.from_image is None):
             raise InputError("must be given together", field="from_atlas, from_image")
         if self.from_atlas is not None and len(self.atlas_images) != 1:
@@ -157,12 +160,15 @@ class Item:
         Reads it; can be pickled.
     facts : mapping
         What is known without reading it, as plain values: a row of a table.
+    notes : tuple of str
+        What was decided about it that is worth a look.
     """
 
     id: str
     files: tuple[Path, ...]
     load: Callable[[], Recording]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def signature(self) -> dict[str, Any]:
         """Return what tells whether the recording must be read again, as plain values."""

@@ -46,36 +46,51 @@ class Tree:
 
 
 def beside(
-    tree: Tree, file: BidsFile, suffix: str, desc: str | None, shared: Mapping[str, str | None]
+    tree: Tree, file: BidsFile, suffix: str, desc: str | None, shared: Sequence[str] = ()
 ) -> tuple[Path, ...]:
-    """Return the files of the same scan with this suffix and description."""
+    """Return the files of the same scan with this suffix and description.
+
+    Their other entities are those of the file: a mask or confounds with another ``space`` or
+    ``hash`` belong to another image. The entities `shared` must be equal, the others may be absent.
+    """
     return tuple(
         other.path
         for other in tree.of_scan(file)
         if other.suffix == suffix
         and other.extension in (".tsv", ".nii.gz", ".nii")
         and (desc is None or other.entities.get("desc") == desc)
-        and all(other.entities.get(key) == value for key, value in shared.items())
+        and _fits(other, file, shared)
     )
 
 
 def coverage_files(tree: Tree, file: BidsFile) -> tuple[Path, ...]:
-    """Return the tables of coverage of the same parcels; they need not state the density."""
-    keys = ("atlas", "seg", "space", "res")
+    """Return the tables of coverage of the same parcels, by the names of all releases of XCP-D."""
     return tuple(
         other.path
         for other in tree.of_scan(file)
-        if other.entities.get("stat") == "coverage"
+        if (other.suffix == "coverage" or other.entities.get("stat") == "coverage")
         and other.extension == ".tsv"
-        and all(other.entities.get(key) == file.entities.get(key) for key in keys)
-        and other.entities.get("den") in (None, file.entities.get("den"))
+        and _fits(other, file, ("atlas", "seg", "space", "res", "cohort"))
+    )
+
+
+def _fits(other: BidsFile, file: BidsFile, shared: Sequence[str]) -> bool:
+    """Return whether a file may lie beside another, by the entities that say how they were made."""
+    own, wanted = dict(other.variant), dict(file.variant)
+    told = {key: value for key, value in own.items() if key not in ("desc", "stat")}
+    return told.items() <= wanted.items() and all(own.get(k) == wanted.get(k) for k in shared)
+
+
+def confound_files(tree: Tree, file: BidsFile) -> tuple[Path, ...]:
+    """Return fMRIPrep's confounds of the scan, by the name of now, or of releases up to 20.1."""
+    return beside(tree, file, "timeseries", "confounds") or beside(
+        tree, file, "regressors", "confounds"
     )
 
 
 def motion_files(tree: Tree, file: BidsFile) -> tuple[Path, ...]:
     """Return the confounds of the scan, or its files of motion if there are none."""
-    confounds = beside(tree, file, "timeseries", "confounds", {})
-    return confounds or beside(tree, file, "motion", None, {})
+    return confound_files(tree, file) or beside(tree, file, "motion", None)
 
 
 def only(files: Sequence[Path], file: Path) -> Path | None:
@@ -153,6 +168,18 @@ def read_motion(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         raise InputError(f"is not a table that can be read ({error})", file=path) from None
     return frame
+
+
+def dummy_scans(table: pd.DataFrame | None) -> int:
+    """Return how many volumes at the beginning fMRIPrep found to precede the steady state."""
+    if table is None:
+        return 0
+    return sum(str(name).startswith("non_steady_state_outlier") for name in table.columns)
+
+
+def removed(n: int) -> tuple[str, ...]:
+    """Return the note that dummy scans were removed, if there are any."""
+    return (f"{n} dummy scans at the beginning removed (non-steady state)",) if n else ()
 
 
 def mean(table: pd.DataFrame | None, column: str) -> float | None:

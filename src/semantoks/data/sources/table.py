@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semantoks.data.phenotypes import MISSING
 from semantoks.data.recording import Recording, recording_id
-from semantoks.data.sources.bids import agreed_tr, sidecar
-from semantoks.data.sources.images import is_image, read_image
+from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs, start_time
+from semantoks.data.sources.images import image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import read_series
-from semantoks.data.text import TEXTS, is_text, read_table
+from semantoks.data.tables import TypedTable, read_table
+from semantoks.data.text import number
 from semantoks.errors import InputError
 
 _PREFIXES = {"subject": "sub-", "session": "ses-", "task": "task-", "run": "run-"}
@@ -37,8 +37,8 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         files hold time series (`semantoks.data.sources.series`) or are images
         (`semantoks.data.sources.images`).
     reading : Reading
-        What the files do not say. The TR of `reading` overrules all others; those of the
-        table, the file and the ``RepetitionTime`` of the JSON file beside it must agree.
+        What the files do not state. The TR of `reading` overrides that of the table, which
+        overrides the JSON file beside the file, which overrides the file's header.
 
     Raises
     ------
@@ -48,15 +48,17 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
     """
     path = Path(table)
     root = (reading.root or path.parent).resolve()
-    items = []
-    for row in _read_rows(path):
+    items: list[Item] = []
+    rows, table_read = _read_rows(path)
+    for row in rows:
         file = _inside(root, row, path)
         fields = recording_fields({key: value for key, value in row.items() if key != "file"})
         others = (fields.get(name) for name in ("session", "task", "acquisition", "run"))
         id_ = recording_id(str(fields["subject"]), *others)
         load = functools.partial(_load, file, fields, reading)
         facts = {**fields, **fields["phenotypes"]}
-        items.append(Item(id_, (file,), load, facts))
+        notes = () if items else table_read.notes
+        items.append(Item(id_, (file,), load, facts, notes))
     return items
 
 
@@ -67,14 +69,12 @@ def recording_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {key: values[key] for key in _FIELDS if key in values} | {"phenotypes": phenotypes}
 
 
-def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
+def _read_rows(path: Path) -> tuple[list[dict[Hashable, Any]], TypedTable]:
     if not path.is_file():
         raise InputError("there is no such file", file=path)
-    if not is_text(path):
-        rule = f"the table of recordings must be a text file ({', '.join(TEXTS)})"
-        raise InputError(rule, file=path, field="suffix", value=path.suffix)
-    text = dict.fromkeys([*_PREFIXES, "participant_id", "acquisition", "site", "file"], str)
-    rows = read_table(path, dtype=text, na_values=MISSING)
+    words = [*_PREFIXES, "participant_id", "acquisition", "site", "file"]
+    table = read_table(path, words=words)
+    rows = table.frame
     if "subject" not in rows.columns:
         rows = rows.rename(columns={"participant_id": "subject"})
     for column in ("file", "subject"):
@@ -82,19 +82,21 @@ def _read_rows(path: Path) -> list[dict[Hashable, Any]]:
             rule = f"has no column {column!r}"
             raise InputError(rule, file=path, field="columns", value=[*rows.columns])
         if rows[column].isna().any():
-            line = int(np.flatnonzero(rows[column].isna())[0]) + 2
+            line = table.lines[int(np.flatnonzero(rows[column].isna())[0])]
             raise InputError(f"has no {column} in line {line}", file=path, field=column)
     for column in set(_NUMBERS) & set(rows.columns):
-        if not pd.api.types.is_numeric_dtype(rows[column]):
-            wrong = pd.to_numeric(rows[column], errors="coerce").isna() & rows[column].notna()
-            value = rows[column][wrong].iloc[0]
-            raise InputError("must be a number", file=path, field=column, value=value)
+        values = [number(v) if isinstance(v, str) else v for v in rows[column]]
+        for value, cell, line in zip(values, rows[column], table.lines, strict=True):
+            if value is None and cell is not None:
+                rule = f"must be a number (line {line})"
+                raise InputError(rule, file=path, field=column, value=cell)
+        rows[column] = values
     if not len(rows):
         raise InputError("lists no recordings", file=path)
     for column, prefix in _PREFIXES.items():
         if column in rows.columns:
-            rows[column] = rows[column].str.removeprefix(prefix)
-    return rows.to_dict("records")
+            rows[column] = [v and v.removeprefix(prefix) for v in rows[column]]
+    return rows.to_dict("records"), table
 
 
 def _inside(root: Path, row: Mapping[Any, Any], table: Path) -> Path:
@@ -111,18 +113,23 @@ def _inside(root: Path, row: Mapping[Any, Any], table: Path) -> Path:
 
 def _load(file: Path, fields: dict[str, Any], reading: Reading) -> Recording:
     coverage = None
+    notes: tuple[str, ...] = ()
     if is_image(file):
         image = read_image(file, reading)
-        signal, names, stated, coverage = image.signal, image.names, image.tr, image.coverage
+        signal, names, coverage = image.signal, image.names, image.coverage
+        own = image_tr(file, image)
     else:
-        signal, names, stated = read_series(file, reading)
-    given = {"table": fields.get("tr"), "argument": reading.tr, file.name: stated}
-    found, where = sidecar(file)
-    tr = agreed_tr(file, given | {where.name: found.get("RepetitionTime")})
+        series = read_series(file, reading)
+        signal, names, notes = series.signal, series.names or (), series.notes
+        own = Stated("header", series.tr, file.name)
+    found = sidecar(file)
+    given = [Stated("table", fields.get("tr")), *sidecar_trs(found), own]
+    timing = settle_tr(file, reading.tr, given)
     return Recording(
         signal=signal,
         roi_names=names,
         coverage=coverage,
         source=str(file),
-        **{**fields, "tr": tr},
+        start_time=start_time(found),
+        **{**fields, "tr": timing.tr, "notes": (*timing.notes, *notes)},
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -268,13 +269,10 @@ class CorruptedStore(RecordingStore):
     clean : RecordingStore
     scans : list of Scan
         One per recording.
-    what : str
-        What was done, for the fingerprint.
     """
 
-    def __init__(self, clean: RecordingStore, scans: list[Scan], what: str) -> None:
+    def __init__(self, clean: RecordingStore, scans: list[Scan]) -> None:
         self.__dict__.update(clean.__dict__)
-        self.what = what
         lengths = [len(scan.signal) for scan in scans]
         labels = np.asarray(clean.parcellation.labels)
         self.table = clean.table.assign(
@@ -288,8 +286,16 @@ class CorruptedStore(RecordingStore):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the clean store's and of what was done to its signals."""
-        return sha256(f"{super().fingerprint}\n{self.what}".encode()).hexdigest()
+        """SHA-256 of the clean store's, of the signals in memory and of the ROIs without data."""
+        missing = self.table["missing_rois"].tolist()
+        return sha256(f"{super().fingerprint}\n{self._content}\n{missing}".encode()).hexdigest()
+
+    @cached_property
+    def _content(self) -> str:
+        assert self._kept is not None
+        digest = sha256(self._shards[0].tobytes())
+        digest.update(self._kept.tobytes())
+        return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__
@@ -325,7 +331,6 @@ def corrupted(
     InputError
         The name is unknown, or the severity is negative or not a number.
     """
-    name = corruption if isinstance(corruption, str) else corruption.apply.__name__
     if isinstance(corruption, str):
         corruption = known_corruption(corruption)
     if not (np.isfinite(severity) and severity >= 0):
@@ -344,7 +349,7 @@ def corrupted(
             number = int(sha256(str(row["id"]).encode()).hexdigest()[:16], 16)
             scan = corruption.apply(scan, severity, np.random.default_rng([seed, number]))
         scans.append(scan)
-    return CorruptedStore(store, scans, f"{name} {severity!r} {seed}")
+    return CorruptedStore(store, scans)
 
 
 def known_corruption(name: str) -> Corruption:

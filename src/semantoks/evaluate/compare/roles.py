@@ -10,6 +10,9 @@ CHANCE = "chance"
 CONTROLS = CONNECTIVITY, RANDOM = "connectivity", "random weights"
 #: Roles of models that another seed makes another model.
 SEEDED = frozenset({"model", "random"})
+#: The baseline that is part of every evaluation: a model that does not beat it has not earned its
+#: cost.
+SPECTRAL = "spectral connectivity"
 
 
 def role(model: str) -> str:

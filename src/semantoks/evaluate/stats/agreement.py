@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from semantoks.arrays import Array
 from semantoks.errors import InputError
@@ -27,10 +29,11 @@ def similarity_matrix(first: Array, second: Array) -> Array:
 
 
 def identified(similarity: Array) -> Array:
-    """Return who is found among the second measurements, and among the first.
+    """Return which pairs of a first and a second measurement are each other's most similar.
 
-    Source: Finn et al. 2015, Nature Neuroscience 18:1664. A person is found where no other person's
-    measurement is as similar; k equals count 1 / k.
+    Source: Finn et al. 2015, Nature Neuroscience 18:1664. A person is identified where no other
+    person's measurement is as similar; k equals count 1 / k. The diagonal tells who is identified,
+    other elements what a permutation of people would count.
 
     Parameters
     ----------
@@ -38,15 +41,13 @@ def identified(similarity: Array) -> Array:
 
     Returns
     -------
-    ndarray of shape (2, n)
+    ndarray of shape (2, n, n)
         First to second, second to first.
     """
-    own = np.diag(similarity)
     hits = []
-    for matrix in (similarity, similarity.T):
-        best = matrix.max(axis=1)
-        equals = (matrix == best[:, None]).sum(axis=1)
-        hits.append(np.where(own == best, 1.0 / equals, 0.0))
+    for axis in (1, 0):
+        best = similarity == similarity.max(axis=axis, keepdims=True)
+        hits.append(best / best.sum(axis=axis, keepdims=True))
     return np.stack(hits)
 
 
@@ -75,10 +76,11 @@ def identifiability(similarity: Array, weights: Array) -> Array:
 
 
 def discriminated(first: Array, second: Array) -> Array:
-    """Return in which share of comparisons a person is nearer to themselves than to others.
+    """Return in which share of comparisons two measurements are nearer than those of other people.
 
-    Their mean is the discriminability of Bridgeford et al. 2021, PLoS Computational Biology
-    17:e1009279, equation 1, with Euclidean distances. Equal distances count one half.
+    The mean of the diagonal is the discriminability of Bridgeford et al. 2021, PLoS Computational
+    Biology 17:e1009279, equation 1, with Euclidean distances; other elements are what a permutation
+    of people would count. Equal distances count one half.
 
     Parameters
     ----------
@@ -86,19 +88,17 @@ def discriminated(first: Array, second: Array) -> Array:
 
     Returns
     -------
-    ndarray of shape (n,)
+    ndarray of shape (n, n)
+        Of every pair of a first (rows) and a second measurement (columns).
     """
     n = len(first)
     points = np.concatenate([first, second])
     points = points - points.mean(axis=0)
     squares = np.square(points).sum(axis=1)
-    distance = np.sqrt((squares[:, None] + squares - 2 * points @ points.T).clip(0))
-    own = np.linalg.norm(first - second, axis=1)
-    own = np.concatenate([own, own])[:, None]
-    right = (own < distance) + 0.5 * (own == distance)
-    other = np.tile(~np.eye(n, dtype=bool), (2, 2))
-    share = np.where(other, right, 0.0).sum(axis=1) / (2 * n - 2)
-    return np.asarray((share[:n] + share[n:]) / 2)
+    distance = (squares[:, None] + squares - 2 * points @ points.T).clip(0)
+    np.fill_diagonal(distance, -1.0)  # a measurement is compared with others only
+    share = (2 * n - rankdata(distance, axis=1)) / (2 * n - 2)
+    return np.asarray((share[:n, n:] + share[n:, :n].T) / 2)
 
 
 def icc(values: ArrayLike, form: IccForm = "ICC(3,1)") -> Array:
@@ -135,7 +135,7 @@ def icc(values: ArrayLike, form: IccForm = "ICC(3,1)") -> Array:
         )
     if form not in ICC_FORMS:
         raise InputError(f"must be one of {', '.join(ICC_FORMS)}", field="form", value=form)
-    return np.asarray(IccSums.of(x).icc(np.ones((1, len(x))))[form][0])
+    return np.asarray(icc_within([IccSums.of(x)], [np.ones((1, len(x)))])[form][0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,21 +169,84 @@ class IccSums:
             varies,
         )
 
-    def icc(self, weights: Array) -> dict[IccForm, Array]:
-        """Return every form of shape (samples, n_features), for people counted `weights` times."""
+    def squares_of(self, weights: Array) -> tuple[Array, Array, Array]:
+        """Return the sums of squares between people, between measurements, and within people.
+
+        Each has the shape (samples, n_features), for people counted `weights` (samples, n) times.
+        """
         k = len(self.by_measurement)
         n = weights.sum(axis=1, keepdims=True)
         columns = np.stack([weights @ x for x in self.by_measurement])
         correction = np.square(columns.sum(axis=0)) / (n * k)
         between = weights @ np.square(self.total) / k - correction
         raters = np.square(columns).sum(axis=0) / n - correction
-        within = weights @ self.squares - correction - between
-        msb, msr = between / (n - 1), raters / (k - 1)
-        msw, mse = within / (n * (k - 1)), (within - raters) / ((n - 1) * (k - 1))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            forms: dict[IccForm, Array] = {
-                "ICC(1,1)": (msb - msw) / (msb + (k - 1) * msw),
-                "ICC(2,1)": (msb - mse) / (msb + (k - 1) * mse + k * (msr - mse) / n),
-                "ICC(3,1)": (msb - mse) / (msb + (k - 1) * mse),
-            }
-        return {form: np.where(self.varies, found, np.nan) for form, found in forms.items()}
+        return between, raters, weights @ self.squares - correction - between
+
+
+def icc_within(sites: Sequence[IccSums], weights: Sequence[Array]) -> dict[IccForm, Array]:
+    """Return every form of the intraclass correlation, shape (samples, n_features).
+
+    Mean squares are pooled over sites by their degrees of freedom, as in an analysis of variance
+    with the site as a factor: differences between sites count neither as people nor as error.
+
+    Parameters
+    ----------
+    sites : sequence of IccSums
+        Of the people of every site.
+    weights : sequence of arrays of shape (samples, n_of_the_site)
+        How often every person counts.
+    """
+    parts = [one.squares_of(w) for one, w in zip(sites, weights, strict=True)]
+    between, raters, within = (np.sum(squares, axis=0) for squares in zip(*parts, strict=True))
+    varies = np.any([one.varies for one in sites], axis=0)
+    n = np.sum([w.sum(axis=1, keepdims=True) for w in weights], axis=0)
+    return _forms(between, raters, within, n, len(sites), len(sites[0].by_measurement), varies)
+
+
+def permuted_icc(
+    sites: Sequence[IccSums], orders: Sequence[Sequence[NDArray[np.intp]]]
+) -> dict[IccForm, Array]:
+    """Return what `icc_within` gives for second measurements in other orders.
+
+    Parameters
+    ----------
+    sites : sequence of IccSums
+        Of two measurements.
+    orders : sequence of sequences of int arrays
+        For every permutation, the order of every site's people.
+    """
+    parts = [one.squares_of(np.ones((1, len(one.total)))) for one in sites]
+    between, raters, within = (np.sum(squares, axis=0) for squares in zip(*parts, strict=True))
+    varies = np.any([one.varies for one in sites], axis=0)
+    moved = np.zeros((len(orders), len(varies)))
+    for place, one in enumerate(sites):
+        first, second = one.by_measurement
+        own = np.einsum("nf,nf->f", first, second)
+        for row, order in zip(moved, orders, strict=True):
+            row += np.einsum("nf,nf->f", first, second[order[place]]) - own
+    n = np.full((1, 1), float(sum(len(one.total) for one in sites)))
+    # Of two measurements, only products across them change: what people gain, error loses.
+    return _forms(between + moved, raters, within - moved, n, len(sites), 2, varies)
+
+
+def _forms(
+    between: Array,
+    raters: Array,
+    within: Array,
+    n: Array,
+    n_sites: int,
+    k: int,
+    varies: NDArray[np.bool_],
+) -> dict[IccForm, Array]:
+    """Return the forms from sums of squares of n people at some sites, measured k times."""
+    df = n - n_sites
+    msb, msw = between / df, within / (n * (k - 1))
+    mse = (within - raters) / (df * (k - 1))
+    offsets = k * (raters / (k - 1) - n_sites * mse) / n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        forms: dict[IccForm, Array] = {
+            "ICC(1,1)": (msb - msw) / (msb + (k - 1) * msw),
+            "ICC(2,1)": (msb - mse) / (msb + (k - 1) * mse + offsets),
+            "ICC(3,1)": (msb - mse) / (msb + (k - 1) * mse),
+        }
+    return {form: np.where(varies, found, np.nan) for form, found in forms.items()}

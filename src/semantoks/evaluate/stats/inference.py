@@ -221,10 +221,15 @@ class Inference:
         return self.value - reach, self.value + reach
 
     def p_value(self, null: float) -> float:
-        """Return the two-sided p-value of another true value; NaN where it is not known."""
+        """Return the two-sided p-value of another true value; NaN where it is not known.
+
+        Where all blocks agree, as at a perfect score, it is that of the sign test over blocks.
+        """
         gap = abs(self.value - null)
+        if np.isnan(gap):
+            return float("nan")
         if self.se == 0:
-            return 1.0 if gap == 0 else float("nan")
+            return 1.0 if gap == 0 else float(2.0**-self.df)
         return float(2.0 * student.sf(gap / self.se, self.df))
 
     @property
