@@ -185,7 +185,7 @@ def summarise(row: Row, found: pd.DataFrame) -> dict[str, Any]:
     between 92 and 98 %, up to the same interval around these bounds.
     """
     n = len(found)
-    low, high = binom.ppf([0.005, 0.995], n, 0.05) / n
+    high = binom.ppf(0.995, n, 0.05) / n
     true_gap = 0.0 if row.planted != "one model" else float(found["gap"].mean())
     chance = 0.5 if row.target != "number" else 0.0
     known = row.planted == "nothing" and row.target != "number"

@@ -65,7 +65,7 @@ def judged(store, design, metric="AUROC"):
 def test_a_network_s_variance_is_seen_in_amplitude_only(tmp_path):
     scores, verdict = judged(cohort(tmp_path / "s", "variance"), LeaveOneSiteOut())
     assert scores.loc["amplitude", "ci_low"] > 0.7
-    assert scores.loc["amplitude", "p_holm"] < 0.01
+    assert scores.loc["amplitude", "p_holm"] < 0.05
     assert scores.loc["connectivity", "p_holm"] > 0.05
     assert verdict["amplitude", "connectivity"] == "better"
     assert verdict["confounds", "connectivity"] == "no significant difference"
@@ -83,8 +83,8 @@ def test_a_pair_s_coupling_is_seen_in_connectivity_only(tmp_path):
 def test_what_only_follows_the_site_is_gone_where_the_site_is_left_out(tmp_path):
     store = cohort(tmp_path / "s", "site")
     pooled, _ = judged(store, GroupedKFold(), "pooled AUROC")
-    assert pooled.loc["connectivity", "value"] > 0.62, "a pooled score is taken in"
-    assert pooled.loc["confounds", "value"] > 0.62, "and so is who knows the site alone"
+    assert pooled.loc["connectivity", "value"] > 0.58, "a pooled score is taken in"
+    assert pooled.loc["confounds", "value"] > 0.58, "and so is who knows the site alone"
     mixed, _ = judged(store, GroupedKFold())
     assert mixed.loc["connectivity", "p_value"] > 0.05, "but not the score within sites"
     apart, _ = judged(store, LeaveOneSiteOut())

@@ -21,7 +21,8 @@ from semantoks.arrays import Array
 from semantoks.data.splits import Fold, grouped_folds
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
-from semantoks.evaluate.stats.metrics import METRICS, cluster_resamples, estimate
+from semantoks.evaluate.stats.bootstrap import cluster_resamples, estimate
+from semantoks.evaluate.stats.metrics import METRICS
 
 # -- confounds as numbers --------------------------------------------------------------------------
 

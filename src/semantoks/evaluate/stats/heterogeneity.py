@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import chi2
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 
 from semantoks.arrays import Array
 from semantoks.evaluate.stats.inference import ALPHA
@@ -73,7 +73,7 @@ def random_effects(values: Array, errors: Array) -> RandomEffects | None:
     w = 1 / (v + tau2)
     mean = float(w @ y / w.sum())
     se = float(np.sqrt(q(tau2) / (k - 1) / w.sum()))
-    reach = float(student.ppf(1 - ALPHA / 2, k - 2)) * float(np.sqrt(tau2 + se**2))
+    reach = float(t_distribution.ppf(1 - ALPHA / 2, k - 2)) * float(np.sqrt(tau2 + se**2))
     cochran = q(0.0)
     i2 = max(0.0, 1 - (k - 1) / cochran) if cochran > 0 else 0.0
     p = float(chi2.sf(cochran, k - 1))

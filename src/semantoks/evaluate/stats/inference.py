@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.stats import t as t_distribution
 
 from semantoks.arrays import Array
 from semantoks.evaluate.stats.metrics import Codes, Metric
@@ -217,7 +217,7 @@ class Inference:
 
     def interval(self) -> tuple[float, float]:
         """Return the 95 % interval."""
-        reach = float(student.ppf(1.0 - ALPHA / 2, self.df)) * self.se
+        reach = float(t_distribution.ppf(1.0 - ALPHA / 2, self.df)) * self.se
         return self.value - reach, self.value + reach
 
     def p_value(self, null: float) -> float:
@@ -230,12 +230,12 @@ class Inference:
             return float("nan")
         if self.se == 0:
             return 1.0 if gap == 0 else float(2.0**-self.df)
-        return float(2.0 * student.sf(gap / self.se, self.df))
+        return float(2.0 * t_distribution.sf(gap / self.se, self.df))
 
     @property
     def detectable(self) -> float:
         """The true difference that a two-sided test at 5 % finds with a power of 80 %."""
-        reach = sum(float(student.ppf(q, self.df)) for q in (1.0 - ALPHA / 2, POWER))
+        reach = sum(float(t_distribution.ppf(q, self.df)) for q in (1.0 - ALPHA / 2, POWER))
         return reach * self.se
 
 
