@@ -38,7 +38,7 @@ def ablate(
     set_: Overrides = (),
     store: Stores = (),
 ) -> None:
-    """Pretrain several configurations with several seeds; compare them.
+    """Pretrain several configurations and compare them over seeds.
 
     Their probes are compared with those of the first, connectivity and random weights on the same
     folds. Rerunning the command resumes it.
@@ -70,10 +70,10 @@ def scale(
     set_: Overrides = (),
     store: Stores = (),
 ) -> None:
-    """Pretrain on more and more people, with several seeds.
+    """Pretrain on more and more people; score the probes.
 
-    Draws the scores of the probes beside connectivity and random weights. Rerunning the command
-    resumes it.
+    Several seeds each; draws the scores beside connectivity and random weights. Rerunning the
+    command resumes it.
     """
     from semantoks.workflow import study
 

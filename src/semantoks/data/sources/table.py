@@ -48,7 +48,7 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
     """
     path = Path(table)
     root = (reading.root or path.parent).resolve()
-    items: list[Item] = []
+    items = []
     rows, table_read = _read_rows(path)
     for row in rows:
         file = _inside(root, row, path)
@@ -57,8 +57,7 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
         id_ = recording_id(str(fields["subject"]), *others)
         load = functools.partial(_load, file, fields, reading)
         facts = {**fields, **fields["phenotypes"]}
-        notes = () if items else table_read.notes
-        items.append(Item(id_, (file,), load, facts, notes))
+        items.append(Item(id_, (file,), load, facts, table_read.notes))
     return items
 
 
