@@ -94,7 +94,7 @@ def test_the_whole_way(run, table, tmp_path):
     code, text = run("evaluate", store, tmp_path / "r", *arguments)
     assert code == 0, text
     words = ["AUROC", "random weights", "connectivity", "chance", "MAE gain"]
-    for word in (*words, "network amplitude", "than chance", "Report: "):
+    for word in (*words, "network amplitude", "No verdict", "Report: "):
         assert word in text
     assert (tmp_path / "r" / "report.html").stat().st_size > 50_000
     assert not (tmp_path / "r" / "corruption").exists()

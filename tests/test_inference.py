@@ -298,4 +298,5 @@ def test_verdicts_on_noise_are_as_rare_as_their_level(row):
 def test_a_planted_difference_is_found():
     row = calibration.Row("8 sites left out", "two classes", "nothing", "one model")
     found = pd.DataFrame([calibration.simulate(row, seed) for seed in range(6)])
-    assert found["better"].sum() >= 4
+    assert (found["gap"] > 0).all()
+    assert found["better"].sum() >= 2
