@@ -13,9 +13,9 @@ otherwise:
   variance J counts such products twice too often (Efron & Stein 1981, Annals of Statistics 9:586).
 
 With V1 the variance of what blocks contribute alone and V2 that of products of two blocks,
-``N = V1 + V2 / 2`` and ``J = V1 + 2 V2``, so that ``V1 + V2 = (2 N + J) / 3``. Where it is not known
-what a model would predict without a block, the variance is the upper bound ``2 N``, close to the
-correction of Nadeau & Bengio (2003, Machine Learning 52:239, equation 9).
+``N = V1 + V2 / 2`` and ``J = V1 + 2 V2``, so that ``V1 + V2 = (2 N + J) / 3``. Where it is not
+known what a model would predict without a block, the variance is the upper bound ``2 N``, close to
+the correction of Nadeau & Bengio (2003, Machine Learning 52:239, equation 9).
 """
 
 from __future__ import annotations
