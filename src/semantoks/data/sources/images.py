@@ -107,7 +107,7 @@ def _volume(
         value = image.get_data_dtype()
         raise InputError("must hold real numbers", file=file, field="data type", value=value)
     affine = image_affine(image, file)
-    parcels = AtlasVolume.load(_only(images, file), atlas)
+    parcels = AtlasVolume.load(_only(images, file), atlas, complete=False)
     places = parcels.on_grid(affine, image.shape[:3])
     place = places.ravel(order="F")
     inside = place >= 0
@@ -121,7 +121,7 @@ def _volume(
     voxels = np.flatnonzero(inside)
     data, (slope, inter) = voxels_over_time(image, file, voxels)
     total = parcels.sizes / abs(np.linalg.det(affine[:3, :3]))
-    means = _means(data, place[voxels], atlas.labels, total, None)
+    means = _means(data, place[voxels], parcels.names, total, None)
     return replace(means, signal=slope * means.signal + inter)
 
 
