@@ -81,14 +81,14 @@ def voxels_over_time(
     """
     proxy = image.dataobj
     n_times, size = image.shape[3], int(np.prod(image.shape[:3])) * proxy.dtype.itemsize
+    data = np.empty((n_times, len(voxels)), proxy.dtype.newbyteorder("="))
     with readable(file), ImageOpener(str(file)) as stream:
-        data = np.empty((n_times, len(voxels)), proxy.dtype.newbyteorder("="))
         stream.seek(proxy.offset)
         for row in data:
-            volume = stream.read(size)
-            if len(volume) < size:
-                raise ValueError("it ends before its last volume")
-            row[:] = np.frombuffer(volume, proxy.dtype)[voxels]
+            content = stream.read(size)
+            if len(content) < size:
+                raise EOFError("it ends before its last volume")
+            row[:] = np.frombuffer(content, proxy.dtype)[voxels]
         stream.read(1)  # at its end, gzip compares the checksum
     return data, (float(proxy.slope), float(proxy.inter))
 
