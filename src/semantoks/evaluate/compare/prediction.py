@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,17 +18,22 @@ from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.models import Features, FoldFeatures
-from semantoks.evaluate.compare.targets import Target, TargetRows
+from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
+from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.features.blocks import FeatureBlock
+from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.choice import ShrinkagePath, balanced
-from semantoks.evaluate.predictors.probe import (
-    LinearProbe,
-    LinearProbeRegressor,
-    person_weights,
-)
+from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
 
-MakeProbe = Callable[[Kind, Sequence[FeatureBlock]], LinearProbe | LinearProbeRegressor]
+
+class MakeProbe(Protocol):
+    """Kind of target and blocks of features to the linear model behind them."""
+
+    def __call__(
+        self, kind: Kind, /, *, blocks: Sequence[FeatureBlock]
+    ) -> LinearProbe | LinearProbeRegressor:
+        """Return an estimator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,9 @@ class Task:
         Recordings that have a value of it.
     y : array of shape (n,)
         Their values.
-    kind : {"classification", "regression"}
+    kind : {"classification", "ordinal", "regression"}
+    classes : array of str, shape (n_classes,), or None
+        In the order of scores: of two classes the second is the positive one.
     folds : list of Fold
         Rows are positions in `rows`.
     small : list of (int, Fold)
@@ -52,19 +59,22 @@ class Task:
     units : array of str, shape (n,)
         What is predicted and counted: subjects, or recordings.
     clusters : array of str, shape (n,)
-        What is drawn and swapped as a whole: families where the design keeps them whole, else
-        subjects.
+        Families where the design keeps them whole, else subjects.
+    counted : Units
+        What intervals and tests count.
     """
 
     target: Target
     rows: NDArray[np.intp]
     y: NDArray[Any]
     kind: Kind
+    classes: NDArray[np.str_] | None
     folds: list[Fold]
     small: list[tuple[int, Fold]]
     inner: NDArray[np.str_]
     units: NDArray[np.str_]
     clusters: NDArray[np.str_]
+    counted: Units
 
 
 def make_task(
@@ -115,13 +125,22 @@ def make_task(
     inner = column_values(table, design.group)
     units = table["subject" if unit == "subject" else "id"].to_numpy(str)
     clusters = subjects if design.group == "site" else inner
-    return Task(target, rows, y, kind, folds, small, inner, units, clusters)
+    counted = units_of(
+        table, y, folds, design.group, clusters, classes=classes is not None, seed=seed
+    )
+    order = None if classes is None else class_order(classes, subjects, target.positive)
+    return Task(target, rows, y, kind, order, folds, small, inner, units, clusters, counted)
 
 
 # -- predictions -----------------------------------------------------------------------------------
 
 
 Job = list[tuple[Task, int, Fold]]
+
+
+def replicates(model: Any) -> list[Any]:
+    """Return the replicates of a model: the members of a list or tuple, else the model alone."""
+    return list(model) if isinstance(model, (list, tuple)) else [model]
 
 
 def predict(
@@ -142,7 +161,7 @@ def predict(
         See `semantoks.evaluate.compare.cohort`.
     tasks : sequence of Task
     make_probe : callable
-        Kind of target and blocks of features to the linear model behind them.
+        See `MakeProbe`.
     n_jobs : int
         Threads.
 
@@ -215,15 +234,43 @@ def _inside(cohort: Cohort, task: Task, fold: Fold) -> dict[str, Any]:
     return {"groups": task.inner[fold.train], "held_out": held_out, "sample_weight": weight}
 
 
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Predictions of the test rows, and what inner folds decided.
+
+    Parameters
+    ----------
+    scores : array of shape (n,) or (n, n_classes)
+        Of classes, probabilities divided by the thresholds and normalised.
+    classes : array of shape (n_classes,), or None for numbers
+    thresholds : array of shape (n_classes,), or None for numbers
+    path : ShrinkagePath, or None where there is no linear model
+    without : array of shape (n, n_blocks) or (n, n_blocks, n_classes), or None
+        The scores of models not trained on a block; None where the model cannot tell.
+    """
+
+    scores: NDArray[Any]
+    classes: NDArray[Any] | None
+    thresholds: NDArray[np.float64] | None
+    path: ShrinkagePath | None
+    without: NDArray[Any] | None = None
+
+
 def _from_features(
     cohort: Cohort, X: FoldFeatures, task: Task, fold: Fold, make_probe: MakeProbe
-) -> _Scored:
-    probe = make_probe(task.kind, X.blocks)
-    probe.fit(X.train, task.y[fold.train], **_inside(cohort, task, fold))
-    return _scored(probe, probe, X.test)
+) -> _Found:
+    trained = task.counted.blocks[fold.train]
+    without = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
+    probe = make_probe(task.kind, blocks=X.blocks)
+    probe.fit(X.train, task.y[fold.train], **_inside(cohort, task, fold), without=without)
+    found = _found(probe, probe, X.test)
+    less = probe.predict_without(X.test)
+    if less is not None and found.thresholds is not None:
+        less = balanced(less, found.thresholds)
+    return replace(found, without=less)
 
 
-def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Scored:
+def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Found:
     classify = task.kind == "classification"
     if is_classifier(model) != classify:
         raise InputError(
@@ -237,28 +284,18 @@ def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fol
     inside = {k: v for k, v in inside.items() if has_fit_parameter(model, k)}
     model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **inside)
     last = model.steps[-1][1] if hasattr(model, "steps") else model
-    return _scored(model, last, cohort.select(task.rows[fold.test]))
+    return _found(model, last, cohort.select(task.rows[fold.test]))
 
 
-@dataclass(frozen=True, eq=False)
-class _Scored:
-    """Scores of test rows (n, n_classes) or (n,), and what inner folds decided."""
-
-    scores: NDArray[Any]
-    classes: NDArray[Any] | None
-    thresholds: NDArray[np.float64] | None
-    path: ShrinkagePath | None
-
-
-def _scored(model: Any, last: Any, X: Any) -> _Scored:
+def _found(model: Any, last: Any, X: Any) -> _Found:
     """Predict test rows; `last` is the estimator that decides: the model, or its last step."""
     path = getattr(last, "path_", None)
     if not is_classifier(model):
-        return _Scored(model.predict(X), None, None, path)
+        return _Found(model.predict(X), None, None, path)
     p = model.predict_proba(X)
     even = np.full(p.shape[1], 1.0 / p.shape[1])
     thresholds = getattr(last, "thresholds_", even)
-    return _Scored(balanced(p, thresholds), model.classes_, thresholds, path)
+    return _Found(balanced(p, thresholds), model.classes_, thresholds, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,15 +315,23 @@ class FoldPredictions:
 
 
 def _predicted(
-    cohort: Cohort, model: str, task: Task, size: int, fold: Fold, found: _Scored
+    cohort: Cohort, model: str, task: Task, size: int, fold: Fold, found: _Found
 ) -> FoldPredictions:
-    units, classes = task.units[fold.test], found.classes
-    part = pd.DataFrame(np.reshape(found.scores, (len(units), -1)))
-    mean = part.groupby(units, sort=True).mean().to_numpy()
+    units = task.units[fold.test]
+    order: Any = slice(None)
+    if found.classes is not None and task.classes is not None:
+        order = np.searchsorted(found.classes, task.classes)
+    mean = _means(np.reshape(found.scores, (len(units), -1))[:, order], units)
+    without: list[NDArray[Any]] | None = None
+    if found.without is not None:
+        shape = (len(units), found.without.shape[1], -1)
+        without = list(_means(np.reshape(found.without, shape)[..., order], units))
     truth = pd.Series(task.y[fold.test]).groupby(units, sort=True)
     who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]]
-    who = who.assign(cluster=task.clusters[fold.test]).groupby(units).first()
-    thresholds = [] if found.thresholds is None else found.thresholds.tolist()
+    who = who.assign(cluster=task.clusters[fold.test], block=task.counted.blocks[fold.test])
+    who = who.groupby(units).first()
+    classes = task.classes
+    thresholds = [] if found.thresholds is None else found.thresholds[order].tolist()
     where = {"target": task.target.column, "model": model, "size": size}
     where |= {"repeat": fold.repeat, "fold": fold.name}
     rows = pd.DataFrame(
@@ -295,13 +340,24 @@ def _predicted(
             "unit": who.index,
             "subject": who["subject"].astype(str).to_numpy(),
             "cluster": who["cluster"].to_numpy(),
+            "block": who["block"].to_numpy(),
             "site": who["site"].to_numpy(),
             "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
             "predicted": (mean[:, 0] if classes is None else classes[mean.argmax(1)]).astype(str),
             "scores": list(mean),
             "thresholds": [thresholds] * len(mean),
+            "without": without,
         }
     )
     if found.path is None:
         return FoldPredictions(rows, {})
     return FoldPredictions(rows, {**where, "thresholds": thresholds, **found.path.to_row()})
+
+
+def _means(values: NDArray[Any], units: NDArray[np.str_]) -> NDArray[Any]:
+    """Return the mean of the rows of every unit, units sorted."""
+    codes = np.unique(units, return_inverse=True)[1]
+    sums = np.zeros((codes.max() + 1, *values.shape[1:]), np.float64)
+    np.add.at(sums, codes, values)
+    counts = np.bincount(codes).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray((sums / counts).astype(values.dtype, copy=False))

@@ -42,12 +42,13 @@ def inner_folds(
         Class of every row, spread evenly; None for numbers.
     n_rows : int
     groups : array of shape (n_rows,), optional
-        What stays together: sites, families, people.
+        What stays together: sites, families, people. Groups of one row each are none.
     n_folds : int
         Folds, at most; fewer where a class has fewer members or there are fewer groups.
     seed : int
     """
     names = np.arange(n_rows) if groups is None else np.asarray(groups)
+    alone = len(set(names.tolist())) == n_rows
     labels = np.zeros(n_rows, int) if codes is None else codes
     each = [len(set(names[labels == c].tolist())) for c in np.unique(labels)]
     n = min(n_folds, *each)
@@ -55,11 +56,11 @@ def inner_folds(
         return []
     options = {"n_splits": n, "shuffle": True, "random_state": seed}
     splitter: Any
-    if groups is None:
+    if alone:
         splitter = (KFold if codes is None else StratifiedKFold)(**options)
     else:
         splitter = (GroupKFold if codes is None else StratifiedGroupKFold)(**options)
-    parts = splitter.split(labels, labels, groups)
+    parts = splitter.split(labels, labels, None if alone else names)
     every = set(labels.tolist())
     return [test for train, test in parts if len(test) and set(labels[train].tolist()) == every]
 
@@ -186,16 +187,16 @@ class Calibration:
     offsets: Array
 
     def logits(self, scores: Array) -> Array:
-        """Return the logits of scores, both (n, n_outputs)."""
+        """Return the logits of scores, both (..., n_outputs)."""
         return self.slope * scores + self.offsets
 
     def probabilities(self, scores: Array) -> Array:
-        """Return the probabilities of the classes, (n, n_classes)."""
+        """Return the probabilities of the classes, (..., n_classes)."""
         logits = self.logits(scores)
-        if logits.shape[1] > 1:
-            return np.asarray(softmax(logits, axis=1), np.float64)
-        p = expit(logits[:, 0])
-        return np.column_stack([1.0 - p, p])
+        if logits.shape[-1] > 1:
+            return np.asarray(softmax(logits, axis=-1), np.float64)
+        p = expit(logits[..., 0])
+        return np.stack([1.0 - p, p], axis=-1)
 
 
 def platt(scores: Array, signs: Array, weight: Array) -> tuple[Calibration, float]:
@@ -254,13 +255,13 @@ def uncalibrated(model: LinearModel, scores: Array, shares: Array, weight: Array
 
 
 def balanced(p: Array, thresholds: Array) -> Array:
-    """Return probabilities divided by the classes' thresholds and normalised, (n, n_classes).
+    """Return probabilities divided by the classes' thresholds and normalised, (..., n_classes).
 
     Multiplying them by the thresholds, and normalising, returns the probabilities.
     """
     ratios = p / thresholds
     # Rounded: those that differ by rounding errors alone are equal.
-    return np.asarray((ratios / ratios.sum(axis=1, keepdims=True)).round(12), np.float64)
+    return np.asarray((ratios / ratios.sum(axis=-1, keepdims=True)).round(12), np.float64)
 
 
 def best_thresholds(p: Array, codes: NDArray[np.intp], weight: Array, shares: Array) -> Array:

@@ -219,30 +219,49 @@ _SMOOTH = {"logistic": logistic_loss, "svm": squared_hinge_loss}
 
 
 class RidgePath:
-    """Weighted ridge regression for any strength, without another decomposition.
+    """Weighted ridge regression for any strength, from one eigendecomposition.
 
-    Minimises ``sum(weight * (T W + b - Y)^2) + strength |W|^2``, with T the coordinates of a row
-    space and its `loss_weight`.
+    Minimises ``sum(weight * (T W + b - Y)^2) + strength |W|^2``.
 
     Parameters
     ----------
-    space : RowSpace
+    T : array of shape (n, r)
     Y : array of shape (n, n_outputs)
+    weight : array of shape (n,)
+    values : array of shape (r,), optional
+        Weighted sums of squares of coordinates that are orthogonal and sum to 0 under the weights,
+        as those of `RowSpace`, which are then not decomposed again.
     """
 
-    def __init__(self, space: RowSpace, Y: Array) -> None:
-        weight = space.loss_weight
+    def __init__(self, T: Array, Y: Array, weight: Array, values: Array | None = None) -> None:
         self.root = np.sqrt(weight)[:, None]
         self.mean = weight @ Y / weight.sum()
-        self.values = space.values[:, None]
-        self.rotated = self.root * space.coordinates
+        self.axes: Array | None = None
+        if values is None:
+            self.centre = weight @ T / weight.sum()
+            centred = self.root * (T - self.centre)
+            values, self.axes = np.linalg.eigh(centred.T @ centred)
+            self.rotated = centred @ self.axes
+        else:
+            self.centre = np.zeros(T.shape[1])
+            self.rotated = self.root * T
+        self.values = values.clip(0.0)[:, None]
         self.target = self.root * (Y - self.mean)
         self.inner = self.rotated.T @ self.target
         self.Y = Y
 
+    @classmethod
+    def of(cls, space: RowSpace, Y: Array) -> RidgePath:
+        """Return the path in a row space, rows weighing as they do there."""
+        return cls(space.coordinates, Y, space.loss_weight, space.values)
+
+    def _fit(self, rotated: Array, mean: Array) -> Fit:
+        coef = rotated if self.axes is None else self.axes @ rotated
+        return coef, mean - self.centre @ coef
+
     def fit(self, strength: float) -> Fit:
         """Return the coefficients (r, n_outputs) and intercepts of one strength."""
-        return self.inner / (self.values + strength), self.mean
+        return self._fit(self.inner / (self.values + strength), self.mean)
 
     def left_out(self, strength: float, groups: Sequence[Rows]) -> Array:
         """Return for every group of rows what the fit without that group predicts.
@@ -260,14 +279,36 @@ class RidgePath:
         -------
         ndarray of shape (n, n_outputs)
         """
-        residual = self.target - self.rotated @ (self.inner / (self.values + strength))
         out = np.full(self.Y.shape, np.nan)
+        for rows, left, _ in self._left(strength, groups):
+            out[rows] = self.Y[rows] - left / self.root[rows]
+        return out
+
+    def without(self, strength: float, groups: Sequence[Rows]) -> list[Fit]:
+        """Return for every group of rows the fit without that group: exact, without refitting.
+
+        Parameters
+        ----------
+        strength : float
+        groups : sequence of int arrays
+            Rows; an empty group gives the whole fit.
+        """
+        whole = self.inner / (self.values + strength)
+        total = float(np.square(self.root).sum())
+        return [
+            self._fit(whole - shrunk.T @ left, self.mean - (self.root[rows].T @ left)[0] / total)
+            for rows, left, shrunk in self._left(strength, groups)
+        ]
+
+    def _left(self, strength: float, groups: Sequence[Rows]) -> Iterator[tuple[Rows, Array, Array]]:
+        """Yield groups, their weighted residuals when left out, and their shrunk coordinates."""
+        residual = self.target - self.rotated @ (self.inner / (self.values + strength))
+        total = float(np.square(self.root).sum())
         for rows in groups:
             U, w = self.rotated[rows], self.root[rows]
-            hat = (U / (self.values[:, 0] + strength)) @ U.T + w @ w.T / np.square(self.root).sum()
-            left = np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])
-            out[rows] = self.Y[rows] - left / w
-        return out
+            shrunk = U / (self.values[:, 0] + strength)
+            hat = shrunk @ U.T + w @ w.T / total
+            yield rows, np.linalg.solve(np.eye(len(rows)) - hat, residual[rows]), shrunk
 
 
 # -- all models ------------------------------------------------------------------------------------
@@ -282,7 +323,7 @@ def fits(
 ) -> list[Fit]:
     """Return the fit of every strength: to all rows, or, unless it is ridge regression, to some."""
     if model == "ridge":
-        path = RidgePath(space, signs)
+        path = RidgePath.of(space, signs)
         return [path.fit(strength) for strength in strengths]
     part = slice(None) if rows is None else rows
     data = space.coordinates[part], signs[part], space.loss_weight[part]
@@ -298,7 +339,7 @@ def left_out_scores(
 ) -> Array:
     """Return the scores of left-out rows at every strength, (n_strengths, n, n_outputs)."""
     if model == "ridge":
-        path = RidgePath(space, signs)
+        path = RidgePath.of(space, signs)
         return np.stack([path.left_out(strength, parts) for strength in strengths])
     scores = np.full((len(strengths), *signs.shape), np.nan)
     for test in parts:
@@ -306,3 +347,20 @@ def left_out_scores(
         for i, (coef, intercept) in enumerate(fits(model, space, signs, strengths, train)):
             scores[i, test] = space.coordinates[test] @ coef + intercept
     return scores
+
+
+def quadratic_path(model: LinearModel, space: RowSpace, signs: Array, fit: Fit) -> RidgePath | None:
+    """Return the ridge regression whose solution is a fit; None where there is none.
+
+    For logistic regression it is the last Newton step: without a group of rows it gives the first
+    step from the whole fit, close to the fit without the group (Rad & Maleki 2020).
+    """
+    if model == "ridge":
+        return RidgePath.of(space, signs)
+    if model == "svm" or signs.shape[1] > 1:
+        return None
+    score = space.coordinates @ fit[0] + fit[1]
+    p = expit(score)
+    curvature = (p * (1.0 - p)).clip(1e-6)
+    response = score + ((signs + 1.0) / 2.0 - p) / curvature
+    return RidgePath(space.coordinates, response, space.loss_weight * curvature[:, 0])

@@ -12,14 +12,15 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from semantoks.arrays import Array, Rows
 from semantoks.errors import InputError
-from semantoks.evaluate.features.blocks import FeatureBlock, Scaling, check_blocks
+from semantoks.evaluate.features.blocks import FeatureBlock, Scaling
+from semantoks.evaluate.predictors.base import FLOATS, ProbeBase, positive
 from semantoks.evaluate.predictors.choice import (
     Criterion,
     ShrinkagePath,
@@ -39,6 +40,7 @@ from semantoks.evaluate.predictors.linear import (
     RowSpace,
     fits,
     left_out_scores,
+    quadratic_path,
 )
 
 #: Strengths of the penalty tried. The mean squared length of the scaled rows is 1, so that they
@@ -47,43 +49,8 @@ STRENGTHS = tuple(10.0 ** (k / 2) for k in range(-10, 7))
 
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 
-_FLOATS = [np.float64, np.float32]
 
-
-class _Probe(BaseEstimator):  # type: ignore[misc]
-    """What both probes share: checked input, blocks, weights, rows to leave out."""
-
-    blocks: Sequence[FeatureBlock] | None
-    scaling: Scaling
-    n_features_in_: int
-
-    def _read(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, *, numeric: bool
-    ) -> tuple[NDArray[np.floating], NDArray[Any], Array]:
-        X, y = validate_data(self, X, y, dtype=_FLOATS, y_numeric=numeric)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        return np.asarray(X), np.asarray(y), np.asarray(weight, np.float64)
-
-    def _blocks(self) -> tuple[FeatureBlock, ...]:
-        n = self.n_features_in_
-        if self.blocks is not None:
-            return check_blocks(self.blocks, n)
-        return (FeatureBlock(name="features", n_columns=n, scaling=self.scaling),)
-
-
-def _kept(
-    weight: Array, groups: ArrayLike | None, held_out: Sequence[Rows] | None
-) -> tuple[Rows, NDArray[Any] | None, list[Rows] | None]:
-    """Return the rows of positive weight, their groups, and among them those to leave out."""
-    kept = np.flatnonzero(weight > 0)
-    names = None if groups is None else np.asarray(groups)[kept]
-    if held_out is None:
-        return kept, names, None
-    parts = [np.flatnonzero(np.isin(kept, rows)) for rows in held_out]
-    return kept, names, [part for part in parts if len(part)]
-
-
-class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
+class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
     """A linear classifier on features scaled by blocks.
 
     Parameters
@@ -168,6 +135,7 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         groups: ArrayLike | None = None,
         held_out: Sequence[Rows] | None = None,
         sample_weight: ArrayLike | None = None,
+        without: Sequence[Rows] | None = None,
     ) -> Self:
         """Choose the strength, fit, calibrate.
 
@@ -183,6 +151,8 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         sample_weight : array of shape (n,), optional
             Weights of the rows, e.g. one over the number of a person's recordings. A row of weight
             2 counts as two rows, a row of weight 0 as none.
+        without : sequence of int arrays, optional
+            Groups of rows; `predict_without` then has the models without each of them.
 
         Raises
         ------
@@ -190,10 +160,10 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
             If a parameter is illegal.
         """
         criterion = self._checked()
-        X, y, weight = self._read(X, y, sample_weight, numeric=False)
+        X, y, weight = self.read(X, y, sample_weight, numeric=False)
         check_classification_targets(y)
-        kept, names, parts = _kept(weight, groups, held_out)
-        X, y, weight = X[kept], y[kept], weight[kept]
+        rows = self.rows_of(weight, groups, held_out, without)
+        X, y, weight = X[rows.kept], y[rows.kept], weight[rows.kept]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -204,17 +174,20 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         signs = np.where(codes[:, None] == np.arange(len(self.classes_)), 1.0, -1.0)
         if len(self.classes_) == 2:
             signs = signs[:, 1:]
-        space = RowSpace(X, self._blocks(), weight, loss_weight)
+        space = RowSpace(X, self.feature_blocks(), weight, loss_weight)
+        parts = rows.held_out
         if parts is None:
-            parts = inner_folds(codes, len(y), names, self.n_folds, self.seed)
+            parts = inner_folds(codes, len(y), rows.groups, self.n_folds, self.seed)
         if not len(space.values):  # nothing varies: there is nothing to choose by
             parts = []
-        self._choose(space, signs, codes, parts, names, criterion)
+        self._choose(space, signs, codes, parts, rows.groups, criterion)
         fit = fits(self.model, space, signs, [self.strength_])[0]
         if not parts:
             scores = space.coordinates @ fit[0] + fit[1]
             self.calibration_ = uncalibrated(self.model, scores, self.thresholds_, loss_weight)
         self.coef_, self.intercept_ = space.restore(*fit)
+        path = quadratic_path(self.model, space, signs, fit) if rows.without else None
+        self.leave_out(space, path, rows.without)
         return self
 
     def _checked(self) -> Criterion:
@@ -232,7 +205,7 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
     def _grid(self) -> tuple[float, ...]:
         if self.strengths is None:
             return STRENGTHS if self.model == "ridge" else STRENGTHS[::2]
-        return _positive(self.strengths)
+        return positive(self.strengths)
 
     def _choose(
         self,
@@ -265,7 +238,7 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
 
     def _scores(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        X = np.asarray(validate_data(self, X, dtype=_FLOATS, reset=False))
+        X = np.asarray(validate_data(self, X, dtype=FLOATS, reset=False))
         return np.asarray(X @ self.coef_.T + self.intercept_, np.float64)
 
     def decision_function(self, X: ArrayLike) -> Array:
@@ -278,6 +251,16 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         """Return the probabilities of the classes, (n, n_classes)."""
         scores = self._scores(X)
         return self.calibration_.probabilities(scores)
+
+    def predict_without(self, X: ArrayLike) -> Array | None:
+        """Return probabilities by the models without each group, (n, n_groups, n_classes).
+
+        The strength and the calibration are those of the whole fit. None if `without` was not given
+        in `fit`, or that is not known: for the support vector machine, and for logistic regression
+        of more than two classes.
+        """
+        scores = self.scores_without(X)
+        return None if scores is None else self.calibration_.probabilities(scores)
 
     def balanced_proba(self, X: ArrayLike) -> Array:
         """Return the probabilities divided by the thresholds and normalised, (n, n_classes).
@@ -294,7 +277,7 @@ class LinearProbe(ClassifierMixin, _Probe):  # type: ignore[misc]
         return np.asarray(self.classes_[codes])
 
 
-class LinearProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]
+class LinearProbeRegressor(RegressorMixin, ProbeBase):  # type: ignore[misc]
     """Ridge regression on features scaled by blocks (in the dual: kernel ridge, linear kernel).
 
     Parameters
@@ -340,22 +323,24 @@ class LinearProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]
         groups: ArrayLike | None = None,
         held_out: Sequence[Rows] | None = None,
         sample_weight: ArrayLike | None = None,
+        without: Sequence[Rows] | None = None,
     ) -> Self:
         """Choose the strength and fit.
 
         Parameters
         ----------
-        X, groups, held_out, sample_weight
+        X, groups, held_out, sample_weight, without
             See `LinearProbe.fit`.
         y : array of shape (n,)
         """
-        X, y, weight = self._read(X, y, sample_weight, numeric=True)
-        kept, names, parts = _kept(weight, groups, held_out)
-        target = np.asarray(y[kept], np.float64)[:, None]
-        space = RowSpace(X[kept], self._blocks(), weight[kept])
-        path, strengths = RidgePath(space, target), _positive(self.strengths)
+        X, y, weight = self.read(X, y, sample_weight, numeric=True)
+        rows = self.rows_of(weight, groups, held_out, without)
+        target = np.asarray(y[rows.kept], np.float64)[:, None]
+        space = RowSpace(X[rows.kept], self.feature_blocks(), weight[rows.kept])
+        path, strengths = RidgePath.of(space, target), positive(self.strengths)
+        parts = rows.held_out
         if parts is None:
-            parts = inner_folds(None, len(target), names, self.n_folds, self.seed)
+            parts = inner_folds(None, len(target), rows.groups, self.n_folds, self.seed)
         losses = np.full(len(strengths), np.nan)
         if parts:
             tested = np.concatenate(parts)
@@ -366,28 +351,16 @@ class LinearProbeRegressor(RegressorMixin, _Probe):  # type: ignore[misc]
         self.strength_ = self.path_.strength
         coef, intercept = space.restore(*path.fit(self.strength_))
         self.coef_, self.intercept_ = coef[0], float(intercept[0])
+        self.leave_out(space, path, rows.without)
         return self
+
+    def predict_without(self, X: ArrayLike) -> Array | None:
+        """Return the predictions of the models without each group, (n, n_groups)."""
+        scores = self.scores_without(X)
+        return None if scores is None else scores[..., 0]
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the predictions, (n,)."""
         check_is_fitted(self)
-        X = np.asarray(validate_data(self, X, dtype=_FLOATS, reset=False))
+        X = np.asarray(validate_data(self, X, dtype=FLOATS, reset=False))
         return np.asarray(X @ self.coef_ + self.intercept_, np.float64)
-
-
-def person_weights(subjects: ArrayLike) -> Array:
-    """Return weights of recordings with which people weigh the same: one over their number.
-
-    Parameters
-    ----------
-    subjects : array of shape (n,)
-    """
-    _, who, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
-    return np.asarray(1.0 / counts[who], np.float64)
-
-
-def _positive(strengths: Sequence[float]) -> tuple[float, ...]:
-    values = tuple(float(s) for s in strengths)
-    if not values or not all(np.isfinite(s) and s > 0 for s in values):
-        raise InputError("must be positive numbers", field="strengths", value=strengths)
-    return values
