@@ -14,7 +14,9 @@ from semantoks.model.engines import EngineName, Precision
 Model = Annotated[
     str,
     Argument(
-        "MODEL", "Run, checkpoint, model folder, the authors' .pth, or owner/name on the hub."
+        "MODEL",
+        "Run, checkpoint, model folder, the authors' .pth, owner/name on the hub, or "
+        "connectome-base, which comes with the package.",
     ),
 ]
 Store = Annotated[Path, Argument("STORE", "Recording store.")]
@@ -82,14 +84,17 @@ def embed(
 def convert(
     source: Annotated[str, Argument("MODEL", "A model of ours, or the authors' .pth.")],
     target: Annotated[Path, Argument("TARGET", "New .pth (the authors' format) or folder (ours).")],
+    compact: Annotated[
+        bool, Flag(help="Keep only the encoder to evaluate, in float16: a folder to share.")
+    ] = False,
 ) -> None:
     """Convert weights to and from the authors' checkpoints.
 
-    Every number stays as it is.
+    Every number stays as it is, unless --compact is given.
     """
     from semantoks.model import pretrained
 
-    written = pretrained.convert(source, target)
+    written = pretrained.convert(source, target, compact=compact)
     show({"written": written}, f"Written: {written}")
 
 

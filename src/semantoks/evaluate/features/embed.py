@@ -16,7 +16,7 @@ from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 from semantoks.model.encoder import Encoder
 from semantoks.model.engines import EngineName, Precision, fastest_engine, make_engine
-from semantoks.model.pretrained import load_pretrained
+from semantoks.model.pretrained import DEFAULT_MODEL, load_pretrained
 from semantoks.model.readout import CLS_AVG, check_parts, part_sizes
 
 
@@ -29,8 +29,9 @@ class Embedder(SignalTransformer):
 
     Parameters
     ----------
-    model : path or Encoder
-        Run, checkpoint or model folder (its teacher), or an encoder.
+    model : path, str or Encoder
+        Run, checkpoint or model folder (its teacher), or an encoder; by default the model that
+        comes with the package, a second-order model of CC200 signals ("connectome-base").
     tr : float, optional
         TR of signals given as arrays, seconds; a store states its own.
     n_crops : int
@@ -62,7 +63,7 @@ class Embedder(SignalTransformer):
 
     def __init__(
         self,
-        model: str | Path | Encoder,
+        model: str | Path | Encoder = DEFAULT_MODEL,
         *,
         tr: float | None = None,
         n_crops: int = 8,
