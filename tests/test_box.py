@@ -32,7 +32,7 @@ def test_it_is_small_and_brings_card_and_licence():
     assert hashlib.sha256((FOLDER / WEIGHTS).read_bytes()).hexdigest()[:16] in card
 
 
-def test_it_has_not_seen_the_sites_of_the_sample(sample):
+def test_it_has_not_seen_the_sites_of_the_sample():
     seen = load_pretrained().pretraining
     assert not {*ABIDE_SAMPLE_SITES} & set(seen.sites)
     assert seen.n_subjects == 651
@@ -53,14 +53,16 @@ def test_it_embeds_without_an_argument(sample):
 def test_halves_of_one_scan_are_closer_than_people(sample):
     def halves(r):
         middle = len(r.signal) // 2
-        return Embedder(tr=r.tr, parts=("cls",)).fit_transform([r.signal[:middle], r.signal[middle:]])
+        return Embedder(tr=r.tr, parts=("cls",)).fit_transform(
+            [r.signal[:middle], r.signal[middle:]]
+        )
 
     first, second = np.swapaxes([halves(r) for r in sample], 0, 1)
     similar = np.corrcoef(first, second)[: len(sample), len(sample) :]
     assert (similar.argmax(axis=1) == np.arange(len(sample))).all()
 
 
-def test_a_compact_copy_keeps_the_encoder_alone(tmp_path, sample):
+def test_a_compact_copy_keeps_the_encoder_alone(tmp_path):
     made = convert(DEFAULT_MODEL, tmp_path / "again", compact=True)
     assert (made / WEIGHTS).read_bytes() == (FOLDER / WEIGHTS).read_bytes()
     assert json.loads((made / "config.json").read_text())["roles"] == ["online"]
