@@ -116,7 +116,12 @@ def test_the_whole_way(run, table, tmp_path):
     )
     assert code == 0, text
     differences = pd.read_parquet(tmp_path / "r2" / "comparison" / "differences.parquet")
-    controls = {"connectivity", "random weights (run)", "random weights (other)"}
+    controls = {
+        "connectivity",
+        "spectral connectivity",
+        "random weights (run)",
+        "random weights (other)",
+    }
     assert set(differences["against"]) == controls
     only = ["--only", "alarms", "--pretraining-store", store]
     code, text = run("evaluate", store, tmp_path / "r5", "--target", "sex", *quick[:6], *only)

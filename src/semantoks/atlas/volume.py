@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from semantoks.atlas.parcellation import Parcellation
@@ -49,6 +50,41 @@ def image_data(image: Any, file: Path) -> NDArray[Any]:
         if (getattr(data, "slope", 1), getattr(data, "inter", 0)) != (1, 0):
             return np.asarray(data, dtype=np.float32)
         return np.asarray(data)
+
+
+def voxels_over_time(
+    image: Any, file: Path, voxels: NDArray[np.intp]
+) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Return some voxels of a 4-D image, read volume by volume: never the whole image is held.
+
+    Parameters
+    ----------
+    image : nibabel image
+    file : Path
+    voxels : int array of shape (n_voxels,)
+        Places in a volume in Fortran order, as the file holds it.
+
+    Returns
+    -------
+    data : ndarray of shape (n_times, n_voxels)
+        As stored.
+    scaling : (float, float)
+        Slope and intercept that make the values of them.
+
+    Raises
+    ------
+    InputError
+        The file is truncated or damaged.
+    """
+    proxy = image.dataobj
+    n_times, size = image.shape[3], int(np.prod(image.shape[:3])) * proxy.dtype.itemsize
+    data = np.empty((n_times, len(voxels)), proxy.dtype.newbyteorder("="))
+    with readable(file), ImageOpener(str(file)) as stream:
+        stream.seek(proxy.offset)
+        for row in data:
+            row[:] = np.frombuffer(stream.read(size), proxy.dtype)[voxels]
+        stream.read(1)  # at its end, gzip compares the checksum
+    return data, (float(proxy.slope), float(proxy.inter))
 
 
 def image_affine(image: Any, file: Path) -> NDArray[np.float64]:

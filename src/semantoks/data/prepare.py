@@ -342,34 +342,35 @@ def _write(
     varying: Sequence[str],
     provenance: dict[str, Any],
 ) -> None:
+    order = worst_first(quality)
+    shown, pictures = {*order[:N_CARPETS], *order[-N_CARPETS:]}, {}
     with StoreWriter(target, spec, varying=varying, provenance=provenance) as writer:
-        for item in items:
-            if item.id not in rows:
+        for i, item in enumerate(items):
+            if item.id not in rows and i not in shown:
                 continue
-            source = str((parts.note(item) or {})["source"])
-            signal, kept = parts.array(item, "signal"), parts.array(item, "kept")
-            writer.append(Encoded(rows[item.id], signal, source, kept))
+            signal = parts.array(item, "signal")
+            if i in shown:
+                pictures[item.id] = _carpet(signal, spec)
+            if item.id in rows:
+                source = str((parts.note(item) or {})["source"])
+                kept = parts.array(item, "kept")
+                writer.append(Encoded(rows[item.id], signal, source, kept))
         stream = io.BytesIO()
         quality.to_parquet(stream, index=False)
         writer.attach(QUALITY, stream.getvalue())
-        writer.attach(CARPETS, _carpets(items, parts, quality, spec))
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **pictures)
+        writer.attach(CARPETS, stream.getvalue())
 
 
-def _carpets(items: Sequence[Item], parts: Parts, quality: pd.DataFrame, spec: StoreSpec) -> bytes:
-    """Return small pictures, ROIs x time in shades, of the worst and the best recordings."""
-    order = worst_first(quality)
-    chosen = dict.fromkeys([*order[:N_CARPETS], *order[-N_CARPETS:]])
+def _carpet(signal: NDArray[np.float16], spec: StoreSpec) -> NDArray[np.uint8]:
+    """Return a small picture of a recording, ROIs x time in shades."""
     rois = np.concatenate(spec.parcellation.network_indices)
-    arrays = {}
-    for i in chosen:
-        signal = parts.array(items[i], "signal").astype(np.float32)
-        size = np.maximum(signal.std(axis=0), 1e-6)
-        rows = _thin(len(rois), _CARPET_ROWS)
-        picture = (signal / size)[_thin(len(signal), _CARPET_TIMES)][:, rois[rows]].T
-        arrays[str(quality["id"][i])] = np.clip(128 + picture * 42, 0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    return stream.getvalue()
+    x = signal.astype(np.float32)
+    rows = _thin(len(rois), _CARPET_ROWS)
+    picture = x / np.maximum(x.std(axis=0), 1e-6)
+    picture = picture[_thin(len(x), _CARPET_TIMES)][:, rois[rows]].T
+    return np.asarray(np.clip(128 + picture * 42, 0, 255), np.uint8)
 
 
 def worst_first(quality: pd.DataFrame) -> list[int]:

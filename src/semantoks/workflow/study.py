@@ -24,7 +24,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECTRAL
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.stats.metrics import METRICS
@@ -107,7 +107,7 @@ def ablate(
 
 
 #: Baselines in every study, beside random weights.
-_BASELINES = (CONNECTIVITY, "spectral connectivity")
+_BASELINES = (CONNECTIVITY, SPECTRAL)
 
 
 def scale(

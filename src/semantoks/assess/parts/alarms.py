@@ -10,6 +10,7 @@ from semantoks.assess.parts.base import Found, Note, Question, Work
 from semantoks.assess.parts.section import Section, Warnings
 from semantoks.data.designs import AcrossStores
 from semantoks.data.splits import Fold
+from semantoks.evaluate.checks.duplicates import THRESHOLD
 from semantoks.evaluate.checks.leaks import leak_alarms
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.targets import target_values
@@ -54,7 +55,8 @@ def sentence(found: Found) -> str:
     raised = "no alarm was raised" if not n else f"{n} alarm{'s were' if n > 1 else ' was'} raised"
     return (
         "We checked for subjects in both parts, test data in pretraining, scans under two names "
-        "(median over regions of the correlation over volumes at the best shift, 0.6 or more), "
+        "(median over regions of the correlation over volumes at the best shift, at least "
+        f"{THRESHOLD:g}), "
         f"targets associated with confounds and implausible scores ({raised})."
     )
 

@@ -25,6 +25,8 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.connectivity import fisher_z_connectivity
 
+#: Median over ROIs of the correlation of two recordings from which they count as one scan.
+THRESHOLD = 0.6
 _N_SIGNATURE, _N_COMPARED = 100, 50  # ROIs that tell scans apart well enough
 _NEIGHBOURS, _BLOCK = 5, 512
 _FRACTION = 4  # shifts are tried in quarters of a volume: dropped volumes had the scanner's TR
@@ -34,7 +36,7 @@ _COLUMNS += ["first_row", "second_row"]
 
 
 def find_duplicates(
-    store: RecordingStore, other: RecordingStore | None = None, *, threshold: float = 0.6
+    store: RecordingStore, other: RecordingStore | None = None, *, threshold: float = THRESHOLD
 ) -> pd.DataFrame:
     """Find pairs of recordings that are the same scan.
 
