@@ -291,8 +291,13 @@ def test_a_repaired_recording_is_read_and_the_others_are_not_again(run, table, m
     assert "only what changed is read again" in text
     (table.parent / "r3.tsv").write_text(whole)
     read = []
-    real = table_module._load
-    monkeypatch.setattr(table_module, "_load", lambda f, *a: read.append(f.name) or real(f, *a))
+    real = table_module.load_listed
+
+    def load(files, *rest):
+        read.extend(file.name for file in files)
+        return real(files, *rest)
+
+    monkeypatch.setattr(table_module, "load_listed", load)
     store = table.parent / "store"
     code, text = run("prepare", table, store, "--atlas", table.parent / "atlas.tsv")
     assert (code, read) == (0, ["r3.tsv"])

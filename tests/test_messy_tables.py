@@ -10,6 +10,7 @@ import scipy.io
 
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.phenotypes import PhenotypeRules
+from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.series import read_joined, read_series
 from semantoks.data.store import RecordingStore
@@ -325,3 +326,68 @@ def test_cpacs_series_are_found(tmp_path):
     (func / f"{stem}_timeseries.json").write_text(json.dumps({"RepetitionTime": 2.0}))
     table, _ = prepared(tmp_path / "cpac", tmp_path)
     assert table["id"].tolist() == ["sub-01_ses-1_task-rest_run-1"]
+
+
+# -- folders of toolboxes --------------------------------------------------------------------------
+
+
+def test_a_project_of_conn(tmp_path):
+    """Sessions become runs; the condition of the whole scan is read."""
+    folder = tmp_path / "conn_project" / "results" / "preprocessing"
+    folder.mkdir(parents=True)
+    x = signal(1, n_times=2 * N_TIMES)
+    sessions = np.repeat([1, 2], N_TIMES)
+    for condition in ("000", "001"):
+        conn(folder / f"ROI_Subject001_Condition{condition}.mat", x, sessions)
+    conn(folder / "ROI_Subject002_Condition000.mat", signal(2), np.ones(N_TIMES))
+    items = find_items(tmp_path / "conn_project", Reading(atlas=ATLAS, tr=2.0))
+    assert [item.id for item in items] == ["sub-001_run-1", "sub-001_run-2", "sub-002"]
+    assert np.array_equal(items[1].load().signal, x[N_TIMES:])
+    (folder / "ROI_Subject001_Condition000.mat").rename(folder / "ROI_Subject001_Condition002.mat")
+    (folder / "ROI_Subject002_Condition000.mat").unlink()
+    with pytest.raises(InputError, match="conditions 001, 002") as error:
+        find_items(tmp_path / "conn_project", Reading(atlas=ATLAS, tr=2.0))
+    key, value = error.value.fix.removeprefix("Choose one: --where ").split("=")
+    chosen = Reading(atlas=ATLAS, tr=2.0, entities={key: value})
+    assert len(find_items(tmp_path / "conn_project", chosen)) == 2
+
+
+def test_a_folder_of_dpabi(tmp_path):
+    folder = tmp_path / "Results" / "ROISignals_FunImgARCWF"
+    folder.mkdir(parents=True)
+    for i, subject in enumerate(("Sub_001", "Sub_002")):
+        scipy.io.savemat(folder / f"ROISignals_{subject}.mat", {"ROISignals": signal(i)})
+        np.savetxt(folder / f"ROISignals_{subject}.txt", signal(i))
+        matrix = {"ROICorrelation": np.corrcoef(signal(i).T)}
+        scipy.io.savemat(folder / f"ROICorrelation_{subject}.mat", matrix)
+    np.savetxt(folder / "ROISignals_Sub_003.txt", signal(2))
+    how = {"tr": 2.0, "roi_names": ATLAS.labels}
+    table, _ = prepared(tmp_path / "Results", tmp_path, reading=how)
+    assert table["subject"].tolist() == ["Sub_001", "Sub_002", "Sub_003"]
+
+
+@pytest.mark.parametrize("place", ["{eid}_31018_2_0", "{eid}/i2"])
+def test_folders_of_the_uk_biobank(tmp_path, place):
+    """The files that make up the atlas are joined; other parcellations beside them are not."""
+    for i, eid in enumerate((1000001, 1000002)):
+        folder = tmp_path / "ukb" / place.format(eid=eid)
+        folder.mkdir(parents=True)
+        x = signal(i)
+        biobank(folder / "fMRI.Three.csv.gz", x[:, :3], ATLAS.labels[:3])
+        biobank(folder / "fMRI.Two.csv.gz", x[:, 3:], ATLAS.labels[3:])
+        biobank(folder / "fMRI.One.csv.gz", x[:, 4:], ATLAS.labels[4:])
+        biobank(folder / "fMRI.Other.csv.gz", x[:, :2], ("x", "y"))
+    items = find_items(tmp_path / "ukb", Reading(atlas=ATLAS, tr=0.735))
+    assert [item.id for item in items] == ["sub-1000001_ses-2", "sub-1000002_ses-2"]
+    assert np.array_equal(items[1].load().signal, signal(1))
+
+
+def test_a_table_joins_files_with_plus(tmp_path):
+    x = signal(6)
+    biobank(tmp_path / "a.csv", x[:, :3], ATLAS.labels[:3])
+    biobank(tmp_path / "b.csv", x[:, 3:], ATLAS.labels[3:])
+    (tmp_path / "rec.csv").write_text("file;subject;tr\na.csv + b.csv;01;2,5\n")
+    (item,) = find_items(tmp_path / "rec.csv", READING)
+    recording = item.load()
+    assert np.array_equal(recording.signal, x)
+    assert recording.tr == 2.5

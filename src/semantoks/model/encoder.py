@@ -3,7 +3,8 @@
 1. A tokenizer turns the signals of every row, e.g. a functional network, into a token per patch.
 2. Masked tokens are replaced by a learned vector; the tokenizer's positions are added.
 3. A CLS token is prepended and a pre-norm transformer mixes everything.
-4. The recording's embedding is ``cls_avg``: the mean over tokens next to the CLS token.
+4. The recording's embedding is ``cls_avg``: the mean over tokens (those with data, or all as in
+   the paper) next to the CLS token.
 
 Source: Brain-Semantoks (ICLR 2026), encoder. Letters: B recordings, C ROIs, T time points,
 N networks, P patches, L patch length, D width.
@@ -12,6 +13,7 @@ N networks, P patches, L patch length, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ from semantoks.model.transformer import Block
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Architecture of the encoder; the defaults are the paper's."""
+    """Architecture of the encoder; the defaults are the paper's, but for `average`."""
 
     width: int = 768
     """Token width D; a multiple of head_width."""
@@ -60,7 +62,14 @@ class EncoderConfig:
     """Normalise the outputs of the last block."""
     connectome: ConnectomeConfig = field(default_factory=ConnectomeConfig)
 
+    average: Literal["data", "all"] = "data"
+    """Tokens in the embedding's mean: those with data, or all, as the paper has it; then how many
+    are missing shows in the embedding. Models of earlier versions and of the authors have "all"."""
+
     def __post_init__(self) -> None:
+        if self.average not in ("data", "all"):
+            rule = "must be data or all"
+            raise ConfigError(rule, field="encoder.average", value=self.average)
         for name in ("width", "depth", "head_width", "patch_length", "n_patches"):
             if getattr(self, name) < 1:
                 raise ConfigError(
@@ -127,15 +136,32 @@ class EncoderOutput:
     cls : Tensor of shape (B, D)
     tokens : Tensor of shape (B, N * P, D)
         Network index slow, patch index fast.
+    left_out : Tensor of bool, shape (B, N * P), optional
+        Tokens that the mean leaves out.
     """
 
     cls: Tensor
     tokens: Tensor
+    left_out: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean over tokens, shape (B, D)."""
+        return mean_of(self.tokens, self.left_out)
 
     @property
     def cls_avg(self) -> Tensor:
         """The recording's embedding, shape (B, 2 D): [mean over tokens, cls]."""
-        return torch.cat([self.tokens.mean(dim=1), self.cls], dim=-1)
+        return torch.cat([self.mean, self.cls], dim=-1)
+
+
+def mean_of(tokens: Tensor, left_out: Tensor | None) -> Tensor:
+    """Return the mean over the tokens (B, N P, D) that are not left out; over all if none is."""
+    if left_out is None:
+        return tokens.mean(dim=1)
+    counted = ~left_out | left_out.all(dim=1, keepdim=True)
+    share = counted.to(tokens.dtype) / counted.sum(dim=1, keepdim=True)
+    return torch.einsum("bnd,bn->bd", tokens, share.to(tokens.dtype))
 
 
 class Encoder(nn.Module):
@@ -268,7 +294,11 @@ class Encoder(nn.Module):
         for block in self.blocks:
             sequence = run(block, sequence, checkpoint=self.checkpoint)
         sequence = self.norm(sequence)
-        return EncoderOutput(cls=sequence[:, 0], tokens=sequence[:, 1:])
+        return EncoderOutput(sequence[:, 0], sequence[:, 1:], self.left_out(mask))
+
+    def left_out(self, mask: Tensor | None) -> Tensor | None:
+        """Return which tokens the embedding's mean leaves out, bool (B, N P); None for none."""
+        return None if mask is None or self.config.average == "all" else mask.flatten(1)
 
     def read(
         self, x: Tensor, mask: Tensor | None = None, wanted: Tensor | None = None

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from semantoks.errors import InputError
-from semantoks.model.encoder import Encoder
+from semantoks.model.encoder import Encoder, mean_of
 from semantoks.model.readout import CLS_AVG, check_parts, read_parts
 
 EngineName = Literal["torch", "onnx", "openvino"]
@@ -196,7 +196,8 @@ class _Exported(nn.Module):
         for block in encoder.blocks:
             sequence = block(sequence)
         sequence = encoder.norm(sequence)
-        return torch.cat([sequence[:, 1:].mean(dim=1), sequence[:, 0]], dim=-1)
+        mean = mean_of(sequence[:, 1:], encoder.left_out(missing))
+        return torch.cat([mean, sequence[:, 0]], dim=-1)
 
 
 def _examples(encoder: Encoder, n_crops: int) -> tuple[Tensor, Tensor]:

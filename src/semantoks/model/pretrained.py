@@ -145,7 +145,8 @@ def load_pretrained(source: str | Path = DEFAULT_MODEL, role: str | None = None)
 def convert(source: str | Path, target: str | Path, *, compact: bool = False) -> Path:
     """Convert a checkpoint of the authors to a model folder, or a model folder to a checkpoint.
 
-    All weights are copied exactly, e.g. student and teacher with their projection heads.
+    All weights are copied exactly, e.g. student and teacher with their projection heads. The
+    authors' form averages all tokens, those without data too (``encoder.average = "all"``).
 
     Parameters
     ----------
@@ -257,7 +258,7 @@ def _blank_encoder(folder: Path) -> Encoder:
     """Return the encoder that a model folder's header describes, its weights not loaded."""
     header = read_header(folder)
     try:
-        encoder_config = parse(EncoderConfig, header["encoder"])
+        encoder_config = parse(EncoderConfig, {"average": "all", **header["encoder"]})
         preprocessing = parse(Preprocessing, header["preprocessing"])
         stated = header.get("pretraining")
         seen = None if stated is None else SeenData.from_json(stated)

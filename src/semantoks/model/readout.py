@@ -2,7 +2,7 @@
 
 | part | what | numbers |
 |---|---|---|
-| mean | mean over tokens | D |
+| mean | mean over tokens (with data, unless the model averages all) | D |
 | cls | CLS token | D |
 | tokens | all tokens, network index slow | N P D |
 | spectral | lower triangle of E = log(I + b R), off-diagonal values times sqrt 2 | C (C + 1) / 2 |
@@ -94,7 +94,7 @@ def _parts(
     found: dict[str, Tensor] = {}
     if set(parts) - {"spectral"}:
         out = encoder(x, mask)
-        found = {"mean": out.tokens.mean(dim=1), "cls": out.cls, "tokens": out.tokens.flatten(1)}
+        found = {"mean": out.mean, "cls": out.cls, "tokens": out.tokens.flatten(1)}
     if "spectral" in parts:
         assert isinstance(encoder.tokenizer, ConnectomeTokenizer)
         found["spectral"] = triangle(encoder.tokenizer.connectome(x))

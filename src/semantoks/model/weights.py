@@ -14,7 +14,7 @@ from semantoks.errors import CheckpointError
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 _SHOWN = 5
-_LATER = ("final_norm", "connectome")  # fields of the architecture that were added to it
+_LATER = ("final_norm", "connectome", "average")  # fields that the architecture got since
 _POSITIONS, _FORMER_POSITIONS = "tokenizer.positions.table", "network_embedding"
 
 
@@ -70,8 +70,8 @@ def tensors_hash(tensors: Mapping[str, Tensor], what: str = "") -> str:
 
 
 def _stated(config: EncoderConfig) -> str:
-    """Return the architecture as text; what came later only where it is not the default."""
-    former = EncoderConfig()
+    """Return the architecture as text; what came later only where it is not as before."""
+    former = EncoderConfig(average="all")
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     stated = (
         f"{name}={value!r}"

@@ -104,7 +104,7 @@ def _volume(
         rule = "must be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
     affine = image_affine(image, file)
-    parcels = AtlasVolume.load(_only(images, file), atlas)
+    parcels = AtlasVolume.load(_only(images, file), atlas, complete=False)
     places = parcels.on_grid(affine, image.shape[:3])
     place = places.ravel(order="F")
     inside = place >= 0
@@ -118,7 +118,7 @@ def _volume(
     voxels = np.flatnonzero(inside)
     data, (slope, inter) = voxels_over_time(image, file, voxels)
     total = parcels.sizes / abs(np.linalg.det(affine[:3, :3]))
-    means = _means(data, place[voxels], atlas.labels, total, None)
+    means = _means(data, place[voxels], parcels.names, total, None)
     return replace(means, signal=slope * means.signal + inter)
 
 
