@@ -261,8 +261,6 @@ def predictions(
         for prefix, encoders in variants.items():
             each = [embed(one, signals) for one in encoders]
             for name, parts in LEARNED.items():
-                if prefix and name == "tokens":
-                    continue
                 draws = [predict([e[p] for p in parts], Y, sites, group, share) for e in each]
                 _put(found, prefix + name, np.concatenate(draws))
             if not prefix:

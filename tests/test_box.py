@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from semantoks import Embedder, load_abide_sample, load_pretrained
-from semantoks.datasets import ABIDE_SAMPLE_SITES
+from semantoks import Embedder, load_pretrained
+from semantoks.datasets import ABIDE_SAMPLE_SITES, load_abide_sample
 from semantoks.errors import CheckpointError
 from semantoks.model.pretrained import DEFAULT_MODEL, INCLUDED, WEIGHTS, convert
 from semantoks.model.readout import part_sizes
@@ -42,9 +42,13 @@ def test_it_embeds_without_an_argument(sample):
     trs = {recording.tr for recording in sample}
     assert len(trs) > 1, "several TRs"
     found = [Embedder(tr=r.tr).fit_transform([r.signal])[0] for r in sample]
-    assert np.shape(found) == (len(sample), 512)
+    assert np.shape(found) == (len(sample), 22404)
     assert np.isfinite(found).all()
-    between = np.corrcoef(found)[np.triu_indices(len(found), 1)]
+    compact = [
+        Embedder(tr=r.tr, parts=("mean", "cls")).fit_transform([r.signal])[0] for r in sample
+    ]
+    assert np.shape(compact) == (len(sample), 512)
+    between = np.corrcoef(compact)[np.triu_indices(len(sample), 1)]
     assert between.max() < 0.9, "people differ"
     sizes = part_sizes(load_pretrained())
     assert sizes == {"mean": 256, "cls": 256, "tokens": 2304, "spectral": 20100}

@@ -34,12 +34,27 @@ Device = Annotated[
 ]
 
 
+def _parts() -> tuple[str, ...]:
+    from semantoks.model.readout import PARTS
+
+    return PARTS
+
+
 @command
 def embed(
     model: Model,
     store: Store,
     out: Annotated[Path, Argument("TABLE", "New table: .parquet, .csv or .tsv.")],
     crops: Crops = 8,
+    part: Annotated[
+        tuple[str, ...],
+        Flag(
+            metavar="NAME",
+            known=_parts,
+            panel="Model",
+            help="Read this part of the embeddings; by default what suits the model (repeatable).",
+        ),
+    ] = (),
     device: Device = "auto",
     engine: Annotated[
         EngineName | Literal["auto"],
@@ -67,6 +82,7 @@ def embed(
         store,
         out,
         n_crops=crops,
+        parts=part or None,
         device=device,
         engine=engine,
         precision=precision,
