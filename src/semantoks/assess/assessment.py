@@ -236,8 +236,7 @@ def _compare(
         missing=plan.missing,
         against=[*controls, SPECTRAL],
         seed=plan.seed,
-        n_bootstrap=plan.n_bootstrap,
-        n_permutations=plan.n_permutations,
+        metric=plan.metric,
         n_jobs=n_jobs,
     )
 

@@ -84,7 +84,10 @@ def voxels_over_time(
     with readable(file), ImageOpener(str(file)) as stream:
         stream.seek(proxy.offset)
         for row in data:
-            row[:] = np.frombuffer(stream.read(size), proxy.dtype)[voxels]
+            content = stream.read(size)
+            if len(content) < size:
+                raise EOFError("it ends before its last volume")
+            row[:] = np.frombuffer(content, proxy.dtype)[voxels]
         stream.read(1)  # at its end, gzip compares the checksum
     return data, (float(proxy.slope), float(proxy.inter))
 

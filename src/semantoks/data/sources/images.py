@@ -100,9 +100,12 @@ def _volume(
     file: Path, atlas: Parcellation, images: tuple[Path, ...], mask: Path | None
 ) -> ParcellatedImage:
     image = load_image(file)
-    if len(image.shape) != 4 or image.shape[3] < 2:
+    if len(image.shape) != 4 or image.shape[3] < 2 or min(image.shape) < 1:
         rule = "must be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
+    if image.get_data_dtype().kind not in "iuf":
+        value = image.get_data_dtype()
+        raise InputError("must hold real numbers", file=file, field="data type", value=value)
     affine = image_affine(image, file)
     parcels = AtlasVolume.load(_only(images, file), atlas, complete=False)
     places = parcels.on_grid(affine, image.shape[:3])
