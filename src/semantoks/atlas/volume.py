@@ -35,7 +35,8 @@ def load_image(file: Path) -> Any:
     """
     if not file.is_file():
         raise InputError("there is no such file", file=file)
-    with readable(file):
+    # nibabel's parsers of GIFTI and CIFTI look words of the file up, and walk trees that it states.
+    with readable(file, known=(AttributeError, TypeError, LookupError)):
         return nib.load(file)
 
 

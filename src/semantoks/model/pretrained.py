@@ -24,7 +24,7 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import parse, to_tree
 from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
-from semantoks.errors import CheckpointError, InputError
+from semantoks.errors import CheckpointError, InputError, entry, readable
 from semantoks.files import refuse_existing, staged_folder
 from semantoks.model.authors import ROLES, read_authors, write_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
@@ -81,11 +81,11 @@ def newest_checkpoint(run: Path) -> Path | None:
 def read_header(folder: Path) -> dict[str, Any]:
     """Read and check ``config.json`` of a model folder."""
     file = folder / HEADER
-    try:
+    with readable(file, CheckpointError):
         header = json.loads(file.read_text(encoding="utf-8"))
-        version = header["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"is damaged ({error})", file=file) from None
+        version = entry(header, "format")
+        if not isinstance(version, int):
+            raise ValueError("format must be a whole number")
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"was written by a newer version of semantoks (this one reads up to {FORMAT_VERSION})",
@@ -258,14 +258,17 @@ def _blank_encoder(folder: Path) -> Encoder:
     """Return the encoder that a model folder's header describes, its weights not loaded."""
     header = read_header(folder)
     try:
-        encoder_config = parse(EncoderConfig, {"average": "all", **header["encoder"]})
-        preprocessing = parse(Preprocessing, header["preprocessing"])
+        encoder = entry(header, "encoder")
+        if not isinstance(encoder, dict):
+            raise ValueError("encoder must be a mapping")
+        encoder_config = parse(EncoderConfig, {"average": "all", **encoder})
+        preprocessing = parse(Preprocessing, entry(header, "preprocessing"))
         stated = header.get("pretraining")
         seen = None if stated is None else SeenData.from_json(stated)
         parcellation = Parcellation.load(folder / ROIS)
-        expected_hash = header["parcellation"]["hash"]
-        name = header["parcellation"]["name"]
-    except (KeyError, TypeError, ValueError) as error:
+        expected_hash = entry(header, "parcellation", "hash")
+        name = entry(header, "parcellation", "name")
+    except ValueError as error:
         raise CheckpointError(f"is damaged: {error}", file=folder / HEADER) from None
     if parcellation.hash != expected_hash:
         raise CheckpointError(

@@ -189,7 +189,7 @@ def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]
     image = load_image(file)
     if not isinstance(image, nib.Cifti2Image):
         raise InputError("is no CIFTI-2 file", file=file, value=type(image).__name__)
-    with readable(file):
+    with readable(file, known=(AttributeError, TypeError, LookupError)):
         axes = [image.header.get_axis(i) for i in (0, 1)]
     if not (isinstance(axes[0], kinds[0]) and isinstance(axes[1], kinds[1])):
         found = " x ".join(type(axis).__name__ for axis in axes)
@@ -197,6 +197,8 @@ def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]
         raise InputError(
             f"is not the kind of CIFTI file expected ({wanted})", file=file, value=found
         )
+    if not all(image.shape):
+        raise InputError("holds no data", file=file, field="shape", value=image.shape)
     return axes[0], axes[1], image_data(image, file)
 
 
