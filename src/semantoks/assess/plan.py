@@ -51,6 +51,12 @@ def _opened(paths: Sequence[str]) -> tuple[RecordingStore, ...]:
     return tuple(RecordingStore(path) for path in paths)
 
 
+def _parts() -> tuple[str, ...]:
+    from semantoks.model.readout import PARTS
+
+    return PARTS
+
+
 def _tuning(texts: Sequence[str]) -> Tuning:
     return parse(Tuning, override({}, texts))
 
@@ -83,6 +89,10 @@ class Plan:
     """Fit this linear model to the features; numbers are always predicted by ridge regression."""
     n_crops: Annotated[int, Flag(name="--crops", metavar="N", panel="Model")] = 8
     """Average over this many evenly spaced crops per recording."""
+    parts: Annotated[
+        tuple[str, ...], Flag(name="--part", metavar="NAME", known=_parts, panel="Model")
+    ] = ()
+    """Read this part of the embeddings; by default what suits the model."""
     metric: Annotated[tuple[str, ...], Flag(metavar="NAME", known=_metrics)] = ()
     """Let this metric decide, chosen before any result; by default AUROC and MAE gain."""
     curve: Annotated[
@@ -117,16 +127,14 @@ class Plan:
     ] = ()
     """Look for tested scans in this store, which a model was pretrained on."""
     n_bootstrap: Annotated[int, Flag(metavar="N")] = 1000
-    """Draw this many bootstrap samples of people for intervals."""
-    n_permutations: Annotated[int, Flag(metavar="N")] = 5000
-    """Permute this many times for a test."""
+    """Draw this many bootstrap samples of people for intervals of reliability and confounds."""
     seed: Annotated[int, Flag(metavar="N")] = 0
     """Draw folds, random weights and permutations by this seed."""
 
     def __post_init__(self) -> None:
         if not self.targets:
             raise InputError("must name at least one column", field="targets")
-        for name in ("n_crops", "n_bootstrap", "n_permutations"):
+        for name in ("n_crops", "n_bootstrap"):
             if getattr(self, name) < 1:
                 raise InputError("must be at least 1", field=name, value=getattr(self, name))
 
@@ -150,7 +158,7 @@ class Plan:
         """Return the plan as plain values; plans with equal values ask the same question."""
         facts: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "n_permutations", "seed")
+            for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "seed")
         }
         facts["targets"] = [asdict(target) for target in self.targets]
         facts["baselines"] = [*self.baselines]
@@ -158,6 +166,8 @@ class Plan:
         facts["probe"] = self.probe.settings()
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
+        if self.parts:  # folders from before there were parts can be resumed
+            facts["parts"] = [*self.parts]
         facts["metric"] = [*self.metric]
         if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}

@@ -73,9 +73,7 @@ class ProbeBase(BaseEstimator):  # type: ignore[misc]
         self._without: tuple[Array, Array] | None = None
         if path is None or not groups:
             return
-        fits = path.without(self.strength_, groups)
-        coef, intercept = (np.hstack(parts) for parts in zip(*fits, strict=True))
-        self._without = space.restore(coef, intercept)
+        self._without = space.restore(*path.without(self.strength_, groups))
 
     def scores_without(self, X: ArrayLike) -> Array | None:
         """Return scores of the models without each group, (n, n_groups, n_outputs)."""

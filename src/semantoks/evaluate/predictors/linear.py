@@ -284,7 +284,7 @@ class RidgePath:
             out[rows] = self.Y[rows] - left / self.root[rows]
         return out
 
-    def without(self, strength: float, groups: Sequence[Rows]) -> list[Fit]:
+    def without(self, strength: float, groups: Sequence[Rows]) -> Fit:
         """Return for every group of rows the fit without that group: exact, without refitting.
 
         Parameters
@@ -292,13 +292,19 @@ class RidgePath:
         strength : float
         groups : sequence of int arrays
             Rows; an empty group gives the whole fit.
+
+        Returns
+        -------
+        coef, intercept : arrays of shape (r, n_groups * n_outputs) and (n_groups * n_outputs,)
+            The outputs of a group next to each other.
         """
         whole = self.inner / (self.values + strength)
         total = float(np.square(self.root).sum())
-        return [
-            self._fit(whole - shrunk.T @ left, self.mean - (self.root[rows].T @ left)[0] / total)
-            for rows, left, shrunk in self._left(strength, groups)
-        ]
+        coefs, means = [], []
+        for rows, left, shrunk in self._left(strength, groups):
+            coefs.append(whole - shrunk.T @ left)
+            means.append(self.mean - (self.root[rows].T @ left)[0] / total)
+        return self._fit(np.hstack(coefs), np.concatenate(means))
 
     def _left(self, strength: float, groups: Sequence[Rows]) -> Iterator[tuple[Rows, Array, Array]]:
         """Yield groups, their weighted residuals when left out, and their shrunk coordinates."""
