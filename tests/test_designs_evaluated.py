@@ -233,7 +233,7 @@ def test_training_on_one_store_and_testing_on_another(people, recordings, tmp_pa
         groups=kept.table["subject"],
         sample_weight=person_weights(kept.table["subject"]),
     )
-    p = probe.balanced_proba(ConnectivityBaseline().fit_transform(small))
+    p = probe.predict_proba(ConnectivityBaseline().fit_transform(small))
     p = p[:, np.searchsorted(probe.classes_, result.meta["targets"]["sex"]["classes"])]
     mean = pd.DataFrame(p).groupby(small.table["subject"].to_numpy()).mean()
     np.testing.assert_allclose(result.arrays("sex", ["connectivity"])[1][0], mean, atol=1e-6)

@@ -225,7 +225,7 @@ def test_predictions_without_a_block(model):
     X[:, 0] -= 2.5 * (y == "v")  # not separable
     gone = np.arange(11)
     probe = LinearProbe(model, strengths=(1.0,), class_weight=None)
-    whole = probe.fit(X, y, held_out=[], blocks=[np.array([], int), gone])
+    whole = probe.fit(X, y, held_out=[], without=[np.array([], int), gone])
     p = whole.predict_proba(other)
     without = whole.predict_without(other)
     assert without.shape == (31, 2, 2)
@@ -234,7 +234,7 @@ def test_predictions_without_a_block(model):
     kept.fit(X[11:], y[11:], held_out=[])
     found = np.abs(without[:, 1] - kept.predict_proba(other)).mean()
     assert found < 0.5 * np.abs(p - kept.predict_proba(other)).mean()
-    assert LinearProbe("svm").fit(X, y, blocks=[gone]).predict_without(other) is None
+    assert LinearProbe("svm").fit(X, y, without=[gone]).predict_without(other) is None
 
 
 def test_the_chosen_strength_is_that_of_a_search_by_hand():

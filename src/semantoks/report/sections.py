@@ -301,12 +301,13 @@ def _predictions(result: ProbeResult, target: str, facts: Facts) -> list[Picture
             for model, values in zip(shown, predicted, strict=True)
         ]
     classes = [str(c) for c in facts["classes"]]
+    outcomes = result.outcomes(target, shown)
     pictures = [
         Picture(
-            charts.confusion(y, values.argmax(axis=1), classes, model),
+            charts.confusion(y, outcomes.decided(model), classes, model),
             f"Confusion matrix of {model}, {target}",
         )
-        for model, values in zip(shown, predicted, strict=True)
+        for model in shown
     ]
     of = classes[1] if len(classes) == 2 else "the predicted class"
     in_question = [role(m) != "baseline" for m in shown]

@@ -22,9 +22,10 @@ from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
 from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.features.blocks import FeatureBlock
 from semantoks.evaluate.predictors.base import person_weights
-from semantoks.evaluate.predictors.choice import ShrinkagePath, balanced
+from semantoks.evaluate.predictors.choice import ShrinkagePath
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
+from semantoks.evaluate.stats.metrics import balanced
 
 
 class MakeProbe(Protocol):
@@ -241,7 +242,7 @@ class _Found:
     Parameters
     ----------
     scores : array of shape (n,) or (n, n_classes)
-        Of classes, probabilities divided by the thresholds and normalised.
+        Numbers, or probabilities.
     classes : array of shape (n_classes,), or None for numbers
     thresholds : array of shape (n_classes,), or None for numbers
     path : ShrinkagePath, or None where there is no linear model
@@ -264,10 +265,7 @@ def _from_features(
     probe = make_probe(task.kind, blocks=X.blocks)
     probe.fit(X.train, task.y[fold.train], **_inside(cohort, task, fold), without=without)
     found = _found(probe, probe, X.test)
-    less = probe.predict_without(X.test)
-    if less is not None and found.thresholds is not None:
-        less = balanced(less, found.thresholds)
-    return replace(found, without=less)
+    return replace(found, without=probe.predict_without(X.test))
 
 
 def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Found:
@@ -295,7 +293,7 @@ def _found(model: Any, last: Any, X: Any) -> _Found:
     p = model.predict_proba(X)
     even = np.full(p.shape[1], 1.0 / p.shape[1])
     thresholds = getattr(last, "thresholds_", even)
-    return _Found(balanced(p, thresholds), model.classes_, thresholds, path)
+    return _Found(p, model.classes_, thresholds, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,6 +330,10 @@ def _predicted(
     who = who.groupby(units).first()
     classes = task.classes
     thresholds = [] if found.thresholds is None else found.thresholds[order].tolist()
+    if classes is None:
+        predicted = mean[:, 0].astype(str)
+    else:
+        predicted = classes[balanced(mean, np.array(thresholds)).argmax(axis=1)].astype(str)
     where = {"target": task.target.column, "model": model, "size": size}
     where |= {"repeat": fold.repeat, "fold": fold.name}
     rows = pd.DataFrame(
@@ -343,7 +345,7 @@ def _predicted(
             "block": who["block"].to_numpy(),
             "site": who["site"].to_numpy(),
             "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
-            "predicted": (mean[:, 0] if classes is None else classes[mean.argmax(1)]).astype(str),
+            "predicted": predicted,
             "scores": list(mean),
             "thresholds": [thresholds] * len(mean),
             "without": without,

@@ -61,9 +61,8 @@ class ProbeResult:
         One row per target, model, replicate, repetition and tested unit: target, model, unit (a
         subject or a recording's id), subject, cluster (the family where the design keeps families
         whole, else the subject), site, repeat, fold, truth, predicted, scores (list: a probability
-        per class, divided by its threshold and normalised, so that the largest is that of
-        `predicted`; or the value), thresholds (list: one per class, see
-        `semantoks.evaluate.predictors.choice.balanced`), replicate.
+        per class, or the value), thresholds (list: one per class; `predicted` is the class whose
+        probability is the largest multiple of its threshold), replicate.
     meta : dict
         Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
         subjects and sites in pretraining.
@@ -104,10 +103,14 @@ class ProbeResult:
         predicted : list of arrays of shape (n_subjects, n_classes) or (n_subjects,)
             One per model; means over the repetitions and replicates.
         """
+        tested = self.outcomes(target, models)
+        return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
+
+    def outcomes(self, target: str, models: Sequence[str]) -> Outcomes:
+        """Return what some models predict of the tested units, in one order."""
         facts = self.meta["targets"][target]
         rows = self.predictions["target"].eq(target) & self.predictions["model"].isin(list(models))
-        tested = Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])
-        return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
+        return Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])
 
     def save(self, folder: str | Path) -> None:
         """Write the result into a new folder.

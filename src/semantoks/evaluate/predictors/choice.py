@@ -254,16 +254,6 @@ def uncalibrated(model: LinearModel, scores: Array, shares: Array, weight: Array
     return Calibration(slope=1.0, offsets=prior - np.average(scores, axis=0, weights=weight))
 
 
-def balanced(p: Array, thresholds: Array) -> Array:
-    """Return probabilities divided by the classes' thresholds and normalised, (..., n_classes).
-
-    Multiplying them by the thresholds, and normalising, returns the probabilities.
-    """
-    ratios = p / thresholds
-    # Rounded: those that differ by rounding errors alone are equal.
-    return np.asarray((ratios / ratios.sum(axis=-1, keepdims=True)).round(12), np.float64)
-
-
 def best_thresholds(p: Array, codes: NDArray[np.intp], weight: Array, shares: Array) -> Array:
     """Return thresholds of the classes with which balanced accuracy is largest.
 

@@ -24,7 +24,6 @@ from semantoks.evaluate.predictors.base import FLOATS, ProbeBase, positive
 from semantoks.evaluate.predictors.choice import (
     Criterion,
     ShrinkagePath,
-    balanced,
     best_thresholds,
     calibrated,
     comparable,
@@ -42,6 +41,7 @@ from semantoks.evaluate.predictors.linear import (
     left_out_scores,
     quadratic_path,
 )
+from semantoks.evaluate.stats.metrics import balanced
 
 #: Strengths of the penalty tried. The mean squared length of the scaled rows is 1, so that they
 #: mean the same for any number and unit of features.

@@ -27,6 +27,21 @@ def _strata(strata: Codes | None, n: int) -> Codes:
     return np.zeros(n, np.intp) if strata is None else strata
 
 
+def balanced(p: Array, thresholds: Array) -> Array:
+    """Return probabilities divided by the classes' thresholds and normalised, (..., n_classes).
+
+    The largest one is that of the class decided for.
+
+    Parameters
+    ----------
+    p : array of shape (..., n_classes)
+    thresholds : array of a shape that broadcasts with it
+    """
+    ratios = p / thresholds
+    # Rounded: those that differ by rounding errors alone are equal.
+    return np.asarray((ratios / ratios.sum(axis=-1, keepdims=True)).round(12), np.float64)
+
+
 def balanced_accuracy(y: Codes, scores: Array) -> float:
     """Mean over classes of the share recognised.
 
@@ -152,8 +167,6 @@ def f1_macro(y: Codes, scores: Array) -> float:
 def brier(y: Codes, scores: Array) -> float:
     """Mean squared error of probabilities: of the second of two classes, or summed over more.
 
-    Probabilities of models with balanced class weights are as if classes were equally frequent.
-
     Parameters
     ----------
     y : int array of shape (n,)
@@ -238,6 +251,10 @@ class Metric:
         Whether it takes the predictions of knowing nothing.
     per_class : bool
         Whether chance is one over the number of classes.
+    proper : bool
+        Whether it reads probabilities of classes as they are. Others read them divided by the
+        thresholds of the fold (`balanced`): the largest is decided for, and the class frequencies
+        of training parts do not order people of different folds.
     lower_is_better : bool
     """
 
@@ -246,6 +263,7 @@ class Metric:
     within: bool = False
     gain: bool = False
     per_class: bool = False
+    proper: bool = False
     lower_is_better: bool = False
 
     def __call__(
@@ -268,6 +286,10 @@ class Metric:
         function = partial(self.function, strata=strata) if self.within else self.function
         return function(y, predicted, base=base) if self.gain else function(y, predicted)
 
+    def reads(self, predicted: Array, thresholds: Array | None) -> Array:
+        """Return predictions as the metric reads them; no thresholds for numbers."""
+        return predicted if self.proper or thresholds is None else balanced(predicted, thresholds)
+
     def at_chance(self, n_classes: int) -> float:
         """Return the score of knowing nothing; NaN where it depends on the data."""
         return 1.0 / n_classes if self.per_class else self.chance
@@ -288,7 +310,7 @@ METRICS: dict[Kind, dict[str, Metric]] = {
         "AUPRC": Metric(average_precision),
         "pooled AUROC": Metric(auroc, chance=0.5),
         "macro F1": Metric(f1_macro),
-        "Brier": Metric(brier, lower_is_better=True),
+        "Brier": Metric(brier, lower_is_better=True, proper=True),
     },
     "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True), **_NUMBERS},
     "regression": _NUMBERS,
