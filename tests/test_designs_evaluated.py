@@ -21,6 +21,7 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
+from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
@@ -215,6 +216,27 @@ def test_a_fixed_split_tunes_on_its_validation_part(people):
     expected = pd.Series(probe.predict(X[test])).groupby(people.table["subject"].to_numpy()[test])
     _, (found,) = result.arrays("age", ["x"])
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-6)
+
+
+def test_what_is_chosen_depends_on_the_training_part_only(people):
+    """Test rows with other features and the other class change no choice."""
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((48, 60)).astype(np.float32)
+    design = FixedSplit(validation="none")
+    test = (people.table["split"] == "test").to_numpy()
+    other = X.copy()
+    other[test] = 100 * rng.standard_normal((test.sum(), 60))
+    table = people.table.copy()
+    table.loc[test, "age"] = 200.0 - table.loc[test, "age"]
+    table.loc[test, "sex"] = np.where(table.loc[test, "sex"] == "male", "female", "male")
+    changed = people.select(np.arange(48))
+    changed.table = table
+    targets = ["age", Target("sex", positive="female")]
+    before = evaluate_probes(people, {"x": X}, targets, design=design)
+    after = evaluate_probes(changed, {"x": other}, targets, design=design)
+    assert len(before.choices) == 4
+    pd.testing.assert_frame_equal(before.choices, after.choices)
+    assert not before.predictions["scores"].equals(after.predictions["scores"])
 
 
 def test_training_on_one_store_and_testing_on_another(people, recordings, tmp_path):

@@ -174,8 +174,9 @@ def _scores(metrics: Sequence[str], meta: Mapping[str, Any]) -> str:
     over = listed([f"{n} {units}" for units, n in counted.items()])
     return (
         f"Scores ({listed(metrics)}) have 95 % intervals from a jackknife over {over}, corrected "
-        "for the overlap of training parts (Efron and Stein, 1981); AUROC, concordance and r are "
-        "those within sites, or within folds where sites are unknown, averaged."
+        "for the overlap of training parts (Efron and Stein, 1981); AUROC and concordance are "
+        "averages of those within sites, or within folds where sites are unknown, and r is of "
+        "deviations from their means."
     )
 
 

@@ -210,7 +210,7 @@ class _Cross:
 
     def _order(self, probe: LinearProbe) -> Rows:
         """Return where the probe has every class."""
-        return np.asarray(np.searchsorted(probe.classes_, self.classes), np.intp)
+        return np.asarray(np.searchsorted(probe.classes_, np.array(self.classes)), np.intp)
 
     def measured(self) -> Measured:
         """Return what metrics read of every tested subject, by name."""

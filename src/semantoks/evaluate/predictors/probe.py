@@ -47,6 +47,9 @@ from semantoks.evaluate.stats.metrics import balanced
 #: mean the same for any number and unit of features.
 STRENGTHS = tuple(10.0 ** (k / 2) for k in range(-10, 7))
 
+#: Inner folds, at most: of ridge regression, more folds cost less.
+N_FOLDS = 20
+
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 
 
@@ -116,7 +119,7 @@ class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
         class_weight: ClassWeight = None,
         scaling: Scaling = "block",
         blocks: Sequence[FeatureBlock] | None = None,
-        n_folds: int = 10,
+        n_folds: int = N_FOLDS,
         seed: int = 0,
     ) -> None:
         self.model = model
@@ -307,7 +310,7 @@ class LinearProbeRegressor(RegressorMixin, ProbeBase):  # type: ignore[misc]
         strengths: tuple[float, ...] = STRENGTHS,
         scaling: Scaling = "block",
         blocks: Sequence[FeatureBlock] | None = None,
-        n_folds: int = 10,
+        n_folds: int = N_FOLDS,
         seed: int = 0,
     ) -> None:
         self.strengths = strengths

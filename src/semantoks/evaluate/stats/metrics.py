@@ -180,9 +180,8 @@ def brier(y: Codes, scores: Array) -> float:
 def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
     """Correlation of truth and prediction; NaN where one of them does not vary.
 
-    Within strata it is the mean of the strata's correlations, weighted by their number of people;
-    a stratum of fewer than 3 people, or one in which truth or prediction does not vary, is left
-    out.
+    Within strata, the means of every stratum are taken from both first: the pooled within-group
+    correlation, in which a stratum weighs as much as its people differ.
 
     Parameters
     ----------
@@ -190,18 +189,14 @@ def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
     strata : int array of shape (n,), optional
     """
     strata = _strata(strata, len(y))
-    n = np.bincount(strata)
-    size = np.maximum(n, 1)
+    size = np.maximum(np.bincount(strata), 1)
     a = y - (np.bincount(strata, weights=y) / size)[strata]
     b = predicted - (np.bincount(strata, weights=predicted) / size)[strata]
-    products, of_y, of_p = (np.bincount(strata, weights=v) for v in (a * b, a * a, b * b))
+    of_y, of_p = a @ a, b @ b
     # Sums of squares of equal numbers are rounding errors, not zero.
-    varies = (of_y > 1e-20 * np.square(y).sum()) & (of_p > 1e-20 * np.square(predicted).sum())
-    known = varies & (n >= min(3, len(y)))
-    if not known.any():
+    if of_y <= 1e-20 * np.square(y).sum() or of_p <= 1e-20 * np.square(predicted).sum():
         return float("nan")
-    r = products[known] / np.sqrt(of_y[known] * of_p[known])
-    return float(r @ n[known] / n[known].sum())
+    return float(a @ b / np.sqrt(of_y * of_p))
 
 
 def r_squared(y: Array, predicted: Array, base: Array | None = None) -> float:
