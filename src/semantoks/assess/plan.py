@@ -51,6 +51,12 @@ def _opened(paths: Sequence[str]) -> tuple[RecordingStore, ...]:
     return tuple(RecordingStore(path) for path in paths)
 
 
+def _parts() -> tuple[str, ...]:
+    from semantoks.model.readout import PARTS
+
+    return PARTS
+
+
 def _tuning(texts: Sequence[str]) -> Tuning:
     return parse(Tuning, override({}, texts))
 
@@ -83,6 +89,10 @@ class Plan:
     """Fit this linear model to the features; numbers are always predicted by ridge regression."""
     n_crops: Annotated[int, Flag(name="--crops", metavar="N", panel="Model")] = 8
     """Average over this many evenly spaced crops per recording."""
+    parts: Annotated[
+        tuple[str, ...], Flag(name="--part", metavar="NAME", known=_parts, panel="Model")
+    ] = ()
+    """Read this part of the embeddings; by default what suits the model."""
     metric: Annotated[tuple[str, ...], Flag(metavar="NAME", known=_metrics)] = ()
     """Let this metric decide, chosen before any result; by default AUROC and MAE gain."""
     curve: Annotated[
@@ -160,6 +170,8 @@ class Plan:
         facts["probe"] = {"model": self.probe.model, "class_weight": named}
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
+        if self.parts:  # folders from before there were parts can be resumed
+            facts["parts"] = [*self.parts]
         facts["metric"] = [*self.metric]
         if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
