@@ -167,7 +167,7 @@ def _items(
             "the parcellation of the recordings is not stated",
             file=source,
             field="atlas",
-            fix="Give a built-in one (e.g. schaefer400, cc200 or aal116), or a TSV of your own",
+            fix="Give a built-in one (e.g. schaefer400, cc200 or aal116), or a table of your own",
         )
     return find_items(source, reading), reading.atlas, reading.to_dict()
 

@@ -64,7 +64,7 @@ class Reading:
     """How files are read; everything that they do not say themselves."""
 
     atlas: Annotated[Parcellation, Flag(metavar="ATLAS", panel="Atlas", read=Parcellation.load)]
-    """Store the ROIs of this parcellation: a built-in name or a TSV of your own."""
+    """Store the ROIs of this parcellation: a built-in name or a table of your own."""
     atlas_images: Annotated[
         tuple[Path, ...], Flag(name="--atlas-image", metavar="FILE", panel="Atlas")
     ] = ()

@@ -156,7 +156,7 @@ def read_outliers(path: Path) -> NDArray[np.bool_]:
     """Return which volumes are outliers in any column of the file (XCP-D: displacement)."""
     table = read_words(path)
     chosen = [name for name in table.columns if not name.startswith(_CHOICES)]
-    values = np.array([as_numbers(table[name]) for name in chosen]).reshape(-1, len(table))
+    values = np.array([as_numbers(table[name]) for name in chosen]).reshape(len(chosen), len(table))
     if not np.isin(values, (0, 1)).all():
         raise InputError("must hold 0 and 1", file=path, field="outliers")
     return np.asarray((values > 0).any(axis=0))
