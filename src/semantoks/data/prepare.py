@@ -212,7 +212,7 @@ class _Parts:
     def save(self, item: Item, note: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         stream = io.BytesIO()
         text = json.dumps({**note, "signature": item.signature()}, default=_plain)
-        np.savez(stream, allow_pickle=False, note=np.array(text), **arrays)
+        np.savez(stream, note=np.array(text), **arrays)
         write_part(self.place(item), stream.getvalue())
 
     def outcome(self, item: Item) -> dict[str, Any]:
@@ -374,7 +374,7 @@ def _carpets(items: Sequence[Item], parts: _Parts, quality: pd.DataFrame, spec: 
         picture = (signal / size)[_thin(len(signal), _CARPET_TIMES)][:, rois[rows]].T
         arrays[str(quality["id"][i])] = np.clip(128 + picture * 42, 0, 255).astype(np.uint8)
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    np.savez_compressed(stream, **arrays)
     return stream.getvalue()
 
 
