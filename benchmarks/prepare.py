@@ -5,13 +5,18 @@
 Naively: all images loaded, then `NiftiLabelsMasker` transforms one by one, with the same confounds
 and band. Both read the same made fMRIPrep tree (61 x 73 x 61 voxels of 3 mm, int16, gzip; a made
 atlas of 200 ROIs) and each runs in a process of its own; memory is the largest resident set of the
-process and, for ours with several jobs, of its largest worker.
+process and, for ours with several jobs, of its largest worker. "gzip alone" unpacks the images and
+does nothing else. The page of quality, drawn once per store, is left out. To compare versions, give
+another one's folder (--against ../other/src): it runs between ours, on the same files.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import importlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -24,6 +29,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 SHAPE = (61, 73, 61)
+#: Once per process, not once per recording; left out of the times.
+IMPORTS = (
+    "nilearn.interfaces.fmriprep",
+    "nilearn.maskers",
+    "scipy.signal",
+    "scipy.sparse",
+    "semantoks.report.quality",
+    "semantoks.workflow.prepare",
+)
 AFFINE = np.array([[3.0, 0, 0, -90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
 
 
@@ -61,11 +75,12 @@ def ours(root: Path, jobs: int) -> None:
     from semantoks.atlas.parcellation import Parcellation
     from semantoks.data.shards import Running
     from semantoks.data.sources.items import Reading
-    from semantoks.workflow.prepare import prepare_store
+    from semantoks.workflow import prepare
 
+    prepare.write_quality_page = lambda _: None
     atlas = Parcellation.load(root / "atlas.tsv")
     reading = Reading(atlas=atlas, atlas_images=(root / "atlas.nii.gz",))
-    report = prepare_store(
+    report = prepare.prepare_store(
         str(root / "tree"), root / "store", reading=reading, running=Running(n_jobs=jobs)
     )
     assert report.count("failed") == 0, report.quality["reason"].tolist()
@@ -95,24 +110,38 @@ def naive(root: Path) -> None:
         np.save(file.with_suffix(".npy"), masker.fit_transform(image, confounds, sample))
 
 
-def timed(arguments: list[str]) -> dict[str, float]:
+def unpacked(root: Path) -> None:
+    for file in sorted((root / "tree").rglob("*bold.nii.gz")):
+        with gzip.open(file) as stream:
+            while stream.read(1 << 20):
+                pass
+
+
+def timed(arguments: list[str], source: Path | None = None) -> dict[str, float]:
     command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    folders = {} if source is None else {"PYTHONPATH": str(source)}
+    env = os.environ | folders
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def child(root: Path, what: str) -> None:
-    begin = time.perf_counter()
+    for name in IMPORTS:
+        importlib.import_module(name)
+    begin, started = time.perf_counter(), time.process_time()
     if what == "naive":
         naive(root)
+    elif what.startswith("make"):
+        make(root, *map(int, what.split()[1:]))
+    elif what == "gzip":
+        unpacked(root)
     else:
         ours(root, int(what))
     seconds = time.perf_counter() - begin
-    sizes = [
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    print(json.dumps({"seconds": seconds, "gb": max(sizes) / 1e6}))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = time.process_time() - started
+    gb = max(one.ru_maxrss for one in used) / 1e6
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "gb": gb}))
 
 
 def main() -> None:
@@ -120,27 +149,38 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=8)
     parser.add_argument("--volumes", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--against", type=Path)
     parser.add_argument("--child", nargs=2)
     options = parser.parse_args()
     if options.child:
         child(Path(options.child[0]), options.child[1])
         return
+    jobs = str(options.jobs)
+    runs: list[tuple[str, str, Path | None]] = [
+        ("gzip alone", "gzip", None),
+        ("nilearn, naively", "naive", None),
+        ("semantoks, 1 process", "1", None),
+        (f"semantoks, {jobs} processes", jobs, None),
+    ]
+    if options.against is not None:
+        runs.append(("the other version, 1 process", "1", options.against))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make(root, options.recordings, options.volumes)
+        # In a process of its own: a large parent would count in the memory of what it starts.
+        timed(["--child", folder, f"make {options.recordings} {options.volumes}"])
         rows = {}
-        for what in ("naive", "1", str(options.jobs)):
-            rows[what] = timed(["--child", folder, what])
+        for i, (name, what, source) in enumerate(runs):
+            rows[name] = timed(["--child", folder, what], source)
             if (root / "store").exists():
-                (root / "store").rename(root / f"store-{what}")
-    base = rows["naive"]
+                (root / "store").rename(root / f"store-{i}")
     print(f"{options.recordings} recordings of {options.volumes} volumes, {SHAPE} voxels, 200 ROIs")
-    for what, row in rows.items():
-        name = "nilearn, naively" if what == "naive" else f"semantoks, {what} process(es)"
-        rate = 60 * options.recordings / row["seconds"]
+    base = rows["nilearn, naively"]
+    for name, row in rows.items():
+        ratio = base["cpu"] / row["cpu"]
+        cpu = f", {row['cpu'] / options.recordings:5.2f} s of CPU each ({ratio:.2f}x)"
         print(
-            f"{name:28} {rate:7.1f} recordings/min ({base['seconds'] / row['seconds']:.2f}x), "
-            f"{row['gb']:.2f} GB ({base['gb'] / row['gb']:.1f}x less)"
+            f"{name:30} {60 * options.recordings / row['seconds']:7.1f} recordings/min, "
+            f"{row['gb']:.2f} GB" + ("" if "processes" in name else cpu)
         )
 
 

@@ -94,6 +94,7 @@ def test_an_assessment_is_read_back_whole(folder, store, plan):
         "mine",
         "random weights",
         "connectivity",
+        "spectral connectivity",
         "network amplitude",
         "chance",
     }
@@ -390,14 +391,8 @@ def test_cleaned_models_are_compared_with_themselves_alone(sample, tmp_path):
 
 def test_a_leak_is_named_in_the_folder_and_counted_on_the_page(store, plan, tmp_path):
     encoder = small_encoder(store)
-    from semantoks.data.recording import subject_key
-
-    encoder.pretraining = SeenData(
-        subjects=tuple(subject_key(s) for s in ("p03", "p05")),
-        sites=("east",),
-        n_subjects=2,
-        n_recordings=2,
-    )
+    seen = store.select(store.table["subject"].isin(["p03", "p05"]).to_numpy())
+    encoder.pretraining = SeenData.of(seen)
     assess(store, tmp_path / "o", {"mine": encoder}, plan, parts=("alarms",), say=silent)
     alarms = json.loads((tmp_path / "o" / "alarms" / "part.json").read_text())["alarms"]
     leak = next(a for a in alarms if a["severity"] == "leak")
@@ -451,6 +446,7 @@ def test_a_killed_evaluation_goes_on_in_the_middle_of_a_fold(store, plan, tmp_pa
     assert set(tests.query("model == 'mine (lora)'")["against"]) == {
         "connectivity",
         "random weights",
+        "spectral connectivity",
     }
     alone = evaluate_probes(
         store,

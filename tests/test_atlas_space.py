@@ -133,7 +133,7 @@ def test_overlap_agrees_with_the_tables_of_real_atlases(name, file):
     found = table.loc[list(atlas.index), "network"].to_numpy()
     # Schaefer's names come from the surface, and the cerebellum here is a box.
     assert (found == np.array(atlas.networks)).mean() > 0.85
-    assert AtlasVolume.load(ATLASES / file, atlas).n_rois == len(atlas)
+    assert AtlasVolume.load(ATLASES / file, atlas).names == atlas.labels
 
 
 @with_atlases
@@ -143,7 +143,8 @@ def test_the_volume_of_the_other_order_is_refused():
         / "schaefer2018"
         / ("Schaefer400_7Networks_order_space-MNI152NLin6Asym_res-2x2x2.nii.gz")
     )
-    assert AtlasVolume.load(file, Parcellation.load("schaefer400")).n_rois == 400
+    atlas = Parcellation.load("schaefer400")
+    assert AtlasVolume.load(file, atlas).names == atlas.labels
     with pytest.raises(InputError, match=r"not where schaefer400-17n has them.*come in two orders"):
         AtlasVolume.load(file, Parcellation.load("schaefer400-17n"))
 
@@ -281,3 +282,61 @@ def test_a_store_of_another_atlas_is_made_with_its_loss_stated(tmp_path):
     np.testing.assert_allclose(moved.coverage, [0.5, 1])
     with pytest.raises(InputError, match="moving to another atlas needs the volumes of both"):
         Reading(atlas=coarse, from_atlas=fine, from_image=fine_image)
+
+
+# -- images that lost or gained a label ------------------------------------------------------------
+
+
+@pytest.fixture
+def cubes(tmp_path):
+    """An atlas of 21 ROIs without places, its volume, and a BOLD image in it."""
+    labels = tuple(f"R{i}" for i in range(21))
+    atlas = Parcellation(
+        name="cubes", labels=labels, networks=("Vis", "Cont", "Default") * 7, index=range(1, 22)
+    )
+    values = np.zeros((7, 6, 5), np.int16)
+    values[:, 1:4, 2] = np.arange(1, 22).reshape(7, 3)
+    bold = np.random.default_rng(4).standard_normal((*values.shape, 60)).cumsum(-1)
+    nib.save(nib.Nifti1Image(bold.astype(np.float32), np.eye(4)), tmp_path / "sub-1_bold.nii")
+    return atlas, values
+
+
+def stored(folder, atlas, values, **rules):
+    nib.save(nib.Nifti1Image(values, np.eye(4)), folder / "atlas.nii")
+    reading = Reading(atlas=atlas, atlas_images=(folder / "atlas.nii",), tr=2.0)
+    rois = RoiRules(**rules)
+    report = prepare_store(
+        str(folder / "sub-1_bold.nii"), folder / "store", reading=reading, rois=rois
+    )
+    return RecordingStore(report.store)
+
+
+def test_labels_lost_in_resampling_are_missing_rois(tmp_path, cubes):
+    atlas, values = cubes
+    values[values == 17] = 0
+    with pytest.raises(InputError, match="1 ROIs have no data: R16"):
+        stored(tmp_path, atlas, values)
+    store = stored(tmp_path, atlas, values, missing_rois="mark")
+    assert store.table["missing_rois"][0] == ("R16",)
+
+
+def test_a_further_label_is_an_extra_roi(tmp_path, cubes):
+    atlas, values = cubes
+    values[0, 5, 4] = 223
+    with pytest.raises(InputError, match=r"has 22 ROIs where cubes has 21.*--extra-rois drop"):
+        stored(tmp_path, atlas, values)
+    store = stored(tmp_path, atlas, values, extra_rois="drop")
+    assert store.table["missing_rois"][0] == ()
+
+
+def test_nan_is_background(tmp_path, cubes):
+    atlas, values = cubes
+    store = stored(tmp_path, atlas, np.where(values > 0, values, np.nan).astype(np.float32))
+    assert store.table["missing_rois"][0] == ()
+
+
+def test_many_other_labels_are_another_atlas(tmp_path, cubes):
+    atlas, values = cubes
+    values[values > 18] += 100
+    with pytest.raises(InputError, match="has not the 21 values of cubes"):
+        stored(tmp_path, atlas, values, missing_rois="mark", extra_rois="drop")

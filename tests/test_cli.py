@@ -98,6 +98,7 @@ def test_the_whole_way(run, table, tmp_path):
         assert word in text
     assert (tmp_path / "r" / "report.html").stat().st_size > 50_000
     assert not (tmp_path / "r" / "corruption").exists()
+    assert "of a tested recording and one of the pretraining store are one scan" in text
     code, text = run("evaluate", store, tmp_path / "r", *arguments)
     assert (code, "comparison: already computed" in text) == (0, True), text
     code, text = run("evaluate", store, tmp_path / "r", *arguments, "--seed", "1")
@@ -115,8 +116,16 @@ def test_the_whole_way(run, table, tmp_path):
     )
     assert code == 0, text
     differences = pd.read_parquet(tmp_path / "r2" / "comparison" / "differences.parquet")
-    controls = {"connectivity", "random weights (run)", "random weights (other)"}
+    controls = {
+        "connectivity",
+        "spectral connectivity",
+        "random weights (run)",
+        "random weights (other)",
+    }
     assert set(differences["against"]) == controls
+    only = ["--only", "alarms", "--pretraining-store", store]
+    code, text = run("evaluate", store, tmp_path / "r5", "--target", "sex", *quick[:6], *only)
+    assert (code, "one of the pretraining store are one scan" in text) == (0, True), text
     code, text = run("evaluate", store, tmp_path / "r3", "--target", "sex", *quick)
     assert (code, "random weights" in text, "connectivity" in text) == (0, False, True), text
     ways = ["--finetune", "lora", "--finetune", "head", "--finetune-option", "epochs=2"]
@@ -283,8 +292,13 @@ def test_a_repaired_recording_is_read_and_the_others_are_not_again(run, table, m
     assert "only what changed is read again" in text
     (table.parent / "r3.tsv").write_text(whole)
     read = []
-    real = table_module._load
-    monkeypatch.setattr(table_module, "_load", lambda f, *a: read.append(f.name) or real(f, *a))
+    real = table_module.load_listed
+
+    def load(files, *rest):
+        read.extend(file.name for file in files)
+        return real(files, *rest)
+
+    monkeypatch.setattr(table_module, "load_listed", load)
     store = table.parent / "store"
     code, text = run("prepare", table, store, "--atlas", table.parent / "atlas.tsv")
     assert (code, read) == (0, ["r3.tsv"])

@@ -169,7 +169,7 @@ def test_an_engine_is_built_again_after_a_pickle(encoder, signals):
 
 def test_the_cls_token_is_the_second_half(encoder, signals):
     whole = Embedder(encoder, tr=2.0, n_crops=3).fit_transform(signals)
-    cls = Embedder(encoder, tr=2.0, n_crops=3, features="cls").fit_transform(signals)
+    cls = Embedder(encoder, tr=2.0, n_crops=3, parts=("cls",)).fit_transform(signals)
     np.testing.assert_array_equal(cls, whole[:, 32:])
 
 

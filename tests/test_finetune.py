@@ -79,7 +79,7 @@ def test_a_fine_tuned_encoder_says_whom_it_has_seen(encoder, easy, store):
     seen = {train: model.fit(store, y).encoder_ for train, model in models.items()}
     people = store.table["subject"].nunique()
     assert seen["full"].pretraining.n_subjects == people
-    alarms = seen_in_pretraining(store.table, {"tuned": seen["full"]})
+    alarms = seen_in_pretraining(store, {"tuned": seen["full"]})
     assert "leak" in {alarm.severity for alarm in alarms}
     assert seen["head"].pretraining is encoder.pretraining is None, "its weights are the old ones"
     again = FineTuner(seen["full"], **options).fit(store, y).encoder_.pretraining

@@ -1,27 +1,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import GroupedKFold
-from semantoks.data.recording import Recording, subject_key
-from semantoks.data.seen import SeenData
+from semantoks.data.recording import person_key, subject_key
+from semantoks.data.seen import SeenData, SeenStore
 from semantoks.data.signal import Preprocessing
 from semantoks.data.splits import Fold, grouped_folds, leave_one_site_out
-from semantoks.data.store import write_store
-from semantoks.datasets import _ABIDE_TR, load_abide_sample
+from semantoks.datasets import _ABIDE_TR
 from semantoks.errors import InputError
+from semantoks.evaluate.checks.alarm import Alarm
 from semantoks.evaluate.checks.associations import associations
-from semantoks.evaluate.checks.duplicates import find_duplicates
 from semantoks.evaluate.checks.leaks import (
     CEILINGS,
-    Alarm,
-    duplicate_recordings,
     implausible_scores,
     leak_alarms,
     seen_in_pretraining,
@@ -75,6 +72,16 @@ def test_siblings_in_both_parts_are_named_and_the_missing_are_no_family(people):
     assert shared_members(people.drop(columns="family"), folds) == []
 
 
+def seen_by(data_set, names, sites=()):
+    """Return what weights have seen that were pretrained on these people."""
+    return SeenData(
+        subjects=tuple(subject_key(s) for s in names),
+        people=tuple(person_key(data_set, s) for s in names),
+        sites=sites,
+        stores=(SeenStore(name="theirs", fingerprint="", data_sets=(data_set,)),),
+    )
+
+
 @pytest.fixture
 def embedder(parcellation, preprocessing):
     config = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patches=4)
@@ -82,188 +89,37 @@ def embedder(parcellation, preprocessing):
 
 
 def test_what_the_weights_have_seen(store, embedder):
-    table = store.table
-    assert seen_in_pretraining(table, {"random": embedder, "fc": ConnectivityBaseline()}) == []
-    embedder.encoder_.pretraining = SeenData(
-        subjects=tuple(subject_key(s) for s in ("p03", "p07", "elsewhere")),
-        sites=("west", "abroad"),
+    assert seen_in_pretraining(store, {"random": embedder, "fc": ConnectivityBaseline()}) == []
+    embedder.encoder_.pretraining = seen_by(
+        store.path.name, ("p03", "p07", "elsewhere"), sites=("west", "abroad")
     )
-    leak, warning = seen_in_pretraining(table, {"mine": embedder})
+    leak, warning = seen_in_pretraining(store, {"mine": embedder})
     assert (leak.severity, leak.found) == ("leak", ("p03", "p07"))
     assert "'mine' was pretrained on 2 of the 10 tested subjects" in leak.what
     assert (warning.severity, warning.found) == ("warning", ("west",))
-    assert seen_in_pretraining(table, {"mine": embedder.encoder_}) == [leak, warning]
+    assert seen_in_pretraining(store, {"mine": embedder.encoder_}) == [leak, warning]
     embedder.encoder_.pretraining = SeenData(sites=("abroad",))
-    (notice,) = seen_in_pretraining(table, {"theirs": embedder})
+    (notice,) = seen_in_pretraining(store, {"theirs": embedder})
     assert (notice.severity, notice.found) == ("notice", ("theirs",))
     assert "do not state the subjects" in notice.what
     with pytest.raises(InputError, match="is not fitted"):
-        seen_in_pretraining(table, {"new": Embedder(embedder.encoder_)})
+        seen_in_pretraining(store, {"new": Embedder(embedder.encoder_)})
 
 
-# -- duplicates ------------------------------------------------------------------------------------
-
-
-def recording(x, subject, labels, *, tr=2.0, session=None):
-    return Recording(
-        signal=x, roi_names=labels, tr=tr, subject=subject, session=session, site="somewhere"
-    )
-
-
-@pytest.fixture(scope="module")
-def copies(tmp_path_factory, parcellation):
-    """23 scans of one covariance, and copies of some: as it is, scaled, cut, at another TR."""
-    rng = np.random.default_rng(9)
-    mixing = rng.standard_normal((11, 11))
-    labels = parcellation.labels
-    scans = [
-        (rng.standard_normal((150 + 3 * i, 11)) + rng.standard_normal((150 + 3 * i, 1))) @ mixing
-        for i in range(23)
-    ]
-    recordings = [recording(x, f"p{i:02}", labels) for i, x in enumerate(scans)]
-    gain, offset = rng.uniform(0.2, 5, 11), rng.uniform(-99, 99, 11)
-    noisy = scans[13] + 0.3 * scans[13].std(axis=0) * rng.standard_normal(scans[13].shape)
-    recordings += [
-        recording(scans[2], "same", labels),
-        recording(scans[4] * gain + offset, "scaled", labels),
-        recording(scans[7][9:], "cut", labels),
-        recording(scans[10][20:-30] * gain, "both", labels),
-        recording(noisy, "again", labels),
-    ]
-    folder = tmp_path_factory.mktemp("copies")
-    return write_store(folder / "store", recordings, parcellation, BAND), scans, folder
-
-
-EXPECTED = {
-    ("sub-p02", "sub-same"): 0.0,
-    ("sub-p04", "sub-scaled"): 0.0,
-    ("sub-p07", "sub-cut"): 18.0,
-    ("sub-p10", "sub-both"): 40.0,
-    ("sub-p13", "sub-again"): 0.0,
-}
-
-
-def test_copies_are_found_and_nothing_else(copies):
-    store, _, _ = copies
-    found = find_duplicates(store)
-    pairs = found.set_index(["first", "second"])["shift_s"].to_dict()
-    assert pairs == EXPECTED
-    assert found["correlation"].between(0.85, 1).all()
-    assert find_duplicates(store, threshold=-1)["correlation"].nlargest(6).iloc[-1] < 0.45
-    alarms = duplicate_recordings(store)
-    assert {a.found for a in alarms} == set(EXPECTED)
-    assert {a.severity for a in alarms} == {"leak"}
-    assert "sub-p07 and sub-cut are one scan" in alarms[2].what
-    assert "+18 s" in alarms[2].what
-
-
-def test_copies_are_found_in_any_order(copies):
-    store, _, _ = copies
-    order = np.random.default_rng(0).permutation(len(store))
-    found = find_duplicates(store.select(order))
-    assert {frozenset(p) for p in zip(found["first"], found["second"], strict=True)} == {
-        frozenset(p) for p in EXPECTED
-    }
-
-
-def test_volumes_dropped_at_a_slower_scanner_are_no_whole_volumes(tmp_path, parcellation):
-    """3 volumes of 3 s are 4.5 of 2 s."""
-    rng = np.random.default_rng(1)
-    labels = parcellation.labels
-    scans = [rng.standard_normal((120, 11)) for _ in range(9)]
-    recordings = [recording(x, f"p{i}", labels, tr=3.0) for i, x in enumerate(scans)]
-    recordings.append(recording(scans[5][3:], "cut", labels, tr=3.0))
-    store = write_store(tmp_path / "s", recordings, parcellation, BAND)
-    found = find_duplicates(store)
-    assert found[["first", "second", "shift_s"]].to_numpy().tolist() == [["sub-p5", "sub-cut", 9.0]]
-    assert found["correlation"][0] > 0.95
-
-
-def test_a_person_s_copy_counts_once_and_is_no_leak(tmp_path, parcellation):
-    rng = np.random.default_rng(2)
-    x, y = rng.standard_normal((2, 100, 11))
-    recordings = [
-        recording(x, "a", parcellation.labels, session="1"),
-        recording(x, "a", parcellation.labels, session="2"),
-        recording(y, "b", parcellation.labels),
-    ]
-    store = write_store(tmp_path / "s", recordings, parcellation, BAND)
-    (alarm,) = duplicate_recordings(store)
-    assert alarm.severity == "warning"
-    assert alarm.found == ("sub-a_ses-1", "sub-a_ses-2")
-    assert "two subjects" not in alarm.what
-    assert find_duplicates(store.select([0, 2])).empty
-    assert find_duplicates(store.select([2])).empty
-
-
-def test_trials_of_a_few_volumes_are_compared_too(copies):
-    store, _, _ = copies
-    events = pd.DataFrame(
-        {"id": ["sub-p02", "sub-same", "sub-p05"], "onset": 30.0, "duration": 24.0}
-    )
-    found = find_duplicates(store.trials(events))
-    assert found[["first_subject", "second_subject"]].to_numpy().tolist() == [["p02", "same"]]
-
-
-def test_people_of_another_store_are_found(copies, parcellation):
-    store, scans, folder = copies
-    rng = np.random.default_rng(3)
-    labels = parcellation.labels
-    others = [recording(rng.standard_normal((140, 11)), f"n{i}", labels) for i in range(6)]
-    others += [recording(scans[19], "x19", labels), recording(scans[20][5:], "p20", labels)]
-    other = write_store(folder / "other", others, parcellation, BAND)
-    found = find_duplicates(store.select(np.arange(23)), other)
-    assert found[["first", "second"]].to_numpy().tolist() == [
-        ["sub-p19", "sub-x19"],
-        ["sub-p20", "sub-p20"],
-    ]
-    alarms = leak_alarms(store.select(np.arange(23)), trained_on=other)
-    assert [a.severity for a in alarms] == ["leak", "leak"], "the same person in both is a leak"
-    slower = write_store(
-        folder / "slower", others, parcellation, Preprocessing(tr=3.0, low_hz=0.01, high_hz=0.1)
-    )
-    with pytest.raises(InputError, match="needs the ROIs and the TR"):
-        find_duplicates(store, slower)
-
-
-def test_a_real_scan_under_two_ids_is_found_among_real_scans(tmp_path):
-    """Real recordings of 41 people; three of them once more, cut and scaled."""
-    real = load_abide_sample()[::5]
-    again = []
-    for k, drop in ((3, 4), (11, 0), (20, 10)):
-        x = real[k].signal[drop:] * 0.37 + 5
-        again.append(
-            Recording(
-                signal=x,
-                roi_names=real[k].roi_names,
-                tr=real[k].tr,
-                subject=f"copy{k}",
-                site=real[k].site,
-                missing_rois=real[k].missing_rois,
-            )
-        )
-    plain = [
-        Recording(
-            signal=r.signal,
-            roi_names=r.roi_names,
-            tr=r.tr,
-            subject=r.subject,
-            site=r.site,
-            missing_rois=r.missing_rois,
-        )
-        for r in real
-    ]
-    atlas = Parcellation.load("cc200")
-    store = write_store(tmp_path / "real", plain + again, atlas, BAND, missing_rois="mark")
-    found = find_duplicates(store)
-    assert set(zip(found["first"], found["second"], strict=True)) == {
-        (f"sub-{real[k].subject}", f"sub-copy{k}") for k in (3, 11, 20)
-    }
-    shift = found.set_index("second")["shift_s"]
-    assert shift["sub-copy3"] == pytest.approx(4 * real[3].tr, abs=0.5)
-    assert shift["sub-copy11"] == 0
-    rest = find_duplicates(store.select(np.arange(len(real))), threshold=-1)
-    assert rest["correlation"].max() < 0.3, "different people are far from the threshold"
+def test_names_that_coincide_are_a_note_and_of_older_weights_a_warning(store, embedder):
+    """sub-p03 of another data set is another person."""
+    embedder.encoder_.pretraining = seen = seen_by("elsewhere", ("p03", "p07"), sites=("west",))
+    people, sites = seen_in_pretraining(store, {"mine": embedder})
+    assert (people.severity, people.found) == ("notice", ("p03", "p07"))
+    assert people.what.startswith("same names: 2 of the 10 tested subjects")
+    assert (sites.severity, sites.found) == ("notice", ("west",))
+    assert "1 of the 3 tested site names, in another data set" in sites.what
+    embedder.encoder_.pretraining = replace(seen, people=None, stores=())
+    people, sites = seen_in_pretraining(store, {"old": embedder})
+    assert (people.severity, people.found) == ("warning", ("p03", "p07"))
+    assert "do not state of which data set" in people.what
+    assert sites.severity == "warning"
+    assert (people.of_people, sites.of_people) == (True, False)
 
 
 # -- targets and confounds -------------------------------------------------------------------------
@@ -416,9 +272,9 @@ def test_who_is_only_trained_on_may_have_been_seen(store, embedder):
     folds = leave_one_site_out(store.table)
     site = store.table["site"].to_numpy(str)[folds[0].test[0]]
     others = store.table[store.table["site"] != site]
-    embedder.encoder_.pretraining = SeenData(
-        subjects=tuple({subject_key(s) for s in others["subject"]}),
-        sites=tuple(set(others["site"])),
+    embedder.encoder_.pretraining = replace(
+        seen_by(store.path.name, set(others["subject"]), sites=tuple(set(others["site"]))),
+        stores=(),
     )
     assert leak_alarms(store, folds=folds[:1], models={"m": embedder}) == []
     kinds = [a.kind for a in leak_alarms(store, folds=folds, models={"m": embedder})]

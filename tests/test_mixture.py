@@ -301,8 +301,8 @@ def test_training_on_a_mixture_resumes_exactly_and_records_all_it_saw(
     assert seen.n_recordings == len(kept) + len(fast)
     assert seen.sites == ("east", "north", "south")
     assert seen.stores == (
-        SeenStore(name="toy", fingerprint=kept.fingerprint),
-        SeenStore(name="fast", fingerprint=fast.fingerprint),
+        SeenStore(name="toy", fingerprint=kept.fingerprint, data_sets=("toy",)),
+        SeenStore(name="fast", fingerprint=fast.fingerprint, data_sets=("fast",)),
     )
     assert one.preprocessing == store.preprocessing
 

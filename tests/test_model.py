@@ -16,7 +16,7 @@ from semantoks.atlas.channels import TokenRows
 from semantoks.config import parse
 from semantoks.errors import ConfigError, InputError
 from semantoks.model import transformer
-from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.encoder import Encoder, EncoderConfig, mean_of
 from semantoks.model.places import few_sizes, places
 from semantoks.model.positions import sincos_positions
 from semantoks.model.projection import ProjectionHead
@@ -414,8 +414,27 @@ def test_the_encoder_is_the_sum_of_its_parts(make, x):
     sequence = encoder.norm(sequence)
     torch.testing.assert_close(out.cls, sequence[:, 0])
     torch.testing.assert_close(out.tokens, sequence[:, 1:])
-    torch.testing.assert_close(out.cls_avg, torch.cat([sequence[:, 1:].mean(1), out.cls], dim=1))
+    real = [row[~gone].mean(0) for row, gone in zip(sequence[:, 1:], mask.flatten(1), strict=True)]
+    torch.testing.assert_close(out.cls_avg, torch.cat([torch.stack(real), out.cls], dim=1))
     assert out.cls_avg.shape == (B, 40)
+    papers = make(average="all")
+    papers.load_state_dict(encoder.state_dict())
+    found = papers(x, mask).cls_avg
+    torch.testing.assert_close(found, torch.cat([sequence[:, 1:].mean(1), out.cls], dim=1))
+    assert not torch.allclose(found, out.cls_avg)
+    torch.testing.assert_close(papers(x).cls_avg, encoder(x).cls_avg)
+
+
+def test_the_mean_knows_nothing_of_tokens_without_data(make, x):
+    """Whatever stands at the tokens that are left out; of none left, the mean is over all."""
+    tokens, gone = torch.randn(B, N * P, 20), some_mask(B, N, P).flatten(1)
+    wild = torch.where(gone[..., None], 1e3, tokens)
+    torch.testing.assert_close(mean_of(wild, gone), mean_of(tokens, gone))
+    everything = torch.ones(B, N, P, dtype=torch.bool)
+    out = make()(x, everything)
+    torch.testing.assert_close(out.mean, out.tokens.mean(dim=1))
+    with pytest.raises(ConfigError, match=r"encoder\.average = 'some': must be data or all"):
+        EncoderConfig(average="some")
 
 
 @pytest.mark.parametrize("granularity", ["networks", "one", "rois"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -700,3 +701,22 @@ def test_quality_is_measured(tmp_path, study):
     (store.path / "carpets.npz").write_bytes(b"x")
     with pytest.raises(StoreError, match=r"carpets\.npz: is not what was written"):
         store.verify()
+
+
+def test_every_part_is_read_once(tmp_path, study, monkeypatch):
+    """Of the file of a recording, every array; the note of a few lines is read again."""
+    opened = np.lib.npyio.NpzFile.__getitem__
+    read = Counter()
+
+    def counted(self, name):
+        read[Path(self.fid.name).name, name] += 1
+        return opened(self, name)
+
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", counted)
+    root = trees.xcpd(tmp_path / "xcpd", study, {"02": tuple(range(4, 164, 6))})
+    rules = QualityRules(max_censored_fraction=0.1)
+    _, report = prepared(root, tmp_path / "store", Reading(atlas=study.atlas), quality=rules)
+    assert report.count("excluded") == 1
+    arrays = {key: n for key, n in read.items() if key[1] in ("signal", "kept", "profile")}
+    assert len(arrays) == 3 * 3 - 1  # of who is excluded, not which volumes are kept
+    assert set(arrays.values()) == {1}

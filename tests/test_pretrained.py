@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -293,11 +295,37 @@ def test_a_run_saved_under_former_names_resumes_exactly(tiny_run, tmp_path):
         assert torch.equal(one, two)
 
 
+def load_as(encoder, average):
+    """Return a copy that averages other tokens."""
+    other = copy.deepcopy(encoder)
+    other.config = replace(encoder.config, average=average)
+    return other
+
+
+def test_models_from_before_average_all_tokens(folder, method):
+    """Their headers do not state it, and their embeddings stay what they were."""
+    encoder = method.teacher.encoder
+    x, mask = torch.randn(2, len(encoder.channels), 12), torch.zeros(2, 3, 2, dtype=torch.bool)
+    mask[1, 0] = True
+    new, header = load_pretrained(folder), json.loads((folder / "config.json").read_text())
+    assert header["encoder"].pop("average") == new.config.average == "data"
+    (folder / "config.json").write_text(json.dumps(header))
+    old = load_pretrained(folder)
+    assert old.config.average == "all"
+    out = old(x, mask)
+    assert torch.equal(out.cls_avg, torch.cat([out.tokens.mean(dim=1), out.cls], dim=1))
+    real = new(x, mask).cls_avg
+    torch.testing.assert_close(real[0], out.cls_avg[0])
+    assert not torch.allclose(real[1], out.cls_avg[1])
+
+
 def test_the_hash_of_weights_is_that_of_their_former_names(method):
     encoder = method.teacher.encoder
-    digest = hashlib.sha256(
-        f"{encoder.config}{encoder.channels.hash}{encoder.preprocessing}".encode()
-    )
+    assert weights_hash(encoder) != weights_hash(load_as(encoder, "all"))
+    # Fields of the architecture that came later count only where they are no defaults.
+    encoder = load_as(encoder, "all")
+    config = repr(encoder.config).split(", final_norm=")[0] + ")"
+    digest = hashlib.sha256(f"{config}{encoder.channels.hash}{encoder.preprocessing}".encode())
     former = {k.replace(POSITIONS, "network_embedding"): v for k, v in encoder.state_dict().items()}
     for name in sorted(former):
         digest.update(name.encode())

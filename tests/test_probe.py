@@ -213,7 +213,7 @@ def test_embeddings_are_the_mean_over_evenly_spaced_crops(encoder, store):
     with torch.inference_mode():
         expected = encoder(torch.from_numpy(np.stack(crops))).cls_avg
     np.testing.assert_allclose(values[4], expected.mean(dim=0).numpy(), atol=1e-6)
-    cls = Embedder(encoder, n_crops=3, features="cls").fit_transform(store)
+    cls = Embedder(encoder, n_crops=3, parts=("cls",)).fit_transform(store)
     np.testing.assert_array_equal(cls, values[:, 16:])
 
 
@@ -304,7 +304,11 @@ def test_what_does_not_fit_the_encoder_is_refused(encoder, recordings, parcellat
     wide = write_store(tmp_path / "wide", recordings, parcellation, Preprocessing(high_hz=0.2))
     with pytest.raises(InputError, match="was preprocessed in another way"):
         embedder.transform(wide)
-    for wrong, message in (({"n_crops": 0}, "at least 1"), ({"features": "tokens"}, "cls_avg or")):
+    for wrong, message in (
+        ({"n_crops": 0}, "at least 1"),
+        ({"parts": ("patches",)}, "must be of mean, cls"),
+        ({"parts": "cls"}, "must be different names out of"),
+    ):
         with pytest.raises(InputError, match=message):
             Embedder(encoder, **wrong).fit([])
 

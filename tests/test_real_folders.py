@@ -25,7 +25,9 @@ def func_of(root, subject):
 
 def test_every_source_has_one_reader(tmp_path, study):
     (tmp_path / "x").mkdir()
+    np.savetxt(tmp_path / "x" / "ROISignals_01.txt", study.signals["01"])
     sources = {
+        "toolbox": tmp_path / "x",
         "derivatives": trees.fmriprep(tmp_path / "fmriprep", study),
         "hdf5": trees.hdf5(tmp_path / "all.h5", study),
         "table": trees.table(tmp_path / "table", study),

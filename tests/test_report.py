@@ -122,9 +122,9 @@ def test_the_page_is_whole_and_needs_nothing_else(material):
     assert len(anchors) == 3, "a result, a run, a store"
     # Of the run three curves, two monitors, maps by site, sex, age and having been seen.
     pictures = 3 + 2 + 4
-    # Of the result per target a forest plot and three models' predictions, calibration of one;
+    # Of the result per target a forest plot and four models' predictions, calibration of one;
     # corruptions, fingerprints, maps by site, sex, age and motion, networks.
-    pictures += 2 * (1 + 3) + 1 + len(CORRUPTIONS) + 3 + 4 + 1
+    pictures += 2 * (1 + 4) + 1 + len(CORRUPTIONS) + 3 + 4 + 1
     assert page.tags.count("img") == pictures == len(page.values("alt"))
     assert all(page.values("alt"))
     assert page.tags.count("th") == len(page.values("scope"))

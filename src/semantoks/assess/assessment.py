@@ -25,7 +25,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, entry, readable
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECTRAL
 from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import make_tuner
@@ -160,7 +160,7 @@ def _transformers(
     """Return the models as embedders, and their controls: random weights, connectivity."""
     embedders: dict[str, StoredEmbedder] = {}
     controls: dict[str, Any] = {}
-    taken = {CONNECTIVITY, RANDOM, CHANCE, *plan.baselines}
+    taken = {CONNECTIVITY, RANDOM, SPECTRAL, CHANCE, *plan.baselines}
 
     def embedder(encoder: Encoder, name: str) -> StoredEmbedder:
         plain = Embedder(encoder, n_crops=plan.n_crops, device=device)
@@ -174,12 +174,10 @@ def _transformers(
                 value=name,
                 fix="Rename its folder",
             )
-        control = Encoder.random(
-            encoder.config, encoder.channels, encoder.preprocessing, seed=plan.seed
-        )
+        control = encoder.with_random_weights(plan.seed)
         random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
         embedders[name] = embedder(encoder, f"model{i}")
-        controls[random] = embedder(control.eval(), f"random{i}")
+        controls[random] = embedder(control, f"random{i}")
     return embedders, {**controls, **make_baselines([CONNECTIVITY])}
 
 
@@ -225,7 +223,9 @@ def _compare(
     plan: Plan,
     n_jobs: int,
 ) -> ProbeResult:
-    extra = make_baselines([name for name in plan.baselines if name != CONNECTIVITY])
+    extra = make_baselines(
+        [n for n in dict.fromkeys((SPECTRAL, *plan.baselines)) if n != CONNECTIVITY]
+    )
     return evaluate_probes(
         store,
         {**models, **controls, **extra},
@@ -234,7 +234,7 @@ def _compare(
         curve=plan.curve,
         probe=plan.probe,
         missing=plan.missing,
-        against=[*controls],
+        against=[*controls, SPECTRAL],
         seed=plan.seed,
         n_bootstrap=plan.n_bootstrap,
         n_permutations=plan.n_permutations,

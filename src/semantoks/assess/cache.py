@@ -77,7 +77,9 @@ class StoredEmbedder(SignalTransformer):
         embedder = self.embedder_
         if not isinstance(X, RecordingStore) or X.fingerprint != self.fingerprint:
             return embedder.transform(X)
-        how = f"{embedder.n_crops} {embedder.features} {embedder.engine_} {embedder.precision}"
+        how = (
+            f"{embedder.n_crops} {'_'.join(embedder.parts)} {embedder.engine_} {embedder.precision}"
+        )
         key = sha256(f"{weights_hash(self.encoder_)} {X.fingerprint} {how}".encode()).hexdigest()
         if self.file.exists():
             with np.load(self.file, allow_pickle=False) as held:
@@ -162,4 +164,4 @@ class StoredTuner(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 def _save(file: Path, **arrays: NDArray[Any]) -> None:
     """Write an ``.npz``, in place of one of other settings."""
     with staged_file(file, overwrite=True) as partial:
-        np.savez(partial, allow_pickle=False, **arrays)
+        np.savez(partial, **arrays)

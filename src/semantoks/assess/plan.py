@@ -42,6 +42,10 @@ def _probes() -> tuple[str, ...]:
     return get_args(LinearModel)
 
 
+def _opened(paths: Sequence[str]) -> tuple[RecordingStore, ...]:
+    return tuple(RecordingStore(path) for path in paths)
+
+
 def _tuning(texts: Sequence[str]) -> Tuning:
     return parse(Tuning, override({}, texts))
 
@@ -97,6 +101,13 @@ class Plan:
     """Regress this column out of the features; by default age, sex, site and motion."""
     harmonise: Annotated[str | None, Flag(metavar="COLUMN", panel="Confounds")] = "site"
     """Harmonise the batches of this column by ComBat."""
+    pretraining: Annotated[
+        tuple[RecordingStore, ...],
+        Flag(
+            name="--pretraining-store", metavar="STORE", panel="Model", read=_opened, several=True
+        ),
+    ] = ()
+    """Look for tested scans in this store, which a model was pretrained on."""
     n_bootstrap: Annotated[int, Flag(metavar="N")] = 1000
     """Draw this many bootstrap samples of people for intervals."""
     n_permutations: Annotated[int, Flag(metavar="N")] = 5000
@@ -143,6 +154,8 @@ class Plan:
         facts["design"] = _plain(self.design)
         if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
+        if self.pretraining:
+            facts["pretraining"] = sorted(store.fingerprint for store in self.pretraining)
         return facts
 
 

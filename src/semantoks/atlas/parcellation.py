@@ -332,7 +332,10 @@ class Parcellation(Channels):
         if known is not None:
             fix = f"These are the names of {known}; choose that parcellation, or select its columns"
         elif all(name in self._lookup for name in names):
-            fix = f"Cut {self.name} to these ROIs with Parcellation.select"
+            fix = "Mark the others as missing (missing_rois, --missing-rois mark), or cut "
+            fix += f"{self.name} to these ROIs with Parcellation.select"
+        elif len({self._lookup[name] for name in names if name in self._lookup}) == len(self):
+            fix = "Drop the others (extra_rois, --extra-rois drop)"
         return InputError(rule, file=source, field="ROI names", fix=fix)
 
 

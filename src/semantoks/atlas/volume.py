@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from semantoks.atlas.parcellation import Parcellation
@@ -20,6 +21,8 @@ from semantoks.errors import InputError, readable
 
 #: The ROIs of a volume may lie this far from where their table has them, in the median, mm.
 MAX_SHIFT = 8.0
+#: Of the ROIs, this part may be missing in a volume or new in it; with more it is another atlas.
+MAX_OTHER = 0.1
 
 
 def load_image(file: Path) -> Any:
@@ -51,6 +54,41 @@ def image_data(image: Any, file: Path) -> NDArray[Any]:
         return np.asarray(data)
 
 
+def voxels_over_time(
+    image: Any, file: Path, voxels: NDArray[np.intp]
+) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Return some voxels of a 4-D image, read volume by volume: never the whole image is held.
+
+    Parameters
+    ----------
+    image : nibabel image
+    file : Path
+    voxels : int array of shape (n_voxels,)
+        Places in a volume in Fortran order, as the file holds it.
+
+    Returns
+    -------
+    data : ndarray of shape (n_times, n_voxels)
+        As stored.
+    scaling : (float, float)
+        Slope and intercept that make the values of them.
+
+    Raises
+    ------
+    InputError
+        The file is truncated or damaged.
+    """
+    proxy = image.dataobj
+    n_times, size = image.shape[3], int(np.prod(image.shape[:3])) * proxy.dtype.itemsize
+    data = np.empty((n_times, len(voxels)), proxy.dtype.newbyteorder("="))
+    with readable(file), ImageOpener(str(file)) as stream:
+        stream.seek(proxy.offset)
+        for row in data:
+            row[:] = np.frombuffer(stream.read(size), proxy.dtype)[voxels]
+        stream.read(1)  # at its end, gzip compares the checksum
+    return data, (float(proxy.slope), float(proxy.inter))
+
+
 def image_affine(image: Any, file: Path) -> NDArray[np.float64]:
     """Return the affine of an image, voxels to millimetres, shape (4, 4).
 
@@ -80,7 +118,7 @@ def whole_numbers(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     if len(shape) != 3:
         rule = "the image of an atlas must be 3-D, one value per ROI"
         raise InputError(rule, file=file, field="shape", value=image.shape)
-    values = image_data(image, file).reshape(shape)
+    values = np.nan_to_num(image_data(image, file).reshape(shape), nan=0.0)  # NaN is background
     whole = np.rint(values)
     if not np.allclose(values, whole, atol=1e-3):
         raise InputError("the values of an atlas must be whole numbers", file=file)
@@ -97,16 +135,25 @@ class AtlasVolume:
         ROI of every voxel, -1 for none.
     affine : ndarray of shape (4, 4)
         Voxels to millimetres.
-    n_rois : int
+    names : tuple of str
+        ROIs: those of the parcellation, then the values that it does not have (``value 223``).
     """
 
     places: NDArray[np.intp]
     affine: NDArray[np.float64]
-    n_rois: int
+    names: tuple[str, ...]
 
     @classmethod
-    def load(cls, file: str | Path, atlas: Parcellation) -> AtlasVolume:
+    def load(cls, file: str | Path, atlas: Parcellation, *, complete: bool = True) -> AtlasVolume:
         """Read and check the volume of a parcellation; the last ones are kept in memory.
+
+        Parameters
+        ----------
+        file : path
+        atlas : Parcellation
+        complete : bool
+            Refuse a volume that has not all ROIs, or further ones; if not, a few may be missing (as
+            resampling loses small ones) or new.
 
         Raises
         ------
@@ -119,12 +166,12 @@ class AtlasVolume:
             raise InputError("there is no such image of an atlas", file=path)
         # Equal parcellations may still differ in what matters here.
         version = (atlas.index, atlas.aliases, atlas.space, atlas.coordinates.tobytes())
-        return _read(path, atlas, path.stat().st_mtime_ns, version)
+        return _read(path, atlas, complete, path.stat().st_mtime_ns, version)
 
     @cached_property
     def sizes(self) -> NDArray[np.float64]:
         """Volume of every ROI, cubic millimetres, (n_rois,)."""
-        counts = np.bincount(self.places[self.places >= 0], minlength=self.n_rois)
+        counts = np.bincount(self.places[self.places >= 0], minlength=len(self.names))
         return np.asarray(counts * abs(np.linalg.det(self.affine[:3, :3])))
 
     def on_grid(self, affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.intp]:
@@ -142,16 +189,19 @@ class AtlasVolume:
 
 @lru_cache(maxsize=4)
 def _read(
-    file: Path, atlas: Parcellation, changed: int, version: tuple[object, ...]
+    file: Path, atlas: Parcellation, complete: bool, changed: int, version: tuple[object, ...]
 ) -> AtlasVolume:
     del changed, version  # they tell the entries of the cache apart
     whole, affine = whole_numbers(file)
-    index = _index(np.unique(whole[whole > 0]), atlas, file)
+    values = np.unique(whole[whole > 0])
+    own = _index(values, atlas, file, complete)
+    further = np.setdiff1d(values, own)
+    index = np.concatenate([own, further])
     lookup = np.full(int(max(whole.max(), index.max())) + 1, -1, np.intp)
-    lookup[index] = np.arange(len(atlas))
+    lookup[index] = np.arange(len(index))
     places = np.where(whole > 0, lookup[np.maximum(whole, 0)], -1)
-    _check_places(places, affine, atlas, file)
-    return AtlasVolume(places, affine, len(atlas))
+    _check_places(np.where(places < len(atlas), places, -1), affine, atlas, file)
+    return AtlasVolume(places, affine, (*atlas.labels, *(f"value {v}" for v in further)))
 
 
 @lru_cache(maxsize=8)
@@ -176,7 +226,9 @@ def _moved(volume: AtlasVolume, affine: bytes, shape: tuple[int, ...]) -> NDArra
     return np.asarray(moved.dataobj).astype(np.intp) - 1
 
 
-def _index(values: NDArray[np.int64], atlas: Parcellation, file: Path) -> NDArray[np.int64]:
+def _index(
+    values: NDArray[np.int64], atlas: Parcellation, file: Path, complete: bool
+) -> NDArray[np.int64]:
     """Return the value of every ROI: its index, or the number in an alias such as ``#2001``."""
     schemes = [atlas.index] if atlas.index else []
     if all(any(name.startswith("#") for name in names) for names in atlas.aliases):
@@ -190,6 +242,10 @@ def _index(values: NDArray[np.int64], atlas: Parcellation, file: Path) -> NDArra
     for scheme in schemes:
         if set(values.tolist()) == set(scheme):
             return np.array(scheme)
+    nearest = max(schemes, key=lambda scheme: len({*values.tolist()} & {*scheme}))
+    other = len({*values.tolist()} ^ {*nearest})
+    if not complete and other <= MAX_OTHER * len(atlas):
+        return np.array(nearest)
     unknown = sorted(set(values.tolist()) - set(schemes[0]))
     lost = sorted(set(schemes[0]) - set(values.tolist()))
     rule = (
@@ -210,10 +266,12 @@ def _check_places(
     voxels = np.argwhere(places >= 0)
     roi = places[tuple(voxels.T)]
     counts = np.bincount(roi, minlength=len(atlas))[:, None]
+    known &= counts[:, 0] > 0  # not lost in resampling
     world = nib.affines.apply_affine(affine, voxels)
     sums = np.stack([np.bincount(roi, axis, minlength=len(atlas)) for axis in world.T], axis=1)
-    away = np.linalg.norm(sums / counts - atlas.coordinates, axis=1)[known]
-    if np.median(away) > MAX_SHIFT:
+    centres = sums / np.maximum(counts, 1)
+    away = np.linalg.norm(centres - atlas.coordinates, axis=1)[known]
+    if len(away) and np.median(away) > MAX_SHIFT:
         rule = (
             f"its ROIs are not where {atlas.name} has them: {np.median(away):.0f} mm away in the "
             "median; another order of the values, another atlas, or another space"

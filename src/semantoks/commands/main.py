@@ -50,8 +50,10 @@ COMMANDS = {
     "evaluate": Entry("evaluate", _EVALUATE, "Compare models with controls; write the report."),
     "paper-probe": Entry("evaluate", _EVALUATE, "Score a model by the paper's own probe."),
     "explain": Entry("model", _EVALUATE, "Map what a model uses: networks, filters, geometry."),
-    "ablate": Entry("study", _EVALUATE, "Pretrain several configurations and compare them."),
-    "scale": Entry("study", _EVALUATE, "Pretrain on more and more people; fit a power law."),
+    "ablate": Entry(
+        "study", _EVALUATE, "Pretrain several configurations and compare them over seeds."
+    ),
+    "scale": Entry("study", _EVALUATE, "Pretrain on more and more people; score the probes."),
     "report": Entry("evaluate", _EVALUATE, "Write one HTML page on runs, results and stores."),
     "info": Entry("store", _LOOK, "Describe a store, a run, a model or a parcellation."),
     "check": Entry("store", _LOOK, "Compare the files of a store or a run with checksums."),

@@ -18,6 +18,9 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.items import Reading
 from semantoks.flags import Flag
 
+#: What the end of `prepare` states of the store; `semantoks info` states all.
+_SHOWN = ("recordings", "TR", "parcellation", "sites", "phenotypes", "missing ROIs")
+
 
 @command
 def prepare(
@@ -65,8 +68,10 @@ def prepare(
         "finished": report.finished,
         **{status: report.count(status) for status in ("stored", "excluded", "failed")},
         "recordings": records(report.quality),
+        "remarks": report.remarks,
     }
-    about = [listing(describe_path(str(report.store)).lines)] if report.finished else []
+    lines = describe_path(str(report.store)).lines if report.finished else {}
+    about = [listing({name: lines[name] for name in _SHOWN})] if lines else []
     show(facts, *about, prepare_summary(report))
     if report.count("failed"):
         raise click.exceptions.Exit(3)

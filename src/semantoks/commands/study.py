@@ -38,20 +38,21 @@ def ablate(
     set_: Overrides = (),
     store: Stores = (),
 ) -> None:
-    """Pretrain several configurations and compare them.
+    """Pretrain several configurations and compare them over seeds.
 
-    Their probes are compared with those of the first. Rerunning the command resumes it.
+    Their probes are compared with those of the first, connectivity and random weights on the same
+    folds. Rerunning the command resumes it.
     """
     from semantoks.workflow import study
 
     changes = [*set_, *data_stores(store)]
-    result = study.ablate(configs, out, probing, overrides=changes, say=_log.info)
-    table = study.ablation_table(result)
+    result, summary = study.ablate(configs, out, probing, overrides=changes, say=_log.info)
+    table = study.ablation_table(summary)
     write_file(out / "ablations.md", table)
     facts = {
         "table": out / "ablations.md",
+        "summary": records(summary),
         "scores": records(result.scores),
-        "differences": records(result.differences),
     }
     show(facts, table)
 
@@ -61,7 +62,7 @@ def scale(
     out: Annotated[Path, Argument("FOLDER", "Folder of the study.")],
     n_subjects: Annotated[
         tuple[int, ...],
-        Flag(metavar="N", panel="Question", help="Pretrain on this many people; give 3 or more"),
+        Flag(metavar="N", panel="Question", help="Pretrain on this many people; give 2 or more"),
     ],
     probing: Annotated[Probing, Flag(panel="Question")],
     config: Config = None,
@@ -69,17 +70,18 @@ def scale(
     set_: Overrides = (),
     store: Stores = (),
 ) -> None:
-    """Pretrain on more and more people; fit a power law.
+    """Pretrain on more and more people; score the probes.
 
-    It is fitted to the scores of the probes. Rerunning the command resumes it.
+    Several seeds each; draws the scores beside connectivity and random weights. Rerunning the
+    command resumes it.
     """
     from semantoks.workflow import study
 
     resolved = RunConfig.load(config, [*set_, *data_stores(store)], preset=preset)
-    result, fits = study.scale(resolved, n_subjects, out, probing, say=_log.info)
+    result, summary = study.scale(resolved, n_subjects, out, probing, say=_log.info)
     figure = out / "scaling.png"
-    facts = {"figure": figure, "fits": records(fits), "scores": records(result.scores)}
-    show(facts, fits.to_string(index=False), f"Figure: {figure}")
+    facts = {"figure": figure, "summary": records(summary), "scores": records(result.scores)}
+    show(facts, study.ablation_table(summary), f"Figure: {figure}")
 
 
 @command

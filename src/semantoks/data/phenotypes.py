@@ -33,6 +33,8 @@ class PhenotypeRules:
     """Join only this column of the tables; by default all."""
     varying: Annotated[tuple[str, ...], Flag(metavar="COLUMN")] = ()
     """Allow this column to differ between the recordings of a subject."""
+    keep_case: Annotated[tuple[str, ...], Flag(metavar="COLUMN")] = ()
+    """Keep classes of this column apart that differ in capitals or blanks only."""
 
     def read(self, source: str | Path) -> Phenotypes | None:
         """Return the tables' values, None if there is no table.

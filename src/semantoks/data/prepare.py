@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,8 +23,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semantoks.data.encode import Encoded, StoreSpec, encode
-from semantoks.data.layout import FORMAT_VERSION, HEADER
+from semantoks.data.encode import INDEX_COLUMNS, Encoded, StoreSpec, encode
+from semantoks.data.layout import HEADER
+from semantoks.data.parts import Parts
 from semantoks.data.phenotypes import JoinReport, Phenotypes, check_overlap, join_report
 from semantoks.data.quality import (
     METRICS,
@@ -36,8 +36,8 @@ from semantoks.data.quality import (
     typicality,
 )
 from semantoks.data.reader import RecordingStore
-from semantoks.data.remarks import doubled, gathered
-from semantoks.data.shards import of_shard, open_partial, write_part
+from semantoks.data.remarks import doubled, gathered, one_spelling, partly_joined
+from semantoks.data.shards import of_shard
 from semantoks.data.sources.items import Item
 from semantoks.data.store import StoreWriter
 from semantoks.errors import InputError, SemantoksError, StoreError, fault
@@ -64,12 +64,15 @@ class PrepareReport:
         measured, outliers.
     join : JoinReport or None
         What did not join with the phenotypes.
+    remarks : tuple of str
+        What is worth a look.
     """
 
     store: Path
     finished: bool
     quality: pd.DataFrame = field(repr=False)
     join: JoinReport | None = None
+    remarks: tuple[str, ...] = ()
 
     def count(self, status: str) -> int:
         """Return how many recordings have a status."""
@@ -84,6 +87,7 @@ def prepare(
     phenotypes: Phenotypes | None = None,
     rules: QualityRules | None = None,
     varying: Sequence[str] = (),
+    keep_case: Sequence[str] = (),
     n_jobs: int = 1,
     shard: tuple[int, int] | None = None,
     provenance: dict[str, Any] | None = None,
@@ -105,6 +109,9 @@ def prepare(
         What excludes a recording.
     varying : sequence of str
         See `StoreWriter`.
+    keep_case : sequence of str
+        Phenotypes whose values differ where they differ in capitals or blanks only; those of all
+        others then get one spelling, the most frequent.
     n_jobs : int
         Processes; each holds one recording at a time.
     shard : (int, int), optional
@@ -137,6 +144,7 @@ def prepare(
         ],
         "rules": asdict(rules),
         "phenotypes": None if phenotypes is None else str(sorted(phenotypes.rows.items(), key=str)),
+        **({"keep_case": sorted(keep_case)} if keep_case else {}),
     }
     key = _digest(facts)
     keys = [(item.id, _who(item)) for item in items]
@@ -144,20 +152,31 @@ def prepare(
         check_overlap(phenotypes, keys)
     if (target / HEADER).exists():
         return _existing(target, key, phenotypes, keys)
-    parts = _Parts(target.with_name(target.name + ".partial"), settings)
+    parts = Parts(target.with_name(target.name + ".partial"), settings)
     _work(items, parts, spec, n_jobs, shard, progress)
     join = None if phenotypes is None else join_report(phenotypes, keys)
     if shard is not None:
         chosen = of_shard(items, shard)
-        table = pd.DataFrame([parts.outcome(item) for item in chosen])
+        table = pd.DataFrame([_outcome(item, parts.note(item)) for item in chosen])
         return PrepareReport(store=target, finished=False, quality=table, join=join)
-    quality, notes = _judge(items, parts, rules)
-    told = {**settings["source"], "notes": [*settings["source"].get("notes", []), *notes]}
+    notes = {item.id: note for item in items if (note := parts.note(item)) is not None}
+    quality = _judge(items, parts, notes, rules)
+    rows, spelled = _rows(quality, notes, phenotypes, keep_case)
+    remarks = [
+        *settings["source"].get("notes", []),
+        *(phenotypes.notes if phenotypes else ()),
+        *(partly_joined(join) if join else ()),
+        *spelled,
+        *_remarks(quality, notes),
+    ]
+    told = {**settings["source"], "notes": remarks}
     told |= {"censoring": settings["spec"]["censoring"], "key": key}
-    _write(target, items, parts, spec, quality, phenotypes, varying, told)
+    _write(target, items, parts, spec, quality, rows, varying, told)
     if not (quality["status"] == "failed").any():
         parts.remove()
-    return PrepareReport(store=target, finished=True, quality=quality, join=join)
+    return PrepareReport(
+        store=target, finished=True, quality=quality, join=join, remarks=tuple(remarks)
+    )
 
 
 def _signatures(items: Sequence[Item]) -> Iterator[dict[str, Any]]:
@@ -179,68 +198,16 @@ def _existing(target: Path, key: str, phenotypes: Phenotypes | None, keys: Any) 
         raise StoreError(rule, file=target, fix="Choose another folder, or delete this one first")
     join = None if phenotypes is None else join_report(phenotypes, keys)
     table = pd.read_parquet(target / QUALITY)
-    return PrepareReport(store=target, finished=True, quality=table, join=join)
+    remarks = tuple(store.header["provenance"].get("notes", []))
+    return PrepareReport(store=target, finished=True, quality=table, join=join, remarks=remarks)
 
 
 # -- one recording at a time -----------------------------------------------------------------------
 
 
-class _Parts:
-    """The folder of what is done so far: one file per recording, each written by rename."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder = folder
-        # Parts of another format lack arrays that this one stores.
-        open_partial(folder, {**settings, "store format": FORMAT_VERSION})
-
-    def place(self, item: Item) -> Path:
-        return self.folder / f"{sha256(item.id.encode()).hexdigest()[:24]}.npz"
-
-    def done(self, item: Item) -> bool:
-        """Say whether the recording was encoded from the files as they are now."""
-        loaded = self.load(item)
-        return loaded is not None and loaded[0]["signature"] == item.signature()
-
-    def load(self, item: Item) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-        path = self.place(item)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        return json.loads(str(arrays.pop("note"))), arrays
-
-    def save(self, item: Item, note: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        stream = io.BytesIO()
-        text = json.dumps({**note, "signature": item.signature()}, default=_plain)
-        np.savez(stream, note=np.array(text), **arrays)
-        write_part(self.place(item), stream.getvalue())
-
-    def outcome(self, item: Item) -> dict[str, Any]:
-        """Return one row of the table of quality."""
-        loaded = self.load(item)
-        if loaded is None:
-            return {"id": item.id, "status": "not tried", "reason": ""}
-        note = loaded[0]
-        subject, session = _who(item)
-        row = {"id": item.id, "subject": subject, "session": session}
-        if "error" in note:
-            return {**row, "status": "failed", "reason": note["error"]}
-        told = {"notes": note.get("notes", []), "digest": note.get("digest", item.id)}
-        return {**row, "status": "stored", "reason": "", **note["quality"], **told}
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is no plain value")
-
-
 def _work(
     items: Sequence[Item],
-    parts: _Parts,
+    parts: Parts,
     spec: StoreSpec,
     n_jobs: int,
     shard: tuple[int, int] | None,
@@ -256,7 +223,7 @@ def _work(
         report(tried, failed, len(chosen))
 
 
-def _outcomes(todo: Sequence[Item], parts: _Parts, spec: StoreSpec, n_jobs: int) -> Iterator[bool]:
+def _outcomes(todo: Sequence[Item], parts: Parts, spec: StoreSpec, n_jobs: int) -> Iterator[bool]:
     if n_jobs == 1 or len(todo) < 2:
         yield from (_one(item, parts, spec) for item in todo)
         return
@@ -266,7 +233,7 @@ def _outcomes(todo: Sequence[Item], parts: _Parts, spec: StoreSpec, n_jobs: int)
     yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
 
 
-def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
+def _one(item: Item, parts: Parts, spec: StoreSpec) -> bool:
     """Read, encode and measure one recording; keep the result, or why there is none."""
     try:
         recording = item.load()
@@ -298,22 +265,29 @@ def _one(item: Item, parts: _Parts, spec: StoreSpec) -> bool:
 # -- the store -------------------------------------------------------------------------------------
 
 
+def _outcome(item: Item, note: dict[str, Any] | None) -> dict[str, Any]:
+    """Return one row of the table of quality."""
+    if note is None:
+        return {"id": item.id, "status": "not tried", "reason": ""}
+    subject, session = _who(item)
+    row = {"id": item.id, "subject": subject, "session": session}
+    if "error" in note:
+        return {**row, "status": "failed", "reason": note["error"]}
+    return {**row, "status": "stored", "reason": "", **note["quality"]}
+
+
 def _judge(
-    items: Sequence[Item], parts: _Parts, rules: QualityRules
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the table of quality (who is stored, excluded or failed, and why), and remarks."""
-    rows = [parts.outcome(item) for item in items]
+    items: Sequence[Item], parts: Parts, notes: Mapping[str, dict[str, Any]], rules: QualityRules
+) -> pd.DataFrame:
+    """Return the table of quality: who is stored, excluded or failed, and why."""
+    rows = [_outcome(item, notes.get(item.id)) for item in items]
     usable = [i for i, row in enumerate(rows) if row["status"] == "stored"]
     if not usable:
         reasons = [str(row["reason"]) for row in rows]
         parts.remove()  # nothing in it is worth keeping
         rule = f"none of {len(items)} recordings could be used; the first: {reasons[0]}"
         raise InputError(rule)
-    profiles = []
-    for i in usable:
-        loaded = parts.load(items[i])
-        assert loaded is not None
-        profiles.append(loaded[1]["profile"])
+    profiles = [parts.array(items[i], "profile") for i in usable]
     for i, value in zip(usable, typicality(profiles), strict=True):
         rows[i]["typicality"] = float(value)
     table = pd.DataFrame(rows, columns=["id", "subject", "session", "status", "reason", *METRICS])
@@ -327,55 +301,76 @@ def _judge(
     if not (table["status"] == "stored").any():
         rule = f"all recordings are excluded by the rules; the first: {table['reason'][0]}"
         raise InputError(rule, file=parts.folder, field="rules")
-    stored = [rows[i] for i in usable]
-    remarks = gathered((row["id"], row["notes"]) for row in stored)
-    return table, [*remarks, *doubled({row["id"]: row["digest"] for row in stored})]
+    return table
+
+
+def _remarks(quality: pd.DataFrame, notes: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return what is worth a look in the recordings that could be used."""
+    ids = quality["id"][quality["status"].isin(["stored", "excluded"])]
+    told = gathered((id_, notes[id_].get("notes", [])) for id_ in ids)
+    return [*told, *doubled({id_: notes[id_].get("digest", id_) for id_ in ids})]
+
+
+def _rows(
+    quality: pd.DataFrame,
+    notes: Mapping[str, dict[str, Any]],
+    phenotypes: Phenotypes | None,
+    keep_case: Sequence[str],
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the rows of the index with their phenotypes, by recording, and remarks on them."""
+    rows = {}
+    for id_ in quality["id"][quality["status"] == "stored"]:
+        row = notes[id_]["row"]
+        rows[id_] = phenotypes.fill(row, notes[id_]["source"]) if phenotypes else row
+    names = {name for row in rows.values() for name in row} - set(INDEX_COLUMNS) | {"site"}
+    told = []
+    for name in sorted(names - set(keep_case)):
+        spelling, remarks = one_spelling(name, [row.get(name) for row in rows.values()])
+        told += remarks
+        for row in rows.values() if spelling else ():
+            row[name] = spelling.get(row.get(name), row.get(name))
+    return rows, told
 
 
 def _write(
     target: Path,
     items: Sequence[Item],
-    parts: _Parts,
+    parts: Parts,
     spec: StoreSpec,
     quality: pd.DataFrame,
-    phenotypes: Phenotypes | None,
+    rows: Mapping[str, dict[str, Any]],
     varying: Sequence[str],
     provenance: dict[str, Any],
 ) -> None:
+    order = worst_first(quality)
+    shown, pictures = {*order[:N_CARPETS], *order[-N_CARPETS:]}, {}
     with StoreWriter(target, spec, varying=varying, provenance=provenance) as writer:
-        for item, status in zip(items, quality["status"], strict=True):
-            if status != "stored":
+        for i, item in enumerate(items):
+            if item.id not in rows and i not in shown:
                 continue
-            loaded = parts.load(item)
-            assert loaded is not None
-            note, arrays = loaded
-            row = note["row"]
-            if phenotypes is not None:
-                row = phenotypes.fill(row, note["source"])
-            writer.append(Encoded(row, arrays["signal"], note["source"], arrays["kept"]))
+            signal = parts.array(item, "signal")
+            if i in shown:
+                pictures[item.id] = _carpet(signal, spec)
+            if item.id in rows:
+                source = str((parts.note(item) or {})["source"])
+                kept = parts.array(item, "kept")
+                writer.append(Encoded(rows[item.id], signal, source, kept))
         stream = io.BytesIO()
         quality.to_parquet(stream, index=False)
         writer.attach(QUALITY, stream.getvalue())
-        writer.attach(CARPETS, _carpets(items, parts, quality, spec))
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **pictures)
+        writer.attach(CARPETS, stream.getvalue())
 
 
-def _carpets(items: Sequence[Item], parts: _Parts, quality: pd.DataFrame, spec: StoreSpec) -> bytes:
-    """Return small pictures, ROIs x time in shades, of the worst and the best recordings."""
-    order = worst_first(quality)
-    chosen = dict.fromkeys([*order[:N_CARPETS], *order[-N_CARPETS:]])
+def _carpet(signal: NDArray[np.float16], spec: StoreSpec) -> NDArray[np.uint8]:
+    """Return a small picture of a recording, ROIs x time in shades."""
     rois = np.concatenate(spec.parcellation.network_indices)
-    arrays = {}
-    for i in chosen:
-        loaded = parts.load(items[i])
-        assert loaded is not None
-        signal = loaded[1]["signal"].astype(np.float32)
-        size = np.maximum(signal.std(axis=0), 1e-6)
-        rows = _thin(len(rois), _CARPET_ROWS)
-        picture = (signal / size)[_thin(len(signal), _CARPET_TIMES)][:, rois[rows]].T
-        arrays[str(quality["id"][i])] = np.clip(128 + picture * 42, 0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    return stream.getvalue()
+    x = signal.astype(np.float32)
+    rows = _thin(len(rois), _CARPET_ROWS)
+    picture = x / np.maximum(x.std(axis=0), 1e-6)
+    picture = picture[_thin(len(x), _CARPET_TIMES)][:, rois[rows]].T
+    return np.asarray(np.clip(128 + picture * 42, 0, 255), np.uint8)
 
 
 def worst_first(quality: pd.DataFrame) -> list[int]:

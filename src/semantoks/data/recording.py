@@ -97,5 +97,10 @@ def recording_id(
 
 
 def subject_key(subject: str) -> str:
-    """Return the hashed identifier under which a subject is recorded in shared artefacts."""
+    """Return the hashed name of a subject, which subjects of other data sets can share."""
     return sha256(subject.encode()).hexdigest()[:16]
+
+
+def person_key(data_set: str, subject: str) -> str:
+    """Return the hashed identifier of a person: the data set and the subject's name in it."""
+    return sha256(f"{data_set}\n{subject}".encode()).hexdigest()[:16]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from semantoks.data.phenotypes import JoinReport
 from semantoks.errors import listed
 
 _EXAMPLES = 2
 
 
 def gathered(notes: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    """Return the notes of recordings, alike ones in one line.
+    """Return the notes of recordings, alike ones in one line; those of all name none.
 
     Parameters
     ----------
@@ -24,10 +25,15 @@ def gathered(notes: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     ['TR 2 s (sidecar) overrides 1 s (header): sub-1']
     """
     alike: dict[str, list[str]] = defaultdict(list)
+    n = 0
     for id_, own in notes:
-        for note in own:
+        n += 1
+        for note in dict.fromkeys(own):
             alike[note].append(id_)
-    return [f"{note}: {listed(ids, shown=_EXAMPLES)}" for note, ids in alike.items()]
+    return [
+        note if len(ids) == n else f"{note}: {listed(ids, shown=_EXAMPLES)}"
+        for note, ids in alike.items()
+    ]
 
 
 def doubled(digests: Mapping[str, str]) -> list[str]:
@@ -65,3 +71,50 @@ def mixed_tasks(tasks: Sequence[str | None], *, folder: bool) -> list[str]:
     first = next((task for task, _ in counts.most_common() if task != "not stated"), "")
     way = f"; --where task={first} reads one" if folder else ""
     return [f"several tasks in one store: {told}{way}"]
+
+
+def partly_joined(join: JoinReport) -> list[str]:
+    """Return that a part of the recordings has no row in the tables of phenotypes."""
+    n = join.n_joined + len(join.without_row)
+    if not join.without_row:
+        return []
+    without = listed(join.without_row, shown=_EXAMPLES)
+    return [f"phenotypes: {join.n_joined} of {n} recordings have a row; none has {without}"]
+
+
+def one_spelling(name: str, values: Sequence[object]) -> tuple[dict[object, str], list[str]]:
+    """Return the spelling that stands for others, which differ in capitals or blanks only.
+
+    Parameters
+    ----------
+    name : str
+        Column of the values, for the remarks.
+    values : sequence
+        Values of all recordings; only texts are spelled.
+
+    Returns
+    -------
+    dict
+        The most frequent spelling, by the others.
+    list of str
+        A remark for each.
+
+    Examples
+    --------
+    >>> one_spelling("sex", ["F", "M", "f", "F"])[0]
+    {'f': 'F'}
+    """
+    alike: dict[str, Counter[str]] = defaultdict(Counter)
+    for value in values:
+        if isinstance(value, str):
+            alike["".join(value.split()).casefold()][value] += 1
+    spelling: dict[object, str] = {}
+    remarks = []
+    for counts in alike.values():
+        (first, n), *others = counts.most_common()
+        spelling |= {other: first for other, _ in others}
+        told = ", ".join(f"{other!r} ({k})" for other, k in others)
+        if others:
+            way = f"--keep-case {name} keeps them apart"
+            remarks.append(f"{name}: {told} is taken for {first!r} ({n}); {way}")
+    return spelling, remarks

@@ -225,7 +225,8 @@ def resampling_window(length: int, tr: float, new_tr: float) -> tuple[NDArray[np
     if tr == new_tr:
         return np.eye(length), 0
     n_old = ceil((length - 1) * new_tr / tr - 1e-6) + 1
-    return _resampling_weights(n_old, tr, new_tr)[:length], _kernel_padding(tr, new_tr)
+    weights = _resampling_weights(n_old, tr, new_tr)[:length].toarray()
+    return weights, _kernel_padding(tr, new_tr)
 
 
 def _kernel_padding(tr: float, new_tr: float) -> int:
@@ -233,15 +234,25 @@ def _kernel_padding(tr: float, new_tr: float) -> int:
 
 
 @lru_cache(maxsize=32)
-def _resampling_weights(n_times: int, tr: float, new_tr: float) -> NDArray[np.float64]:
-    """Weights of the padded old samples (columns) in the new ones (rows); every row sums to 1."""
+def _resampling_weights(n_times: int, tr: float, new_tr: float) -> Any:
+    """Weights of the padded old samples (columns) in the new ones (rows); every row sums to 1.
+
+    A sparse matrix: of every row, only the old samples within the kernel are held.
+    """
+    from scipy.sparse import csr_array
+
     padding, slower = _kernel_padding(tr, new_tr), max(tr, new_tr)
-    old = (np.arange(n_times + 2 * padding) - padding) * tr
-    new = np.arange(resampled_length(n_times, tr, new_tr)) * new_tr
-    lag = (new[:, None] - old[None, :]) / slower
+    n_old, reach = n_times + 2 * padding, ceil(_HALF_WIDTH * slower / tr)
+    new = np.arange(resampled_length(n_times, tr, new_tr))[:, None] * new_tr
+    old = np.floor(new / tr).astype(np.intp) + padding + np.arange(-reach, reach + 2)
+    lag = (new - (old - padding) * tr) / slower
     window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (lag / _HALF_WIDTH) ** 2, 0, None)))
-    weights = np.sinc(lag) * np.where(np.abs(lag) < _HALF_WIDTH, window, 0)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    inside = (np.abs(lag) < _HALF_WIDTH) & (old >= 0) & (old < n_old)
+    weights = np.where(inside, np.sinc(lag) * window, 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    starts = np.arange(len(old) + 1) * old.shape[1]
+    columns = np.clip(old, 0, n_old - 1)
+    return csr_array((weights.ravel(), columns.ravel(), starts), shape=(len(old), n_old))
 
 
 def zscore(x: Signal) -> NDArray[np.float64]:

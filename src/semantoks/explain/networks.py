@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semantoks.evaluate.features.crops import cut, sources
+from semantoks.evaluate.features.crops import even_crops, sources
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.stats.metrics import cluster_resamples
 from semantoks.model.encoder import Encoder
-from semantoks.views.crops import evenly_spaced_starts
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,5 +139,4 @@ def _crops(
     encoder: Encoder, X: Signals, tr: float | None, n_crops: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for source in sources(encoder, X, tr):
-        starts = evenly_spaced_starts(len(source.signal), encoder.config.view_length, n_crops)
-        yield cut(encoder, source, starts)
+        yield even_crops(encoder, source, n_crops)

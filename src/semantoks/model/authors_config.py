@@ -104,6 +104,7 @@ def architecture(config: Mapping[str, Any], file: Path) -> EncoderConfig:
     mlp = value_at(config, "model.mlp_dim", int, file, 0)
     number = (int, float)
     tree = {
+        "average": "all",
         "width": width,
         "depth": value_at(config, "model.depth", int, file),
         "head_width": width // heads if heads else _HEAD_WIDTH,

@@ -3,7 +3,8 @@
 1. A tokenizer turns the signals of every row, e.g. a functional network, into a token per patch.
 2. Masked tokens are replaced by a learned vector; the tokenizer's positions are added.
 3. A CLS token is prepended and a pre-norm transformer mixes everything.
-4. The recording's embedding is ``cls_avg``: the mean over tokens next to the CLS token.
+4. The recording's embedding is ``cls_avg``: the mean over tokens (those with data, or all as in
+   the paper) next to the CLS token.
 
 Source: Brain-Semantoks (ICLR 2026), encoder. Letters: B recordings, C ROIs, T time points,
 N networks, P patches, L patch length, D width.
@@ -11,7 +12,8 @@ N networks, P patches, L patch length, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +25,14 @@ from semantoks.errors import ConfigError, InputError
 from semantoks.model.recompute import run
 from semantoks.model.tokenizers.base import Pooling
 from semantoks.model.tokenizers.branches import BRANCHES, Branch, branch_widths
+from semantoks.model.tokenizers.connectome import ConnectomeConfig
 from semantoks.model.tokenizers.registry import TOKENIZERS
 from semantoks.model.transformer import Block
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Architecture of the encoder; the defaults are the paper's."""
+    """Architecture of the encoder; the defaults are the paper's, but for `average`."""
 
     width: int = 768
     """Token width D; a multiple of head_width."""
@@ -40,7 +43,7 @@ class EncoderConfig:
     mlp_ratio: float = 4.0
     """Hidden units of a block's MLP per unit of width."""
     layer_scale: float = 0.1
-    """Initial value of LayerScale."""
+    """Initial value of LayerScale; 1 starts as a block without it."""
     drop_path: float = 0.0
     """Probability that a recording skips a branch of the last block in training (stochastic depth);
     it rises linearly over the blocks, from 0 in the first."""
@@ -49,14 +52,24 @@ class EncoderConfig:
     n_patches: int = 5
     """Patches per view P; a view has patch_length * n_patches time points."""
     granularity: str = "networks"
-    """What one token stands for: "networks" (a functional network), "one" (the whole brain) or
-    "rois" (one ROI)."""
+    """What one token stands for: "networks" (a functional network), "one" (the whole brain), "rois"
+    (one ROI) or "connectome" (the connections of a functional network, see `connectome`)."""
     branches: tuple[Branch, ...] = BRANCHES
-    """Parallel branches of the tokenizer, concatenated in this order (not for "rois")."""
+    """Parallel branches of the tokenizer, concatenated in this order (networks, one)."""
     pooling: Pooling = "mean"
-    """Pooling over the time points of a patch: mean, max or attention (not for "rois")."""
+    """Pooling over the time points of a patch: mean, max or attention (networks, one)."""
+    final_norm: bool = True
+    """Normalise the outputs of the last block."""
+    connectome: ConnectomeConfig = field(default_factory=ConnectomeConfig)
+
+    average: Literal["data", "all"] = "data"
+    """Tokens in the embedding's mean: those with data, or all, as the paper has it; then how many
+    are missing shows in the embedding. Models of earlier versions and of the authors have "all"."""
 
     def __post_init__(self) -> None:
+        if self.average not in ("data", "all"):
+            rule = "must be data or all"
+            raise ConfigError(rule, field="encoder.average", value=self.average)
         for name in ("width", "depth", "head_width", "patch_length", "n_patches"):
             if getattr(self, name) < 1:
                 raise ConfigError(
@@ -94,6 +107,13 @@ class EncoderConfig:
                 field="encoder.branches, encoder.pooling",
                 fix="Leave them out, or choose another encoder.granularity",
             )
+        if TOKENIZERS[self.granularity].whole and self.n_patches != 1:
+            raise ConfigError(
+                f"must be 1: with the granularity {self.granularity!r} a view is one patch",
+                field="encoder.n_patches",
+                value=self.n_patches,
+                fix="State the length of a view as encoder.patch_length",
+            )
         _ = self.branch_widths
 
     @property
@@ -116,15 +136,32 @@ class EncoderOutput:
     cls : Tensor of shape (B, D)
     tokens : Tensor of shape (B, N * P, D)
         Network index slow, patch index fast.
+    left_out : Tensor of bool, shape (B, N * P), optional
+        Tokens that the mean leaves out.
     """
 
     cls: Tensor
     tokens: Tensor
+    left_out: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean over tokens, shape (B, D)."""
+        return mean_of(self.tokens, self.left_out)
 
     @property
     def cls_avg(self) -> Tensor:
         """The recording's embedding, shape (B, 2 D): [mean over tokens, cls]."""
-        return torch.cat([self.tokens.mean(dim=1), self.cls], dim=-1)
+        return torch.cat([self.mean, self.cls], dim=-1)
+
+
+def mean_of(tokens: Tensor, left_out: Tensor | None) -> Tensor:
+    """Return the mean over the tokens (B, N P, D) that are not left out; over all if none is."""
+    if left_out is None:
+        return tokens.mean(dim=1)
+    counted = ~left_out | left_out.all(dim=1, keepdim=True)
+    share = counted.to(tokens.dtype) / counted.sum(dim=1, keepdim=True)
+    return torch.einsum("bnd,bn->bd", tokens, share.to(tokens.dtype))
 
 
 class Encoder(nn.Module):
@@ -172,7 +209,7 @@ class Encoder(nn.Module):
             )
             for i in range(config.depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if config.final_norm else nn.Identity()
 
     @classmethod
     def random(
@@ -187,6 +224,16 @@ class Encoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, channels, preprocessing)
+
+    def with_random_weights(self, seed: int) -> Encoder:
+        """Return the control of this encoder: the same with seeded random weights.
+
+        What its tokenizer fitted in closed form stays: it belongs to the input, not to what
+        training learned.
+        """
+        other = Encoder.random(self.config, self.channels, self.preprocessing, seed=seed)
+        other.tokenizer.copy_fitted(self.tokenizer)
+        return other.eval()
 
     def reading(self, channels: Channels) -> Encoder:
         """Return an encoder with a copy of the weights that reads other channels.
@@ -209,6 +256,11 @@ class Encoder(nn.Module):
         return other.train(self.training)
 
     @property
+    def shortest(self) -> int:
+        """Volumes that a recording must have."""
+        return self.tokenizer.shortest(self.config)
+
+    @property
     def rows(self) -> TokenRows:
         """What every row of the token grid stands for."""
         return self.tokenizer.rows
@@ -224,8 +276,8 @@ class Encoder(nn.Module):
         Parameters
         ----------
         x : Tensor of shape (B, C, T)
-            Z-scored signals in the order of `channels`; T a multiple of the patch
-            length, any number of patches.
+            Z-scored signals in the order of `channels`; T a multiple of the patch length, any
+            number of patches, or any T for a tokenizer that reads whole crops.
         mask : Tensor of bool, shape (B, N, P), optional
             True where a token is replaced by the mask vector.
 
@@ -242,7 +294,11 @@ class Encoder(nn.Module):
         for block in self.blocks:
             sequence = run(block, sequence, checkpoint=self.checkpoint)
         sequence = self.norm(sequence)
-        return EncoderOutput(cls=sequence[:, 0], tokens=sequence[:, 1:])
+        return EncoderOutput(sequence[:, 0], sequence[:, 1:], self.left_out(mask))
+
+    def left_out(self, mask: Tensor | None) -> Tensor | None:
+        """Return which tokens the embedding's mean leaves out, bool (B, N P); None for none."""
+        return None if mask is None or self.config.average == "all" else mask.flatten(1)
 
     def read(
         self, x: Tensor, mask: Tensor | None = None, wanted: Tensor | None = None
@@ -264,7 +320,10 @@ class Encoder(nn.Module):
         tokens : Tensor of shape (R, D)
             The wanted ones.
         """
-        sequence = self._sequence(x, mask)
+        return self.finish(self._sequence(x, mask), wanted)
+
+    def finish(self, sequence: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the blocks on an assembled sequence (B, 1 + N P, D); returns what `read` does."""
         for block in self.blocks[:-1]:
             sequence = run(block, sequence, checkpoint=self.checkpoint)
         last = self.blocks[-1]
@@ -273,7 +332,7 @@ class Encoder(nn.Module):
         if wanted is None:
             finished = run(last.first, sequence, checkpoint=self.checkpoint)
         else:
-            first = torch.arange(batch, device=x.device) * length
+            first = torch.arange(batch, device=sequence.device) * length
             own_cls = wanted // (length - 1) + 1  # CLS tokens up to their recording's
             rows = torch.cat([first, wanted + own_cls])
             finished = run(last, sequence, rows, checkpoint=self.checkpoint)
@@ -320,7 +379,7 @@ class Encoder(nn.Module):
                 value=tuple(x.shape),
                 fix=f"Order the ROIs as in {self.channels.name!r}",
             )
-        length = self.config.patch_length
+        length = x.shape[2] if self.tokenizer.whole else self.config.patch_length
         if x.shape[2] == 0 or x.shape[2] % length:
             raise InputError(
                 f"the number of time points must be a multiple of the patch length {length}",

@@ -13,7 +13,7 @@ import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
@@ -30,13 +30,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from semantoks.errors import InputError
-from semantoks.model.encoder import Encoder
+from semantoks.model.encoder import Encoder, mean_of
+from semantoks.model.readout import CLS_AVG, check_parts, read_parts
 
 EngineName = Literal["torch", "onnx", "openvino"]
 Precision = Literal["float32", "low"]
 #: A recording's crops and what is missing in them: (K, C, T) float32, (K, N, P) bool, on the CPU
 Crops = tuple[Tensor, Tensor]
-#: Maps recordings to their embeddings in order, (K, 2 D) float32 each
+#: Maps recordings to their embeddings in order, float32 (K, 2 D) each unless parts are chosen
 Engine = Callable[[Iterable[Crops]], Iterator[NDArray[np.float32]]]
 _One = Callable[[Tensor, Tensor], NDArray[np.float32]]
 
@@ -49,7 +50,12 @@ _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvi
 
 
 def make_engine(
-    name: EngineName, encoder: Encoder, n_crops: int, precision: Precision, device: str
+    name: EngineName,
+    encoder: Encoder,
+    n_crops: int,
+    precision: Precision,
+    device: str,
+    parts: Sequence[str] = CLS_AVG,
 ) -> Engine:
     """Build an engine.
 
@@ -65,14 +71,26 @@ def make_engine(
         int8 products where they are large and the processor has no matrix unit (AMX).
     device : str
         ONNX Runtime and OpenVINO run on the CPU.
+    parts : sequence of str
+        Parts of the embedding, see `semantoks.model.readout`; other parts than the default, and
+        models that read whole recordings, run in PyTorch in float32.
 
     Raises
     ------
     InputError
-        If the engine's packages are not installed, or it does not run on the device.
+        If the engine's packages are not installed, or it does not run on the device or this model.
     """
+    check_parts(encoder, parts)
+    plain = encoder.tokenizer.whole or tuple(parts) != CLS_AVG
+    if plain and (name != "torch" or precision != "float32"):
+        raise InputError(
+            "cannot embed whole recordings or other parts than mean and cls",
+            field="engine, precision",
+            value=(name, precision),
+            fix="Use torch in float32",
+        )
     if name == "torch":
-        return partial(starmap, _torch(encoder, precision, device))
+        return partial(starmap, _torch(encoder, precision, device, parts))
     if torch.device(device).type != "cpu":
         raise InputError("runs on the CPU only", field="engine", value=name, fix="Use torch")
     if not _installed(name):
@@ -87,14 +105,22 @@ def make_engine(
 
 
 def fastest_engine(
-    encoder: Encoder, n_crops: int, precision: Precision, device: str, n_recordings: int
+    encoder: Encoder,
+    n_crops: int,
+    precision: Precision,
+    device: str,
+    n_recordings: int,
+    parts: Sequence[str] = CLS_AVG,
 ) -> tuple[EngineName, Engine]:
     """Measure every installed engine once on white noise and return the fastest.
 
-    PyTorch does small jobs, for which nothing is worth building. An engine whose embedding of a
-    recording has a cosine below `SMALLEST_COSINE` to that in float32 is excluded.
+    PyTorch does small jobs, for which nothing is worth building, and what only it can. An engine
+    whose embedding of a recording has a cosine below `SMALLEST_COSINE` to that in float32 is
+    excluded.
     """
-    plain = make_engine("torch", encoder, n_crops, precision, device)
+    plain = make_engine("torch", encoder, n_crops, precision, device, parts)
+    if encoder.tokenizer.whole or tuple(parts) != CLS_AVG:
+        return "torch", plain
     shape = (n_crops, len(encoder.channels), encoder.config.view_length)
     views = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     missing = torch.zeros(n_crops, encoder.n_networks, encoder.config.n_patches, dtype=torch.bool)
@@ -138,7 +164,9 @@ def _installed(name: str) -> bool:
     return all(find_spec(package) is not None for package in _PACKAGES[name])
 
 
-def _torch(encoder: Encoder, precision: Precision, device: str) -> _One:
+def _torch(
+    encoder: Encoder, precision: Precision, device: str, parts: Sequence[str] = CLS_AVG
+) -> _One:
     dtype = torch.float32
     if precision == "low":
         dtype = torch.bfloat16
@@ -147,8 +175,8 @@ def _torch(encoder: Encoder, precision: Precision, device: str) -> _One:
     @torch.inference_mode()
     def run(views: Tensor, missing: Tensor) -> NDArray[np.float32]:
         mask = missing.to(device) if missing.any() else None
-        out = encoder(views.to(device, dtype), mask)
-        values: NDArray[np.float32] = out.cls_avg.float().cpu().numpy()
+        found = read_parts(encoder, views.to(device, dtype), mask, parts)
+        values: NDArray[np.float32] = found.float().cpu().numpy()
         return values
 
     return run
@@ -168,7 +196,8 @@ class _Exported(nn.Module):
         for block in encoder.blocks:
             sequence = block(sequence)
         sequence = encoder.norm(sequence)
-        return torch.cat([sequence[:, 1:].mean(dim=1), sequence[:, 0]], dim=-1)
+        mean = mean_of(sequence[:, 1:], encoder.left_out(missing))
+        return torch.cat([mean, sequence[:, 0]], dim=-1)
 
 
 def _examples(encoder: Encoder, n_crops: int) -> tuple[Tensor, Tensor]:

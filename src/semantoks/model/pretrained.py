@@ -142,7 +142,8 @@ def load_pretrained(source: str | Path, role: str | None = None) -> Encoder:
 def convert(source: str | Path, target: str | Path) -> Path:
     """Convert a checkpoint of the authors to a model folder, or a model folder to a checkpoint.
 
-    All weights are copied exactly, e.g. student and teacher with their projection heads.
+    All weights are copied exactly, e.g. student and teacher with their projection heads. The
+    authors' form averages all tokens, those without data too (``encoder.average = "all"``).
 
     Parameters
     ----------
@@ -242,7 +243,7 @@ def _blank_encoder(folder: Path) -> Encoder:
     """Return the encoder that a model folder's header describes, its weights not loaded."""
     header = read_header(folder)
     try:
-        encoder_config = parse(EncoderConfig, header["encoder"])
+        encoder_config = parse(EncoderConfig, {"average": "all", **header["encoder"]})
         preprocessing = parse(Preprocessing, header["preprocessing"])
         stated = header.get("pretraining")
         seen = None if stated is None else SeenData.from_json(stated)

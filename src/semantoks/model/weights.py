@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from semantoks.errors import CheckpointError
-from semantoks.model.encoder import Encoder
+from semantoks.model.encoder import Encoder, EncoderConfig
 
 _SHOWN = 5
+_LATER = ("final_norm", "connectome", "average")  # fields that the architecture got since
 _POSITIONS, _FORMER_POSITIONS = "tokenizer.positions.table", "network_embedding"
 
 
@@ -67,11 +69,23 @@ def tensors_hash(tensors: Mapping[str, Tensor], what: str = "") -> str:
     return digest.hexdigest()
 
 
+def _stated(config: EncoderConfig) -> str:
+    """Return the architecture as text; what came later only where it is not as before."""
+    former = EncoderConfig(average="all")
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    stated = (
+        f"{name}={value!r}"
+        for name, value in values.items()
+        if name not in _LATER or value != getattr(former, name)
+    )
+    return f"EncoderConfig({', '.join(stated)})"
+
+
 def weights_hash(encoder: Encoder) -> str:
     """Return the SHA-256 of an encoder's weights and of what it reads.
 
     Weights go by the names that they have always had, so that recorded hashes stay true.
     """
-    reads = f"{encoder.config}{encoder.channels.hash}{encoder.preprocessing}"
+    reads = f"{_stated(encoder.config)}{encoder.channels.hash}{encoder.preprocessing}"
     weights = {k.replace(_POSITIONS, _FORMER_POSITIONS): v for k, v in encoder.state_dict().items()}
     return tensors_hash(weights, reads)

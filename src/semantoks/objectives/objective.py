@@ -104,6 +104,10 @@ class Objective(nn.Module, Generic[PlanT, OutputsT]):
         assert isinstance(found, Encoder)
         return found
 
+    def fit(self, crops: Tensor) -> None:
+        """Fit what has a closed form on training crops (B, C, T), before the first step."""
+        self.encoder().tokenizer.fit(crops)
+
     @abstractmethod
     def plan(self, batch: ViewBatch, moment: Moment) -> PlanT:
         """Return what this step computes."""

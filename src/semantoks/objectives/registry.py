@@ -10,17 +10,19 @@ from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.objective import Objective
+from semantoks.objectives.prediction import Prediction, PredictionConfig
 from semantoks.objectives.vicreg import VICReg, VICRegConfig
 
 #: kind -> configuration, class. The first is the default.
 OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "distillation": (DistillationConfig, SelfDistillation),
     "vicreg": (VICRegConfig, VICReg),
+    "prediction": (PredictionConfig, Prediction),
 }
 DEFAULT = next(iter(OBJECTIVES))
 
 if TYPE_CHECKING:
-    ObjectiveConfig = DistillationConfig | VICRegConfig
+    ObjectiveConfig = DistillationConfig | VICRegConfig | PredictionConfig
 else:
     _configs = tuple(config for config, _ in OBJECTIVES.values())
     ObjectiveConfig = Annotated[Union[_configs], Discriminator("kind")]  # noqa: UP007

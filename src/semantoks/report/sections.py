@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from semantoks import config as trees
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts.table import PARTS
+from semantoks.data.seen import people_of
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.result import ProbeResult
@@ -145,20 +146,22 @@ def _embedding_maps(encoder: Encoder, store: RecordingStore, targets: Sequence[s
             plots.embedding_map(points, shares, name, values),
             f"First two principal components of the embeddings, coloured by {name}",
         )
-        for name, values in _colorings(encoder, store.table, targets).items()
+        for name, values in _colorings(encoder, store, targets).items()
     ]
     return section
 
 
 def _colorings(
-    encoder: Encoder, table: pd.DataFrame, targets: Sequence[str]
+    encoder: Encoder, store: RecordingStore, targets: Sequence[str]
 ) -> dict[str, pd.Series]:
+    table = store.table
     known = [name for name in ["site", *targets] if name in table and table[name].notna().any()]
     colorings = {name: table[name] for name in dict.fromkeys(known)}
     record = encoder.pretraining
-    seen = None if record is None else record.subjects_among(table["subject"])
+    seen = None if record is None else record.seen_among(people_of(store))
     if seen is not None:
-        colorings["in pretraining"] = table["subject"].isin(seen).map(_WAS_SEEN)
+        who = table["subject"].isin((*seen.people, *seen.unstated))
+        colorings["in pretraining"] = who.map(_WAS_SEEN)
     return colorings or {"recordings": pd.Series("recording", index=table.index)}
 
 

@@ -23,6 +23,8 @@ from semantoks.data.prepare import PrepareReport
 from semantoks.report.tables import score_tables
 from semantoks.report.verdicts import verdicts
 
+_REMARKS = 12  # shown at the end of `prepare`
+
 
 class PrepareScreen:
     """Progress of `semantoks.data.prepare.prepare`: a bar with the time left, on a terminal.
@@ -86,6 +88,11 @@ def prepare_summary(report: PrepareReport) -> str:
         unknown = [f"{name} of {count}" for name, count in join.unknown.items() if count]
         if unknown:
             lines.append(f"  unknown: {', '.join(unknown)}")
+    if report.remarks:
+        lines.append("Worth a look:")
+        lines += [f"  {remark}" for remark in report.remarks[:_REMARKS]]
+        if len(report.remarks) > _REMARKS:
+            lines.append(f"  and {len(report.remarks) - _REMARKS} more (semantoks info)")
     if report.finished and report.count("failed"):
         partial = f"{report.store}.partial"
         lines.append(f"{partial} keeps what was read. After a repair, delete the store and run the")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from semantoks import config as trees
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import EncoderConfig
+from semantoks.model.tokenizers.registry import TOKENIZERS
 from semantoks.objectives.registry import DEFAULT, OBJECTIVES, ObjectiveConfig
 from semantoks.objectives.schedules import OptimConfig
 from semantoks.views.augment import AugmentConfig
@@ -153,6 +154,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError("must not be negative", field="seed", value=self.seed)
+        whole = TOKENIZERS[self.encoder.granularity].whole
+        if whole and self.views.augment.noise != "none":
+            raise ConfigError(
+                "must be none: this tokenizer takes volumes of zeros for missing data",
+                field="views.augment.noise",
+                value=self.views.augment.noise,
+            )
 
     @classmethod
     def preset(cls, name: str, changes: Mapping[str, Any] | None = None) -> RunConfig:
@@ -160,7 +168,7 @@ class RunConfig:
 
         Parameters
         ----------
-        name : {"paper", "small", "tiny"}
+        name : {"paper", "small", "tiny", "connectome-base", "connectome-small"}
         changes : mapping, optional
             Nested values, as in a YAML file.
 
@@ -205,6 +213,33 @@ class RunConfig:
         return trees.to_yaml(trees.to_tree(self))
 
 
+# Beyond the paper: tokens of second order (`semantoks.model.tokenizers.connectome`). A view is one
+# part of a scan, filled up with zeros; masks hide up to 5 of 9 networks.
+_CONNECTOME: dict[str, Any] = {
+    "encoder": {
+        "granularity": "connectome",
+        "width": 256,
+        "depth": 1,
+        "layer_scale": 1.0,
+        "final_norm": False,
+        "patch_length": 120,
+        "n_patches": 1,
+    },
+    "views": {
+        "augment": dict.fromkeys(("roi_dropout", "time_dropout", "amplitude", "noise"), "none"),
+        "masks": {"kind": "network", "frequency": 0.85, "ratio_min": 0.1, "ratio_max": 0.7},
+    },
+    "objective": {"kind": "prediction"},
+    "optim": {
+        "epochs": 60,
+        "batch_size": 96,
+        "base_lr": 2.67e-3,
+        "warmup_epochs": 3.0,
+        "weight_decay": 0.05,
+        "weight_decay_end": 0.05,
+    },
+}
+
 # A small model has less to learn from and less to learn: bigger steps, smaller batches.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -213,6 +248,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim": {"batch_size": 64, "base_lr": 2e-3, "epochs": 60, "warmup_epochs": 3.0},
         "objective": {"network_epochs": 3.0},
     },
+    "connectome-base": _CONNECTOME,
+    "connectome-small": trees.merge(
+        _CONNECTOME,
+        {"encoder": {"width": 64, "head_width": 16, "connectome": {"n_components": 32}}},
+    ),
     "tiny": {
         "encoder": {"width": 64, "depth": 2},
         "objective": {"projection_hidden": 96, "projection_width": 32, "network_epochs": 2.0},
@@ -226,9 +266,9 @@ def _merged(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
     def kind(tree: Mapping[str, Any]) -> object:
         objective = tree.get("objective")
-        return objective.get("kind", DEFAULT) if isinstance(objective, Mapping) else DEFAULT
+        return objective.get("kind") if isinstance(objective, Mapping) else None
 
-    if kind(changes) != kind(preset):
+    if kind(changes) not in (None, kind(preset) or DEFAULT):
         preset = {key: value for key, value in preset.items() if key != "objective"}
     return trees.merge(preset, changes)
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from semantoks.data.seen import SeenData
 from semantoks.errors import InputError
 from semantoks.model.encoder import Encoder
+from semantoks.model.readout import measure_spread
+from semantoks.model.tokenizers.connectome import ConnectomeTokenizer
 from semantoks.objectives import schedules
 from semantoks.objectives.objective import Losses, Moment
 from semantoks.objectives.registry import make_objective
@@ -56,6 +58,8 @@ from semantoks.views.batch import ViewBatch
 from semantoks.views.loader import ViewLoader
 
 __all__ = ["Metrics", "Reporter", "Trainer"]
+
+_FITTED_ON = 2000  # crops, at most, for what is fitted before the first step
 
 
 class Trainer:
@@ -151,6 +155,9 @@ class Trainer:
             (load_checkpoint(self.run, self.objective, self._optimizer) or 0) if resume else 0
         )
         agree(self.step, self._device, self.run)
+        if self.step == 0 and encoder.tokenizer.is_fitted_first:
+            crops = [views for views, _ in self._first_epoch()]
+            self.objective.fit(torch.cat(crops)[:_FITTED_ON])
         self._followed: dict[str, float] = {}
         self._saved, self._saved_at = self.step or -1, time.monotonic()
         self._gradient = Gradient(self.objective, config.train.accumulate)
@@ -206,6 +213,13 @@ class Trainer:
         self._save()
         wait_for_all()
         return self.run / "checkpoints" / f"step-{self.step:08d}"
+
+    def _first_epoch(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the views of the first epoch, (B, C, T), and their tokens without data."""
+        for step in range(self._loader.steps_per_epoch):
+            batch = self._loader.batch(step)
+            missing = None if batch.missing is None else batch.missing.flatten(0, 1)
+            yield batch.views.flatten(0, 1), missing
 
     def _step(self, logs: RunLogs) -> tuple[Losses | None, float]:
         """Take one step, or save the weights that it could not be taken from."""
@@ -311,6 +325,9 @@ class Trainer:
         if not is_main() or self._saved == self.step:
             return
         self._saved, self._saved_at = self.step, time.monotonic()
+        encoder = self.objective.encoder()
+        if self.step == self.n_steps and isinstance(encoder.tokenizer, ConnectomeTokenizer):
+            measure_spread(encoder, self._first_epoch())
         rank = None
         if self._fixed is not None:
             with self._arithmetic(), ExitStack() as stack:

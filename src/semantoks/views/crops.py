@@ -56,12 +56,17 @@ class CropGroup:
     successive: bool = False
     """Crops follow one another without a gap, in time; else each is drawn by itself, or two of them
     as `views.crops` says."""
+    halves: bool = False
+    """Two crops that share no volume: what lies before and after a random place in the middle of
+    the recording, each as long as a crop at most, and filled up with zeros."""
 
     def __post_init__(self) -> None:
         for name in ("n_views", "n_patches"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError("must be at least 1", field=name, value=value)
+        if self.halves and (self.n_views != 2 or self.successive):
+            raise ConfigError("are two crops of their own kind", field="halves", value=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +114,32 @@ def draw_group(
     first = rng.integers(0, room - gap * (group.n_views - 1) + 1)
     starts: IntArray = first + gap * np.arange(group.n_views)[:, None]
     return starts
+
+
+def draw_halves(
+    lengths: IntArray, view_length: int, rng: np.random.Generator
+) -> tuple[IntArray, IntArray]:
+    """Draw two crops per recording that share no volume, before and after a random place.
+
+    The place lies between 30 and 70 % of the recording.
+
+    Parameters
+    ----------
+    lengths : int array of shape (B,)
+        Time points of the recordings, 2 at least.
+    view_length : int
+        Longest crop.
+    rng : numpy Generator
+
+    Returns
+    -------
+    starts, lengths : int arrays of shape (2, B)
+    """
+    low = np.maximum(3 * lengths // 10, 1)
+    place = rng.integers(low, np.maximum(7 * lengths // 10, low) + 1)
+    starts = np.stack([np.maximum(place - view_length, 0), place])
+    ends = np.stack([place, np.minimum(place + view_length, lengths)])
+    return starts, ends - starts
 
 
 def draw_starts(

@@ -16,7 +16,7 @@ from semantoks.data.mixture import Recordings
 from semantoks.errors import InputError
 from semantoks.views.augment import AugmentConfig, BatchRows, augment
 from semantoks.views.batch import ViewBatch
-from semantoks.views.crops import CropConfig, CropGroup, IntArray, ViewPlan, draw_group
+from semantoks.views.crops import CropConfig, CropGroup, IntArray, ViewPlan, draw_group, draw_halves
 from semantoks.views.epochs import WeightedEpochs
 from semantoks.views.masks import MaskConfig, draw_masks
 
@@ -26,10 +26,11 @@ _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
 
 @dataclass(frozen=True)
 class _Crops:
-    """Crops of one group as they are read: (V, B) starts, (V, B, T, C) signals."""
+    """Crops of one group as they are read: (V, B) starts and lengths, (V, B, T, C) signals."""
 
     recordings: IntArray
     starts: IntArray
+    lengths: IntArray
     raw: Tensor
     rows: BatchRows
 
@@ -207,7 +208,7 @@ class ViewLoader:
         return ViewBatch(
             views=x.view(shape),
             masks=None if masks is None else crops.rows.of(masks).view(grid),
-            missing=self._missing(crops.recordings, crops.starts, grid),
+            missing=self._missing(crops, grid),
             clean=clean,
             recordings=torch.from_numpy(crops.recordings),
             subjects=torch.from_numpy(self._subject_of[crops.recordings]),
@@ -224,24 +225,28 @@ class ViewLoader:
 
     def _crop(self, recordings: IntArray, group: CropGroup, rng: np.random.Generator) -> _Crops:
         length = self._patch_length * (group.n_patches or self._n_patches)
-        lengths = self._lengths[recordings]
-        starts = draw_group(group, lengths, length, self._crops, rng)
+        recorded = self._lengths[recordings]
+        if group.halves:
+            starts, lengths = draw_halves(recorded, length, rng)
+        else:
+            starts = draw_group(group, recorded, length, self._crops, rng)
+            lengths = np.minimum(recorded - starts, length)
         part = self.part(len(recordings))
         places = np.arange(starts.size).reshape(starts.shape)[:, part]
-        recordings, starts = recordings[part], starts[:, part]
-        raw = torch.from_numpy(self._store.gather(recordings, starts, length))
+        rows = BatchRows(places.flatten(), starts.size)
+        recordings, starts, lengths = recordings[part], starts[:, part], lengths[:, part]
+        signals = self._store.gather(recordings, starts, length)
+        if group.halves:
+            signals[np.arange(length) >= lengths[:, :, None]] = 0
+        raw = torch.from_numpy(signals)
         raw = raw.pin_memory() if self._device.type == "cuda" else raw
-        return _Crops(
-            recordings, starts, raw, BatchRows(places.flatten(), len(lengths) * len(starts))
-        )
+        return _Crops(recordings, starts, lengths, raw, rows)
 
-    def _missing(
-        self, recordings: IntArray, starts: IntArray, grid: tuple[int, int, int, int]
-    ) -> Tensor | None:
+    def _missing(self, crops: _Crops, grid: tuple[int, int, int, int]) -> Tensor | None:
         """Return which tokens have no data at all, or None when all have."""
         patch = np.arange(grid[3]) * self._patch_length
-        past_end = starts[:, :, None] + patch >= self._lengths[recordings][:, None]
-        networks = self._missing_networks[recordings]
+        past_end = patch >= crops.lengths[:, :, None]
+        networks = self._missing_networks[crops.recordings]
         if not past_end.any() and not networks.any():
             return None
         missing = np.broadcast_to(past_end[:, :, None] | networks[None, :, :, None], grid)

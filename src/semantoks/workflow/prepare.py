@@ -105,6 +105,7 @@ def prepare_store(
         phenotypes=phenotypes.read(source),
         rules=quality,
         varying=phenotypes.varying,
+        keep_case=phenotypes.keep_case,
         n_jobs=running.n_jobs,
         shard=running.shard,
         provenance={"source": Path(source).name, "reading": how, "notes": notes},

@@ -1,8 +1,11 @@
 """Studies of many runs: ablations, and scores against the number of people in pretraining.
 
-Every run of a study is an ordinary run with its own folder, so that rerunning an interrupted study
-resumes it. Test sites are left out of the pretraining of every run. Where a run mixes several
-stores, the first is the one that is probed.
+1. Every configuration is pretrained with several seeds. A run is an ordinary run with its own
+   folder, so that rerunning an interrupted study resumes it. Test sites are left out of the
+   pretraining of every run. Where a run mixes several stores, the first is the one that is probed.
+2. All runs are probed on the same folds, with functional connectivity, spectral connectivity and as
+   many draws of random weights.
+3. A score is the mean over seeds, with their spread: a difference within it is none.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.roles import RANDOM
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECTRAL
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.embed import Embedder
-from semantoks.evaluate.stats.metrics import LOWER_IS_BETTER, METRICS, resamples
+from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.figures.style import PALETTE
 from semantoks.files import staged_file
 from semantoks.flags import Flag
@@ -47,8 +50,14 @@ class Probing:
     """Test this site and leave it out of every pretraining; needs groups by site."""
     n_crops: Annotated[int, Flag(name="--crops", metavar="N")] = 8
     """Average over this many evenly spaced crops per recording."""
+    n_seeds: Annotated[int, Flag(name="--seeds", metavar="N")] = 3
+    """Pretrain every configuration with this many seeds, from its own on."""
     seed: int = 0
     """Draw folds and bootstrap samples by this seed."""
+
+    def __post_init__(self) -> None:
+        if self.n_seeds < 1:
+            raise ConfigError("must be at least 1", field="n_seeds", value=self.n_seeds)
 
 
 def ablate(
@@ -58,15 +67,15 @@ def ablate(
     *,
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = print,
-) -> ProbeResult:
-    """Pretrain every configuration and compare their probes with the first one's.
+) -> tuple[ProbeResult, pd.DataFrame]:
+    """Pretrain every configuration with several seeds and compare their probes with the first's.
 
     Parameters
     ----------
     files : sequence of path
         YAML files of runs; the first is the reference. Their stems name them.
     out : path
-        Folder of the study: ``runs/STEM`` and ``result``.
+        Folder of the study: ``runs/STEM-SEED`` and ``result``.
     probing : Probing
     overrides : sequence of str
         ``key.sub=value`` for all runs (the store, the number of epochs).
@@ -75,8 +84,10 @@ def ablate(
 
     Returns
     -------
-    ProbeResult
-        Its `differences` are those to the first configuration, paired over people.
+    result : ProbeResult
+        Models are called ``STEM (seed N)``.
+    summary : DataFrame
+        See `summarise`; the reference is the first configuration.
 
     Raises
     ------
@@ -95,6 +106,10 @@ def ablate(
     return _compare(runs, Path(out), probing, configs[stems[0]].data.stores[0])
 
 
+#: Baselines in every study, beside random weights.
+_BASELINES = (CONNECTIVITY, SPECTRAL)
+
+
 def scale(
     config: RunConfig,
     n_subjects: Sequence[int],
@@ -103,178 +118,212 @@ def scale(
     *,
     say: Callable[[str], None] = print,
 ) -> tuple[ProbeResult, pd.DataFrame]:
-    """Pretrain on more and more people and fit a power law to the probes' scores.
+    """Pretrain on more and more people and score the probes.
 
-    The groups of people are nested. Every run makes the same number of epochs.
+    The groups of people of one seed are nested; another seed draws other people. Every run makes
+    the same number of epochs, so that more people also mean more steps. No law is fitted: a few
+    sizes do not determine an asymptote, and without one an exponent means nothing.
 
     Parameters
     ----------
     config : RunConfig
     n_subjects : sequence of int
-        Numbers of people in pretraining, at least 3 of them.
+        Numbers of people in pretraining, at least 2 of them.
     out : path
-        Folder of the study: ``runs/N``, ``result``, ``scaling.tsv`` and ``scaling.png``.
+        Folder of the study: ``runs/N-SEED``, ``result``, ``scaling.tsv`` and ``scaling.png``.
     probing : Probing
     say : callable
 
     Returns
     -------
     result : ProbeResult
-    fits : DataFrame
-        See `fit_power_laws`.
+        Models are called ``N (seed S)``.
+    summary : DataFrame
+        See `summarise`; with the column n_subjects, missing for baselines.
     """
     sizes = sorted(set(n_subjects))
-    if len(sizes) < 3 or sizes[0] < 2:
+    if len(sizes) < 2 or sizes[0] < 2:
         raise ConfigError(
-            "a curve needs at least 3 different numbers of people, 2 or more each",
+            "a curve needs at least 2 different numbers of people, 2 or more each",
             field="n_subjects",
             value=list(n_subjects),
         )
     configs = {str(n): replace(config, data=replace(config.data, n_subjects=n)) for n in sizes}
     folder = Path(out)
     runs = _pretrain_all(configs, folder, probing, say)
-    result = _compare(runs, folder, probing, config.data.stores[0])
-    fits = fit_power_laws(result, sizes, seed=probing.seed)
+    result, summary = _compare(runs, folder, probing, config.data.stores[0])
+    summary.insert(
+        0, "n_subjects", pd.to_numeric(summary["model"], errors="coerce").astype("Int64")
+    )
     with staged_file(folder / "scaling.tsv") as table:
-        fits.to_csv(table, sep="\t", index=False)
+        summary.to_csv(table, sep="\t", index=False)
     with staged_file(folder / "scaling.png") as picture:
-        scaling_figure(result, sizes, fits).savefig(picture, dpi=160)
-    return result, fits
+        scaling_figure(result, summary).savefig(picture, dpi=160)
+    return result, summary
+
+
+def _seeded(name: str, seed: int) -> str:
+    return f"{name} (seed {seed})"
 
 
 def _pretrain_all(
     configs: Mapping[str, RunConfig], out: Path, probing: Probing, say: Callable[[str], None]
-) -> dict[str, Path]:
+) -> dict[str, list[Path]]:
+    """Return the runs of every configuration, one per seed."""
     if (out / "result").exists():
         raise InputError("holds the result of a study already", file=out, fix="Choose another")
-    ready = {}
+    ready: dict[tuple[str, int], RunConfig] = {}
     for name, config in configs.items():
         tested: Sequence[str] = probing.test_sites
         if len(config.data.stores) > 1:  # the first of them is probed
             tested = [f"{Path(config.data.stores[0]).name}:{site}" for site in tested]
         excluded = tuple(dict.fromkeys([*config.data.exclude_sites, *tested]))
         config = replace(config, data=replace(config.data, exclude_sites=excluded))
-        training_recordings(config)  # every run's data, before the first hour of the first run
-        ready[name] = config
-    runs = {}
-    for i, (name, config) in enumerate(ready.items()):
-        run = out / "runs" / name
+        for seed in range(config.seed, config.seed + probing.n_seeds):
+            ready[name, seed] = replace(config, seed=seed)
+            # Every run's data are opened before the first hour of the first run.
+            training_recordings(ready[name, seed])
+    runs: dict[str, list[Path]] = {name: [] for name in configs}
+    for i, ((name, seed), config) in enumerate(ready.items()):
+        run = out / "runs" / f"{name}-{seed}"
         trainer = Trainer(config, run, resume=(run / CONFIG).exists())
-        say(f"{i + 1}/{len(ready)} {name}: from step {trainer.step} of {trainer.n_steps}")
+        called = _seeded(name, seed)
+        say(f"{i + 1}/{len(ready)} {called}: from step {trainer.step} of {trainer.n_steps}")
         trainer.fit()
         if trainer.step < trainer.n_steps:
             raise KeyboardInterrupt
-        runs[name] = run
+        runs[name].append(run)
     return runs
 
 
-def _compare(runs: Mapping[str, Path], out: Path, probing: Probing, store: str) -> ProbeResult:
-    reference = next(iter(runs))
-    encoder = load_pretrained(runs[reference])
-    control = Encoder.random(
-        encoder.config, encoder.channels, encoder.preprocessing, seed=probing.seed
-    )
-    models: dict[str, Any] = {
-        name: Embedder(run, n_crops=probing.n_crops) for name, run in runs.items()
-    }
-    models[RANDOM] = Embedder(control.eval(), n_crops=probing.n_crops)
+def _compare(
+    runs: Mapping[str, Sequence[Path]], out: Path, probing: Probing, store: str
+) -> tuple[ProbeResult, pd.DataFrame]:
+    """Probe all runs, random weights and the baselines on the same folds."""
+    encoder = load_pretrained(next(iter(runs.values()))[0])
+    models: dict[str, Any] = {}
+    replicates: dict[str, list[str]] = {}
+
+    def add(group: str, name: str, source: Path | Encoder) -> None:
+        models[name] = Embedder(source, n_crops=probing.n_crops)
+        replicates.setdefault(group, []).append(name)
+
+    for name, folders in runs.items():
+        for folder in folders:
+            add(name, _seeded(name, int(folder.name.rpartition("-")[2])), folder)
+    for seed in range(probing.seed, probing.seed + probing.n_seeds):
+        add(RANDOM, _seeded(RANDOM, seed), encoder.with_random_weights(seed))
     result = evaluate_probes(
         RecordingStore(store),
         models,
         [Target.parse(target) for target in probing.targets],
         design=design_for(probing.groups, probing.test_sites),
-        against=(reference,),
+        baselines=_BASELINES,
+        against=(CONNECTIVITY,),
         seed=probing.seed,
     )
     result.save(out / "result")
-    return result
+    replicates |= {name: [name] for name in (*_BASELINES, CHANCE)}
+    return result, summarise(result, replicates)
 
 
-def fit_power_laws(
-    result: ProbeResult, sizes: Sequence[int], *, n_bootstrap: int = 500, seed: int = 0
-) -> pd.DataFrame:
-    """Fit ``1 - score = k * n ** -c`` to the first metric of every target.
+def summarise(result: ProbeResult, replicates: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return the first metric of every target over the seeds of every configuration.
 
     Parameters
     ----------
     result : ProbeResult
-        Models named after the numbers of people.
-    sizes : sequence of int
-    n_bootstrap : int
-        Bootstrap samples of tested people, the same for all sizes.
-    seed : int
+    replicates : mapping of str to sequence of str
+        The models of every configuration; the first is the reference.
 
     Returns
     -------
     DataFrame
-        Columns target, metric, k, c, c_low, c_high: c > 0 is a score that grows with people, and
-        its 95 % interval.
+        target, metric, model (the configuration), n_seeds; value and sd, the mean over seeds and
+        their standard deviation (missing for one seed); ci_low and ci_high, the mean over seeds of
+        the 95 % interval over tested people; difference, the mean gap to the reference, and
+        difference_low and difference_high, the smallest and largest over all pairs of seeds.
     """
     rows = []
+    reference = next(iter(replicates))
     for target, facts in result.meta["targets"].items():
-        name, metric = next(iter(METRICS[facts["kind"]].items()))
-        if name in LOWER_IS_BETTER:
-            raise InputError("has no best value of 1", field="metric", value=name)
-        y, predicted = result.arrays(target, [str(n) for n in sizes])
-        strata = y if facts["kind"] == "classification" else None
-        samples = resamples(len(y), n_bootstrap, seed, strata)
-        k, c = _power_law(sizes, [metric(y, p) for p in predicted])
-        drawn = [_power_law(sizes, [metric(y[s], p[s]) for p in predicted])[1] for s in samples]
-        low, high = np.nanquantile(drawn, [0.025, 0.975])
-        row = {"target": target, "metric": name, "k": k, "c": c, "c_low": low, "c_high": high}
-        rows.append(row)
+        metric = next(iter(METRICS[facts["kind"]]))
+        scores = result.scores.query("target == @target and metric == @metric").set_index("model")
+        base = scores.loc[[*replicates[reference]], "value"].to_numpy()
+        for name, models in replicates.items():
+            found = scores.loc[[*models]]
+            gaps = found["value"].to_numpy()[:, None] - base
+            gaps = gaps if name != reference else np.full((1, 1), np.nan)
+            rows.append(
+                {
+                    "target": target,
+                    "metric": metric,
+                    "model": name,
+                    "n_seeds": len(models),
+                    "value": found["value"].mean(),
+                    "sd": found["value"].std(ddof=1) if len(models) > 1 else np.nan,
+                    "ci_low": found["ci_low"].mean(),
+                    "ci_high": found["ci_high"].mean(),
+                    "difference": gaps.mean(),
+                    "difference_low": gaps.min(),
+                    "difference_high": gaps.max(),
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def _power_law(sizes: Sequence[int], scores: Sequence[float]) -> tuple[float, float]:
-    """Return k and c of the least-squares line through the logarithms."""
-    slope, intercept = np.polyfit(
-        np.log(sizes), np.log(np.maximum(1.0 - np.array(scores), 1e-9)), 1
-    )
-    return float(np.exp(intercept)), float(-slope)
+def scaling_figure(result: ProbeResult, summary: pd.DataFrame) -> Figure:
+    """Draw the scores of every seed against the people in pretraining, with the baselines.
 
-
-def scaling_figure(result: ProbeResult, sizes: Sequence[int], fits: pd.DataFrame) -> Figure:
-    """Draw the scores against the number of people in pretraining, with the fitted power laws."""
-    figure = Figure(figsize=(3.6 * len(fits), 3.2), layout="constrained")
-    for i, fit in enumerate(fits.to_dict("records")):
-        axes = figure.add_subplot(1, len(fits), i + 1)
-        scores = result.scores.query("target == @fit['target'] and metric == @fit['metric']")
-        scores = scores.set_index("model").loc[[str(n) for n in sizes]]
-        low = scores["value"] - scores["ci_low"]
-        high = scores["ci_high"] - scores["value"]
-        axes.errorbar(sizes, scores["value"], [low, high], fmt="o", color=PALETTE[0], capsize=2)
-        line = np.geomspace(sizes[0], sizes[-1], 60)
-        axes.plot(line, 1.0 - fit["k"] * line ** -fit["c"], color=PALETTE[1])
+    The band around random weights is one standard deviation over their draws.
+    """
+    targets = [*dict.fromkeys(summary["target"])]
+    figure = Figure(figsize=(3.6 * len(targets), 3.4), layout="constrained")
+    for i, target in enumerate(targets):
+        axes = figure.add_subplot(1, len(targets), i + 1)
+        rows = summary[summary["target"] == target]
+        metric = rows["metric"].iloc[0]
+        curve, rest = rows[rows["n_subjects"].notna()], rows[rows["n_subjects"].isna()]
+        sizes = curve["n_subjects"].astype(int).tolist()
+        scores = result.scores.query("target == @target and metric == @metric")
+        for size in sizes:
+            seeds = scores[scores["model"].str.startswith(f"{size} (")]["value"]
+            axes.plot([size] * len(seeds), seeds, ".", color=PALETTE[0], alpha=0.6)
+        axes.plot(sizes, curve["value"], "-", color=PALETTE[0], label="mean over seeds")
+        for row, colour in zip(rest.to_dict("records"), PALETTE[1:], strict=False):
+            axes.axhline(row["value"], color=colour, linestyle="--", label=row["model"])
+            if row["n_seeds"] > 1:
+                low, high = row["value"] - row["sd"], row["value"] + row["sd"]
+                axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
         axes.set_xscale("log")
         axes.set_xticks(sizes, [str(n) for n in sizes])
         axes.minorticks_off()
         axes.set_xlabel("people in pretraining")
-        axes.set_ylabel(fit["metric"])
-        interval = f"[{fit['c_low']:.3f}, {fit['c_high']:.3f}]"
-        axes.set_title(f"{fit['target']}: exponent {fit['c']:.3f} {interval}", fontsize=9)
+        axes.set_ylabel(metric)
+        axes.set_title(target, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7
+    )
     return figure
 
 
-def ablation_table(result: ProbeResult) -> str:
-    """Return the first metric of every target and the paired differences as a Markdown table."""
-    head = ["configuration"]
-    body: dict[str, list[str]] = {}
-    for target, facts in result.meta["targets"].items():
-        name = next(iter(METRICS[facts["kind"]]))
-        head += [f"{target}, {name}", "difference"]
-        scores = result.scores.query("target == @target and metric == @name")
-        gaps = result.differences.query("target == @target and metric == @name").set_index("model")
-        for row in scores.to_dict("records"):
-            cells = body.setdefault(row["model"], [])
-            cells.append(_with_interval(row, "{:.3f}"))
-            known = row["model"] in gaps.index
-            cells.append(_with_interval(gaps.loc[row["model"]], "{:+.3f}") if known else "")
+def ablation_table(summary: pd.DataFrame) -> str:
+    """Return the scores and differences of `summarise` as a Markdown table, with what they are."""
+    head, body = ["configuration", "seeds"], dict[str, list[str]]()
+    for (target, metric), rows in summary.groupby(["target", "metric"], sort=False):
+        head += [f"{target}, {metric}", "difference"]
+        for row in rows.to_dict("records"):
+            cells = body.setdefault(row["model"], [str(row["n_seeds"])])
+            spread = "" if np.isnan(row["sd"]) else f" ± {row['sd']:.3f}"
+            score = f"{row['value']:.3f}{spread} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+            cells.append("" if np.isnan(row["value"]) else score)
+            gap = [row[f"difference{end}"] for end in ("", "_low", "_high")]
+            cells.append("" if np.isnan(gap[0]) else "{:+.3f} ({:+.3f} to {:+.3f})".format(*gap))
     lines = [head, ["---"] * len(head), *([model, *cells] for model, cells in body.items())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _with_interval(row: Mapping[Any, Any] | pd.Series, form: str) -> str:
-    value, low, high = (form.format(row[name]) for name in ("value", "ci_low", "ci_high"))
-    return f"{value} [{low}, {high}]"
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        f"{table}\n\nMean ± standard deviation over seeds [95 % interval over tested people, mean "
+        f"over seeds]; difference to {summary['model'].iloc[0]}: mean (smallest to largest over "
+        "pairs of seeds).\n"
+    )

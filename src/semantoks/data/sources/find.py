@@ -27,6 +27,7 @@ from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import ENDINGS as SERIES
 from semantoks.data.sources.series import is_series, read_series
 from semantoks.data.sources.table import table_items
+from semantoks.data.sources.toolboxes import is_toolbox, toolbox_items
 from semantoks.data.tables import KINDS, is_table
 from semantoks.errors import InputError, readable
 
@@ -37,8 +38,9 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
     Parameters
     ----------
     source : path
-        A derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC); a table that lists files; an HDF5
-        file of a study; or a single image or file of time series.
+        A derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC); a folder of CONN, DPABI or UK
+        Biobank's region tables; a table that lists files; an HDF5 file of a study; or a single
+        image or file of time series.
     reading : Reading
 
     Raises
@@ -187,6 +189,9 @@ def _load(file: BidsFile, reading: Reading) -> Recording:
 
 #: Kinds of sources by name; the first that holds a path reads it.
 READERS: dict[str, Reader] = {
+    "toolbox": Reader(
+        "a folder of CONN, DPABI or UK Biobank's region tables", is_toolbox, toolbox_items
+    ),
     "derivatives": Reader(
         "a derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC)", Path.is_dir, derivative_items
     ),

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ParcelsAxis, S
 from numpy.typing import NDArray
 
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.atlas.volume import AtlasVolume, image_affine, image_data, load_image
+from semantoks.atlas.volume import (
+    AtlasVolume,
+    image_affine,
+    image_data,
+    load_image,
+    voxels_over_time,
+)
 from semantoks.data.sources.bids import UNSURE, Stated
 from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError, readable
@@ -98,22 +104,22 @@ def _volume(
         rule = "must be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
     affine = image_affine(image, file)
-    parcels = AtlasVolume.load(_only(images, file), atlas)
+    parcels = AtlasVolume.load(_only(images, file), atlas, complete=False)
     places = parcels.on_grid(affine, image.shape[:3])
-    data = image_data(image, file).reshape(-1, image.shape[3])
-    inside = places.ravel() >= 0
+    place = places.ravel(order="F")
+    inside = place >= 0
     if mask is not None:
-        inside &= _mask(mask, affine, image.shape[:3]).ravel()
+        inside &= _mask(mask, affine, image.shape[:3]).ravel(order="F")
     if not inside.any():
         where = f" and the mask {mask.name}" if mask else ""
         rule = f"has no voxel in the atlas {images[0].name}{where}"
         fix = "Check that image and atlas are in the same space"
         raise InputError(rule, file=file, field="space", fix=fix)
-    rows = np.flatnonzero(inside)
+    voxels = np.flatnonzero(inside)
+    data, (slope, inter) = voxels_over_time(image, file, voxels)
     total = parcels.sizes / abs(np.linalg.det(affine[:3, :3]))
-    return _means(
-        data[rows].astype(np.float32, copy=False), places.ravel()[rows], atlas.labels, total, None
-    )
+    means = _means(data, place[voxels], parcels.names, total, None)
+    return replace(means, signal=slope * means.signal + inter)
 
 
 def _means(
@@ -123,18 +129,17 @@ def _means(
     total: NDArray[np.float64],
     tr: float | None,
 ) -> ParcellatedImage:
-    """Average (n_voxels, n_times) within ROIs over the voxels that are finite and vary."""
-    good = np.isfinite(data).all(axis=1)
-    good[good] = np.ptp(data[good], axis=1) > 0
-    order = np.argsort(place[good], kind="stable")
-    sorted_data, sorted_place = data[good][order], place[good][order]
-    rois, first = np.unique(sorted_place, return_index=True)
-    signal = np.full((data.shape[1], len(names)), np.nan)
-    counts = np.bincount(sorted_place, minlength=len(names)).astype(np.float64)
-    if len(rois):
-        sums = np.add.reduceat(sorted_data, first, axis=0, dtype=np.float64)
-        signal[:, rois] = (sums / counts[rois, None]).T
+    """Average (n_times, n_voxels) within ROIs over the voxels that are finite and vary."""
+    good = np.zeros(len(place), bool)
+    for row in data:  # one volume after the other, so that nothing of the image's size is made
+        good |= row != data[0]
+    for row in data:
+        good &= np.isfinite(row)
+    place, n_rois = place[good], len(names)
+    counts = np.bincount(place, minlength=n_rois)
     with np.errstate(invalid="ignore", divide="ignore"):
+        sums = [np.bincount(place, weights=row[good], minlength=n_rois) for row in data]
+        signal = np.where(counts > 0, np.stack(sums) / counts, np.nan)
         coverage = np.where(total > 0, np.minimum(counts / total, 1.0), 0.0)
     return ParcellatedImage(signal, names, coverage, tr)
 
@@ -220,7 +225,7 @@ def _dense(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> Parcell
     total = np.bincount(codes[in_atlas], minlength=len(names)).astype(np.float64)
     here = found >= 0
     tr = _series_tr(series, file)
-    return _means(data[:, found[here]].T, codes[in_atlas][here], names, total, tr)
+    return _means(data[:, found[here]], codes[in_atlas][here], names, total, tr)
 
 
 def _grayordinates(axis: Any) -> list[tuple[Any, ...]]:
@@ -296,7 +301,7 @@ def _surface(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> Parce
     atlas.columns_of(names, source=images[0], extra=True)
     place, data = np.concatenate(codes), np.concatenate(parts)
     total = np.bincount(place[place >= 0], minlength=len(names)).astype(np.float64)
-    return _means(data[place >= 0], place[place >= 0], tuple(names), total, None)
+    return _means(data[place >= 0].T, place[place >= 0], tuple(names), total, None)
 
 
 def _label_codes(

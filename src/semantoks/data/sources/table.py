@@ -14,7 +14,7 @@ from semantoks.data.recording import Recording, recording_id
 from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs, start_time
 from semantoks.data.sources.images import image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
-from semantoks.data.sources.series import read_series
+from semantoks.data.sources.series import read_joined
 from semantoks.data.tables import TypedTable, read_table
 from semantoks.data.text import number
 from semantoks.errors import InputError
@@ -30,12 +30,11 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
     Parameters
     ----------
     table : str or path
-        Tab-separated (.tsv) or comma-separated (.csv) table with the columns ``file`` (relative to
-        the table, or to the root of `reading`) and ``subject``, and optionally ``session``,
-        ``task``, ``acquisition``, ``run``, ``site``, ``tr`` (seconds), ``mean_fd`` (millimetres),
-        ``censored_fraction``. All others are phenotypes; an empty cell or ``n/a`` is unknown. The
-        files hold time series (`semantoks.data.sources.series`) or are images
-        (`semantoks.data.sources.images`).
+        Table (`semantoks.data.tables`) with the columns ``file`` (relative to the table, or to the
+        root of `reading`; several that are joined with +) and ``subject``, and optionally
+        ``session``, ``task``, ``acquisition``, ``run``, ``site``, ``tr`` (seconds), ``mean_fd``
+        (millimetres), ``censored_fraction``. All others are phenotypes. The files hold time series
+        (`semantoks.data.sources.series`) or are images (`semantoks.data.sources.images`).
     reading : Reading
         What the files do not state. The TR of `reading` overrides that of the table, which
         overrides the JSON file beside the file, which overrides the file's header.
@@ -48,17 +47,16 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
     """
     path = Path(table)
     root = (reading.root or path.parent).resolve()
-    items: list[Item] = []
+    items = []
     rows, table_read = _read_rows(path)
     for row in rows:
-        file = _inside(root, row, path)
+        files = _inside(root, row, path)
         fields = recording_fields({key: value for key, value in row.items() if key != "file"})
         others = (fields.get(name) for name in ("session", "task", "acquisition", "run"))
         id_ = recording_id(str(fields["subject"]), *others)
-        load = functools.partial(_load, file, fields, reading)
+        load = functools.partial(load_listed, files, fields, reading)
         facts = {**fields, **fields["phenotypes"]}
-        notes = () if items else table_read.notes
-        items.append(Item(id_, (file,), load, facts, notes))
+        items.append(Item(id_, files, load, facts, table_read.notes))
     return items
 
 
@@ -99,27 +97,41 @@ def _read_rows(path: Path) -> tuple[list[dict[Hashable, Any]], TypedTable]:
     return rows.to_dict("records"), table
 
 
-def _inside(root: Path, row: Mapping[Any, Any], table: Path) -> Path:
-    file = root / str(row["file"])
+def _inside(root: Path, row: Mapping[Any, Any], table: Path) -> tuple[Path, ...]:
+    """Return the files of a row: one, or several that are joined with +."""
     value = str(row["file"])
-    if not file.resolve().is_relative_to(root):
-        rule = f"lists a file outside of {root}"
-        fix = "Say where the files are (root, --root)"
-        raise InputError(rule, file=table, field="file", value=value, fix=fix)
-    if not file.is_file():
-        raise InputError("lists a file that does not exist", file=table, field="file", value=value)
-    return file
+    names = [value] if (root / value).is_file() else value.split("+")
+    files = tuple(root / name.strip() for name in names)
+    for file in files:
+        if not file.resolve().is_relative_to(root):
+            rule = f"lists a file outside of {root}"
+            fix = "Say where the files are (root, --root)"
+            raise InputError(rule, file=table, field="file", value=value, fix=fix)
+        if not file.is_file():
+            rule = "lists a file that does not exist"
+            raise InputError(rule, file=table, field="file", value=value)
+    return files
 
 
-def _load(file: Path, fields: dict[str, Any], reading: Reading) -> Recording:
-    coverage = None
+def load_listed(files: tuple[Path, ...], fields: dict[str, Any], reading: Reading) -> Recording:
+    """Read a recording from an image, or from its files of time series.
+
+    Parameters
+    ----------
+    files : tuple of Path
+        Several files of time series are joined by ROI.
+    fields : dict
+        Of the `Recording`; ``tr`` is that of the table.
+    reading : Reading
+    """
+    file, coverage = files[0], None
     notes: tuple[str, ...] = ()
     if is_image(file):
         image = read_image(file, reading)
         signal, names, coverage = image.signal, image.names, image.coverage
         own = image_tr(file, image)
     else:
-        series = read_series(file, reading)
+        series = read_joined(files, reading)
         signal, names, notes = series.signal, series.names or (), series.notes
         own = Stated("header", series.tr, file.name)
     found = sidecar(file)

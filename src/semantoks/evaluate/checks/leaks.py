@@ -1,57 +1,28 @@
-"""Leak alarms.
-
-Every alarm names what it found. "leak": the score does not hold. "warning": something else could
-explain it. "notice": it cannot be checked.
-"""
+"""Leak alarms. Every alarm names what it found; see `semantoks.evaluate.checks.alarm`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semantoks.data.seen import SeenData
+from semantoks.arrays import Rows
+from semantoks.data.seen import Person, SeenData, data_sets, people_of
 from semantoks.data.splits import Fold
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.checks.alarm import SEVERITIES, Alarm, Severity
 from semantoks.evaluate.checks.associations import associations
-from semantoks.evaluate.checks.duplicates import find_duplicates
+from semantoks.evaluate.checks.copies import duplicate_recordings, shared_recordings
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.embed import Embedder
 
-Severity = Literal["notice", "warning", "leak"]
-
-_ORDER: tuple[Severity, ...] = ("leak", "warning", "notice")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alarm:
-    """One thing found.
-
-    Parameters
-    ----------
-    kind : str
-        "shared members", "seen in pretraining", "duplicate recordings", "target follows confound"
-        or "implausible score".
-    what : str
-        What is wrong, as a sentence without a full stop.
-    severity : {"notice", "warning", "leak"}
-    found : tuple of str
-        Names of everything found: subjects, sites, recordings, models.
-    """
-
-    kind: str
-    what: str
-    severity: Severity
-    found: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self) | {"found": [*self.found]}
+#: Kind of the alarms about pretraining.
+SEEN = "seen in pretraining"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +79,7 @@ def leak_alarms(
     models: Mapping[str, Any] | None = None,
     scores: pd.DataFrame | None = None,
     trained_on: RecordingStore | None = None,
+    pretrained_on: Sequence[RecordingStore] = (),
 ) -> list[Alarm]:
     """Look for everything in this module.
 
@@ -124,7 +96,9 @@ def leak_alarms(
     scores : DataFrame, optional
         `ProbeResult.scores`.
     trained_on : RecordingStore, optional
-        Another store that probes are trained on: its recordings must not be in `store`.
+        Recordings of another store that probes are trained on: none of them may be tested.
+    pretrained_on : sequence of RecordingStore
+        What models were pretrained on: none of these recordings may be tested.
 
     Returns
     -------
@@ -132,15 +106,19 @@ def leak_alarms(
         Leaks first.
     """
     alarms = shared_members(store.table, folds)
-    tested = np.unique(np.concatenate([f.test for f in folds])) if folds else slice(None)
-    alarms += seen_in_pretraining(store.table.iloc[tested], models or {})
-    alarms += duplicate_recordings(store)
+    every = np.arange(len(store))
+    tested = np.unique(np.concatenate([f.test for f in folds])) if folds else every
+    alarms += seen_in_pretraining(store, models or {}, tested)
+    alarms += duplicate_recordings(store, folds)
     if trained_on is not None:
-        alarms += duplicate_recordings(store, trained_on)
+        alarms += shared_recordings(store.select(tested), trained_on, "training")
+    for other in pretrained_on:
+        alarms += shared_recordings(store.select(tested), other, "pretraining")
+    alarms += _not_compared(models or {}, pretrained_on)
     alarms += targets_that_follow(store.table, targets)
     if scores is not None:
         alarms += implausible_scores(scores, store.table)
-    return sorted(alarms, key=lambda alarm: _ORDER.index(alarm.severity))
+    return sorted(alarms, key=lambda alarm: SEVERITIES.index(alarm.severity))
 
 
 def shared_members(
@@ -175,48 +153,78 @@ def shared_members(
             what += f"{len(where)} of {len(folds)} folds ({', '.join(where[:3])}"
             what += ", ...)" if len(where) > 3 else ")"
             found = tuple(sorted(names))
-            alarms.append(Alarm(kind="shared members", what=what, severity="leak", found=found))
+            alarms.append(
+                Alarm(
+                    kind="shared members", what=what, severity="leak", found=found, of_people=True
+                )
+            )
     return alarms
 
 
-def seen_in_pretraining(table: pd.DataFrame, models: Mapping[str, Any]) -> list[Alarm]:
+def seen_in_pretraining(
+    store: RecordingStore, models: Mapping[str, Any], tested: Rows | None = None
+) -> list[Alarm]:
     """Find tested subjects and sites that a model was pretrained on.
+
+    A subject is a leak if the data set is the same. Subjects who only share their name with others,
+    of another data set, are a notice; a warning where older weights do not state the data set.
 
     Parameters
     ----------
-    table : DataFrame
-        The recordings that are tested.
+    store : RecordingStore
     models : mapping of str to Embedder or Encoder
         An embedder must be fitted. Random weights, and whatever is no model, have seen no data.
+    tested : int array, optional
+        Rows of the store that are tested; by default all.
 
     Raises
     ------
     InputError
         An embedder is not fitted, so that its weights are unknown.
     """
+    part = store if tested is None else store.select(tested)
+    people, sites = people_of(part), set(part.table["site"].dropna().astype(str))
     alarms = []
-    subjects = sorted(set(table["subject"].astype(str)))
-    sites = set(table["site"].dropna().astype(str)) if "site" in table.columns else set()
     for name, model in models.items():
         record = _record(name, model)
         if record is None:
             continue
-        kind = "seen in pretraining"
         lacking = [c for c in ("subjects", "sites") if getattr(record, c) is None]
         if lacking:
             what = (
                 f"the weights of {name!r} do not state the {' and '.join(lacking)} they have seen"
             )
-            alarms.append(Alarm(kind=kind, what=what, severity="notice", found=(name,)))
-        who = tuple(record.subjects_among(subjects) or ())
-        if who:
-            what = f"{name!r} was pretrained on {len(who)} of the {len(subjects)} tested subjects"
-            alarms.append(Alarm(kind=kind, what=what, severity="leak", found=who))
+            alarms.append(Alarm(kind=SEEN, what=what, severity="notice", found=(name,)))
+        alarms += _people_seen(name, record, people)
         where = tuple(record.sites_among(sites) or ())
         if where:
+            ours = set(data_sets(part))
+            alike = record.data_sets is not None and not ours & set(record.data_sets)
             what = f"{name!r} was pretrained on {len(where)} of the {len(sites)} tested sites"
-            alarms.append(Alarm(kind=kind, what=what, severity="warning", found=where))
+            what = f"{what[:-5]}site names, in another data set" if alike else what
+            severity: Severity = "notice" if alike else "warning"
+            alarms.append(Alarm(kind=SEEN, what=what, severity=severity, found=where))
     return alarms
+
+
+def _people_seen(name: str, record: SeenData, people: Collection[Person]) -> Iterator[Alarm]:
+    overlap = record.seen_among(people)
+    if overlap is None:
+        return
+    of = f"of the {len(people)} tested subjects"
+    if overlap.people:
+        what = f"{name!r} was pretrained on {len(overlap.people)} {of}"
+        yield Alarm(kind=SEEN, what=what, severity="leak", found=overlap.people, of_people=True)
+    if overlap.unstated:
+        what = f"{name!r} was pretrained on subjects with the names of {len(overlap.unstated)} {of}"
+        what += "; its weights do not state of which data set"
+        yield Alarm(
+            kind=SEEN, what=what, severity="warning", found=overlap.unstated, of_people=True
+        )
+    if overlap.names:
+        what = f"same names: {len(overlap.names)} {of} are called like subjects of another data set"
+        what += f" ({', '.join(record.data_sets or ('unknown',))}) that {name!r} was pretrained on"
+        yield Alarm(kind=SEEN, what=what, severity="notice", found=overlap.names, of_people=True)
 
 
 def _record(name: str, model: Any) -> SeenData | None:
@@ -227,25 +235,19 @@ def _record(name: str, model: Any) -> SeenData | None:
     return record
 
 
-def duplicate_recordings(store: RecordingStore, other: RecordingStore | None = None) -> list[Alarm]:
-    """Find the same scan under two names; see `find_duplicates`.
-
-    Parameters
-    ----------
-    store : RecordingStore
-    other : RecordingStore, optional
-        Another store, whose recordings are compared with those of `store`.
-    """
-    alarms = []
-    for row in find_duplicates(store, other).to_dict("records"):
-        strangers = row["first_subject"] != row["second_subject"] or other is not None
-        found = (str(row["first"]), str(row["second"]))
-        what = f"{found[0]} and {found[1]} are one scan (r = {row['correlation']:.2f}"
-        what += f", {row['shift_s']:+g} s)" if row["shift_s"] else ")"
-        what += ", under two subjects" if row["first_subject"] != row["second_subject"] else ""
-        severity: Severity = "leak" if strangers else "warning"
-        alarms.append(Alarm(kind="duplicate recordings", what=what, severity=severity, found=found))
-    return alarms
+def _not_compared(
+    models: Mapping[str, Any], pretrained_on: Sequence[RecordingStore]
+) -> Iterator[Alarm]:
+    """Name the stores in pretraining whose scans could not be looked for."""
+    given = {store.path.name for store in pretrained_on}
+    for name, model in models.items():
+        record = _record(name, model)
+        absent = [] if record is None else sorted({s.name for s in record.stores} - given)
+        if absent:
+            what = f"scans were not compared with those that {name!r} was pretrained on: the "
+            what += "stores are not given (--pretraining-store)"
+            kind = "duplicate recordings"
+            yield Alarm(kind=kind, what=what, severity="notice", found=tuple(absent))
 
 
 def targets_that_follow(

@@ -11,7 +11,10 @@ from semantoks.errors import InputError
 
 
 def session_pairs(table: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows of the first two recordings at one site of every person who has two.
+    """Return the rows of the first two sessions at one site of every person who has two.
+
+    Of a session its first recording counts: two runs of one session share the day and the position
+    of the head. Where no session is stated, recordings count.
 
     Parameters
     ----------
@@ -27,17 +30,19 @@ def session_pairs(table: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.int
     Raises
     ------
     InputError
-        Fewer than 2 subjects have two recordings at one site.
+        Fewer than 2 subjects have two sessions at one site.
     """
     keys = ["subject", "site", "session", "run", "id"]
     text = table[keys].fillna("").astype(str).assign(row=np.arange(len(table)))
     ordered = text.sort_values(keys)
+    if table["session"].notna().any():
+        ordered = ordered.drop_duplicates(["subject", "site", "session"])
     of_site = ordered.groupby(["subject", "site"], sort=False)
     pairs = ordered[(of_site["row"].transform("size") > 1) & (of_site.cumcount() < 2)]
     rows = pairs.groupby("subject").head(2)["row"].to_numpy().reshape(-1, 2)
     if len(rows) < 2:
         raise InputError(
-            f"{len(rows)} of {text['subject'].nunique()} subjects have two recordings at one site; "
+            f"{len(rows)} of {text['subject'].nunique()} subjects have two sessions at one site; "
             "at least 2 are needed",
             field="subject",
             fix="Compare the halves of every scan",

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semantoks.data.seen import SeenData
+from semantoks.data.seen import SeenData, people_of
+from semantoks.data.store import RecordingStore
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.prediction import Task
 from semantoks.evaluate.features.embed import Embedder
@@ -65,11 +66,11 @@ def provenance(
             }
             for task in tasks
         },
-        "models": {name: _seen(model, table) for name, model in models.items()},
+        "models": {name: _seen(model, store, table) for name, model in models.items()},
     }
 
 
-def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
+def _seen(model: Any, store: RecordingStore, table: pd.DataFrame) -> dict[str, Any]:
     """Return what a model saw of the test subjects in pretraining, and how it was fine-tuned."""
     reader = _reader(model)
     encoder = getattr(reader, "model", None)
@@ -82,10 +83,11 @@ def _seen(model: Any, table: pd.DataFrame) -> dict[str, Any]:
         facts["fine_tuned"] = _settings(reader)
     if seen is not None:
         # None: the weights do not state it (the authors' checkpoints), which is not "none".
-        known = seen.subjects_among(subjects)
-        facts["n_test_subjects_seen"] = None if known is None else len(known)
+        known = seen.seen_among(person for person in people_of(store) if person[1] in subjects)
+        facts["n_test_subjects_seen"] = known and len(known.people) + len(known.unstated)
         facts["test_sites_seen"] = seen.sites_among(sites)
-        facts["pretraining"] = {k: v for k, v in seen.to_json().items() if k != "subjects"}
+        hashes = ("subjects", "people")
+        facts["pretraining"] = {k: v for k, v in seen.to_json().items() if k not in hashes}
     return facts
 
 

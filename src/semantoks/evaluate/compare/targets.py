@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
-from semantoks.errors import InputError
+from semantoks.data.text import number
+from semantoks.errors import InputError, listed
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.stats.kinds import Kind
 
@@ -92,9 +93,9 @@ def target_values(
     kind = target.kind or _guess_kind(values, where)
     if kind == "regression":
         if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
-            raise InputError("regression needs numbers", **where, value=str(values.iloc[0]))
+            raise _no_numbers(values, where)
         return rows, values.to_numpy(np.float64), kind
-    y = values.astype(str).to_numpy(str)
+    y = class_names(values)
     per_subject = pd.DataFrame({"s": table["subject"].iloc[rows].to_numpy(str), "y": y})
     several = per_subject.groupby("s")["y"].nunique()
     if (several > 1).any() and unit == "subject":
@@ -110,8 +111,32 @@ def target_values(
     return rows, y, kind
 
 
+def class_names(values: pd.Series) -> NDArray[np.str_]:
+    """Return classes as text; whole numbers stay whole beside unknown ones, which make them 1.0."""
+    numbers = pd.api.types.is_float_dtype(values)
+    if numbers and (values == values.round()).all():
+        values = values.astype(np.int64)
+    return values.astype(str).to_numpy(str)
+
+
+def _no_numbers(values: pd.Series, where: dict[str, Any]) -> InputError:
+    """Return the error about a column that should hold numbers: which values are none."""
+    odd = [v for v in values if not isinstance(v, str) or number(v) is None]
+    shown = listed([repr(value) for value in dict.fromkeys(odd)], shown=4)
+    return InputError(
+        f"regression needs numbers, and {len(odd)} of {len(values)} values are none: {shown}",
+        **where,
+        fix="Write n/a where the number is unknown, and prepare the store again",
+    )
+
+
 def _guess_kind(values: pd.Series, where: dict[str, Any]) -> Kind:
     if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
+        odd = sum(not isinstance(v, str) or number(v) is None for v in values)
+        if 0 < 2 * odd < len(values):
+            error = _no_numbers(values, where)
+            fix = f"{error.fix}; or state that they are classes: {where['field']}:classification"
+            raise InputError(error.rule, **where, fix=fix)
         return "classification"
     whole = bool((values == values.round()).all())
     if whole and values.nunique() <= 10:

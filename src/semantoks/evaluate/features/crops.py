@@ -15,7 +15,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals, signal_list
 from semantoks.model.encoder import Encoder
-from semantoks.views.crops import IntArray
+from semantoks.views.crops import IntArray, evenly_spaced_starts
 from semantoks.views.loader import missing_rows
 
 
@@ -67,13 +67,15 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
                 field="signal",
                 fix="Leave the recording out; if it comes from a store, `semantoks check` it",
             )
-        if len(source.signal) < encoder.config.patch_length:
+        n_times = source.kept.sum() if encoder.tokenizer.whole else len(source.signal)
+        if n_times < encoder.shortest:
+            what = "the shortest recording" if encoder.tokenizer.whole else "one patch"
             raise InputError(
-                f"is shorter than one patch of {encoder.config.patch_length} time points at a TR "
-                f"of {encoder.preprocessing.tr:g} s",
+                f"is shorter than {what} of {encoder.shortest} time points at a TR of "
+                f"{encoder.preprocessing.tr:g} s",
                 file=source.name,
                 field="length",
-                value=len(source.signal),
+                value=int(n_times),
                 fix="Leave the recording out",
             )
         yield source
@@ -120,6 +122,28 @@ def _fit(encoder: Encoder, store: RecordingStore) -> list[int]:
     return places(encoder.channels, store, encoder.rows)
 
 
+def even_crops(encoder: Encoder, source: Source, n_crops: int) -> tuple[Tensor, Tensor]:
+    """Cut evenly spaced crops; a model that reads crops of any length gets the whole recording.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    source : Source
+    n_crops : int
+        At most.
+
+    Returns
+    -------
+    views, missing
+        As from `cut`.
+    """
+    length = encoder.config.view_length
+    if not encoder.tokenizer.whole:
+        return cut(encoder, source, evenly_spaced_starts(len(source.signal), length, n_crops))
+    signal = torch.from_numpy(source.signal * source.kept[:, None])
+    return signal.T[None].contiguous(), torch.from_numpy(source.absent[None, :, None])
+
+
 def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Tensor]:
     """Cut crops of the length of a view; a short recording is padded with zeros at its end.
 
@@ -137,8 +161,11 @@ def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Ten
         data. A crop of which no patch would be left keeps those that are not past the end.
     """
     config = encoder.config
+    signal = source.signal
+    if encoder.tokenizer.whole:  # zeros are no data there
+        signal = signal * source.kept[:, None]
     short = max(config.view_length - len(source.signal), 0)
-    padded = np.pad(source.signal, ((0, short), (0, 0)))
+    padded = np.pad(signal, ((0, short), (0, 0)))
     views = np.stack([padded[s : s + config.view_length].T for s in starts])
     begins = np.arange(config.n_patches) * config.patch_length
     real = np.clip(len(source.signal) - begins, 0, config.patch_length)  # time points per patch

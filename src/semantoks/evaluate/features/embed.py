@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -10,20 +11,21 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from semantoks.errors import InputError
-from semantoks.evaluate.features.crops import cut, sources
+from semantoks.evaluate.features.crops import even_crops, sources
 from semantoks.evaluate.features.inputs import Signals
-from semantoks.evaluate.features.transformer import SignalTransformer
+from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 from semantoks.model.encoder import Encoder
 from semantoks.model.engines import EngineName, Precision, fastest_engine, make_engine
 from semantoks.model.pretrained import load_pretrained
-from semantoks.views.crops import evenly_spaced_starts
+from semantoks.model.readout import CLS_AVG, check_parts, part_sizes
 
 
 class Embedder(SignalTransformer):
     """Embed recordings with a frozen encoder.
 
     A recording becomes evenly spaced crops, each of the length of a view; their embeddings are
-    averaged. Every recording is encoded on its own, so that no batch-mate can change its result.
+    averaged. A second-order model ("connectome") reads the whole recording at once instead. Every
+    recording is encoded on its own, so that no batch-mate can change its result.
 
     Parameters
     ----------
@@ -33,8 +35,10 @@ class Embedder(SignalTransformer):
         TR of signals given as arrays, seconds; a store states its own.
     n_crops : int
         Evenly spaced crops per recording (paper, evaluation protocol: 8).
-    features : {"cls_avg", "cls"}
-        [mean over tokens, CLS] of 2 D values, or the CLS token alone of D values.
+    parts : sequence of str
+        Parts of the embedding, side by side in this order: "mean" (over tokens) and "cls" of D
+        numbers each, "tokens" of N P D, and of a second-order model "spectral", its input, of
+        C (C + 1) / 2. See `semantoks.model.readout`.
     device : str
         Device of the encoder.
     engine : {"torch", "onnx", "openvino", "auto"}
@@ -62,7 +66,7 @@ class Embedder(SignalTransformer):
         *,
         tr: float | None = None,
         n_crops: int = 8,
-        features: Literal["cls_avg", "cls"] = "cls_avg",
+        parts: Sequence[str] = CLS_AVG,
         device: str = "cpu",
         engine: EngineName | Literal["auto"] = "torch",
         precision: Precision = "float32",
@@ -70,7 +74,7 @@ class Embedder(SignalTransformer):
         self.model = model
         self.tr = tr
         self.n_crops = n_crops
-        self.features = features
+        self.parts = parts
         self.device = device
         self.engine = engine
         self.precision = precision
@@ -87,8 +91,6 @@ class Embedder(SignalTransformer):
         """
         if self.n_crops < 1:
             raise InputError("must be at least 1", field="n_crops", value=self.n_crops)
-        if self.features not in ("cls_avg", "cls"):
-            raise InputError("must be cls_avg or cls", field="features", value=self.features)
         for name, known in (
             ("engine", (*get_args(EngineName), "auto")),
             ("precision", get_args(Precision)),
@@ -98,14 +100,17 @@ class Embedder(SignalTransformer):
                 raise InputError(rule, field=name, value=getattr(self, name))
         encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
         self.encoder_ = encoder.eval().to(self.device)
+        check_parts(self.encoder_, self.parts)
         self.n_features_in_ = len(self.encoder_.channels)
         settings = (self.encoder_, self.n_crops, self.precision, self.device)
         self.engine_: EngineName
         if self.engine == "auto":
-            self.engine_, self._run = fastest_engine(*settings, n_recordings=len(X))
+            self.engine_, self._run = fastest_engine(
+                *settings, n_recordings=len(X), parts=self.parts
+            )
         else:
             self.engine_ = self.engine
-            self._run = make_engine(self.engine, *settings)
+            self._run = make_engine(self.engine, *settings, self.parts)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,7 +130,7 @@ class Embedder(SignalTransformer):
 
         Returns
         -------
-        ndarray of float32, shape (n_recordings, 2 D) or (n_recordings, D)
+        ndarray of float32, shape (n_recordings, sum of the sizes of the parts)
 
         Raises
         ------
@@ -144,23 +149,22 @@ class Embedder(SignalTransformer):
 
         Returns
         -------
-        list of ndarray of float32, shape (n_crops, 2 D) or (n_crops, D)
+        list of ndarray of float32, shape (n_crops, sum of the sizes of the parts)
             One per recording; a recording with no room for `n_crops` has fewer.
         """
         check_is_fitted(self)
         if not hasattr(self, "_run"):
-            self._run = make_engine(
-                self.engine_, self.encoder_, self.n_crops, self.precision, self.device
-            )
+            settings = (self.n_crops, self.precision, self.device, self.parts)
+            self._run = make_engine(self.engine_, self.encoder_, *settings)
         encoder = self.encoder_
-        view_length = encoder.config.view_length
-        recordings = (
-            cut(encoder, one, evenly_spaced_starts(len(one.signal), view_length, self.n_crops))
-            for one in sources(encoder, X, self.tr)
-        )
-        first = encoder.config.width if self.features == "cls" else 0
-        return [crops[:, first:] for crops in self._run(recordings)]
+        each = (even_crops(encoder, one, self.n_crops) for one in sources(encoder, X, self.tr))
+        return list(self._run(each))
 
-    def _output_names(self, rois: list[str]) -> list[str]:  # noqa: ARG002 - they are mixed
-        width = self.encoder_.config.width * (2 if self.features == "cls_avg" else 1)
-        return [f"e{i:04d}" for i in range(width)]
+    def _output_names(self, rois: list[str]) -> list[str]:
+        sizes = part_sizes(self.encoder_)
+        if tuple(self.parts) == CLS_AVG:
+            return [f"e{i:04d}" for i in range(2 * sizes["cls"])]
+        names = {part: [f"{part}{i:04d}" for i in range(sizes[part])] for part in self.parts}
+        if "spectral" in names:
+            names["spectral"] = pair_names(rois, diagonal=True)
+        return [name for part in self.parts for name in names[part]]

@@ -1,26 +1,24 @@
-"""Spectral connectivity: a concave function of the eigenvalues of the correlation matrix.
+"""Spectral connectivity as a baseline: R^a or log(I + b R), in one or several frequency bands.
 
-Fisher-z correlations are nearly linear in R; its large eigenvalues (global and motion-related
-fluctuations) dominate them. R^a with a < 1 and log(I + b R) compress the eigenvalues, without
-anything that is fitted on other people. Source: matrix power normalisation for second-order pooling
-(Li et al., ICCV 2017); log(I + b R) up to a constant is the matrix whose trace is the coding rate
-(Yu et al., NeurIPS 2020).
+The functions are those of `semantoks.model.spectral`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from semantoks.data.signal import band_pass, check_tr
+from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals
-from semantoks.evaluate.features.tangent import standardised
 from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
-
-Compression = Literal["power", "log"]
+from semantoks.model.spectral import FUNCTIONS, Compression, triangle
+from semantoks.model.spectral import spectral_connectivity as of_batch
 
 
 def spectral_connectivity(
@@ -42,31 +40,11 @@ def spectral_connectivity(
     ndarray of shape (n_rois, n_rois)
         Symmetric.
     """
-    x = standardised(signal) / np.sqrt(len(signal))  # R = x.T @ x
-    wide = len(x) < x.shape[1]  # then R has the eigenvalues of the smaller matrix, and zeros
-    values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
-    # What rounding makes of a zero eigenvalue, a small power would make large.
-    positive = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    gain = np.zeros_like(values)
-    gain[positive] = _FUNCTIONS[kind](values[positive], strength)
-    if wide:
-        vectors = x.T @ vectors
-        gain[positive] /= values[positive]
-    return np.asarray((vectors * gain) @ vectors.T)
+    return np.asarray(of_batch(_batch_of_one(signal), kind, strength)[0])
 
 
-def _power(values: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    return np.asarray(values**exponent)
-
-
-def _log(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
-    return np.asarray(np.log1p(factor * values))
-
-
-_FUNCTIONS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]] = {
-    "power": _power,
-    "log": _log,
-}
+def _batch_of_one(signal: NDArray[np.floating]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(signal.T, np.float64))[None]
 
 
 class SpectralConnectivityBaseline(SignalTransformer):
@@ -80,7 +58,13 @@ class SpectralConnectivityBaseline(SignalTransformer):
     kind : {"power", "log"}
     strength : float
         The exponent a in (0, 1], or the factor b > 0. The defaults were chosen on ABIDE, whose
-        scores with them are therefore no independent evidence.
+        scores with them are therefore no independent evidence; to choose them in inner folds, put
+        baseline and probe into a pipeline, and that into scikit-learn's ``GridSearchCV``.
+    bands : sequence of (low, high), optional
+        Frequency bands in hertz, side by side; None leaves a side open. By default the signals
+        are taken as they are.
+    tr : float, optional
+        TR of signals given as arrays, seconds, which bands need; a store states its own.
 
     Attributes
     ----------
@@ -91,13 +75,31 @@ class SpectralConnectivityBaseline(SignalTransformer):
     --------
     ConnectivityBaseline : Fisher-z correlations, the linear limit.
     TangentBaseline : Logarithms at a reference fitted on the training part.
+
+    Examples
+    --------
+    >>> signals = np.random.default_rng(0).standard_normal((2, 90, 5))
+    >>> SpectralConnectivityBaseline("log", 2 / 3).fit_transform(signals).shape
+    (2, 15)
+    >>> bands = ((0.01, 0.08), (0.08, 0.2))
+    >>> SpectralConnectivityBaseline(bands=bands, tr=2.0).fit_transform(signals).shape
+    (2, 30)
     """
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
 
-    def __init__(self, kind: Compression = "power", strength: float = 0.5) -> None:
+    def __init__(
+        self,
+        kind: Compression = "power",
+        strength: float = 0.5,
+        *,
+        bands: Sequence[tuple[float | None, float | None]] | None = None,
+        tr: float | None = None,
+    ) -> None:
         self.kind = kind
         self.strength = strength
+        self.bands = bands
+        self.tr = tr
 
     def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract
         """Note the ROIs.
@@ -109,13 +111,18 @@ class SpectralConnectivityBaseline(SignalTransformer):
         Raises
         ------
         InputError
-            If `kind` is unknown, or `strength` outside of its range.
+            If `kind` is unknown, `strength` outside of its range, there is no band, or bands are
+            asked for without a TR.
         """
-        if self.kind not in _FUNCTIONS:
+        if self.kind not in FUNCTIONS:
             raise InputError("must be power or log", field="kind", value=self.kind)
         if self.strength <= 0 or (self.kind == "power" and self.strength > 1):
             rule = "must be in (0, 1] for a power, and positive for log"
             raise InputError(rule, field="strength", value=self.strength)
+        if self.bands is not None and not len(self.bands):
+            raise InputError("must hold at least one (low, high)", field="bands", value=self.bands)
+        if self.bands is not None and not isinstance(X, RecordingStore):
+            check_tr(self.tr, "signals")
         self._see_rois(X)
         return self
 
@@ -125,19 +132,35 @@ class SpectralConnectivityBaseline(SignalTransformer):
         Parameters
         ----------
         X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
+            Of a store, only volumes that are no interpolation across censored ones are used.
 
         Returns
         -------
-        ndarray of float32, shape (n_recordings, n_rois * (n_rois + 1) / 2)
+        ndarray of float32, shape (n_recordings, n_bands * n_rois * (n_rois + 1) / 2)
         """
-        signals = self._signals(X)
-        rows, columns = np.tril_indices(self.n_features_in_)
-        scale = np.where(rows == columns, 1.0, np.sqrt(2.0))
         found = []
-        for signal in signals:
-            matrix = spectral_connectivity(signal, self.kind, self.strength)
-            found.append((matrix[rows, columns] * scale).astype(np.float32))
-        return np.stack(found)
+        for signals in self._in_bands(X):
+            matrices = [of_batch(_batch_of_one(x), self.kind, self.strength) for x in signals]
+            found.append(np.concatenate([triangle(one)[0].numpy() for one in matrices]))
+        return np.stack(found).astype(np.float32)
+
+    def _in_bands(self, X: Signals) -> Iterator[list[NDArray[np.floating]]]:
+        """Yield the signals of every recording, one per band."""
+        if self.bands is None:
+            yield from ([x] for x in self._signals(X))
+            return
+        tr = X.tr if isinstance(X, RecordingStore) else float(self.tr or 0)
+        for i, x in enumerate(self._signals(X, in_time=True)):
+            kept = X.kept(i) if isinstance(X, RecordingStore) else slice(None)
+            yield [band_pass(x, tr, *band)[kept] for band in self.bands]
 
     def _output_names(self, rois: list[str]) -> list[str]:
-        return pair_names(rois, diagonal=True)
+        names = pair_names(rois, diagonal=True)
+        if self.bands is None:
+            return names
+        return [f"{name} {_name(band)}" for band in self.bands for name in names]
+
+
+def _name(band: tuple[float | None, float | None]) -> str:
+    low, high = ("" if edge is None else f"{edge:g}" for edge in band)
+    return f"{low}-{high} Hz"

@@ -22,7 +22,7 @@ from semantoks.data.seen import after_fine_tuning
 from semantoks.data.splits import hold_out, without
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.features.crops import Source, cut, sources
+from semantoks.evaluate.features.crops import Source, cut, even_crops, sources
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.transformer import SignalEstimator
 from semantoks.evaluate.predictors.lora import add_low_rank, merge_low_rank
@@ -31,7 +31,6 @@ from semantoks.evaluate.predictors.tuning import Head, Train, Tuning, TuningPrec
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.weights import weights_hash
-from semantoks.views.crops import evenly_spaced_starts
 
 #: Held while one model is trained: stochastic depth draws from the generator of the process.
 _ALONE = threading.Lock()
@@ -290,9 +289,8 @@ class FineTuned(SignalEstimator):
     @torch.inference_mode()
     def _average_output(self, recording: Source) -> Tensor:
         """Return the head's outputs averaged over evenly spaced crops, (n_outputs,)."""
-        length = self.encoder_.config.view_length
-        starts = evenly_spaced_starts(len(recording.signal), length, self.n_crops)
-        views, missing = (t.to(self.device) for t in cut(self.encoder_, recording, starts))
+        crops = even_crops(self.encoder_, recording, self.n_crops)
+        views, missing = (t.to(self.device) for t in crops)
         return self._head_of(views, missing).mean(dim=0)
 
     def _validation_loss(self, part: _Part) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -33,6 +33,11 @@ class Tokenizer(nn.Module, ABC):
 
     #: Whether it is made of `EncoderConfig.branches` and `EncoderConfig.pooling`.
     has_branches = False
+    #: Whether a token reads a whole crop, of any length: then P is 1, and a volume that is zero in
+    #: every channel holds no data (padding, or interpolated across censored volumes).
+    whole: ClassVar[bool] = False
+    #: Whether `fit` learns from training crops before the first step.
+    is_fitted_first: ClassVar[bool] = False
 
     def __init__(self, rows: TokenRows, positions: Positions) -> None:
         super().__init__()
@@ -73,3 +78,13 @@ class Tokenizer(nn.Module, ABC):
         groups or coordinates says here which other channels it understands.
         """
         return False
+
+    def shortest(self, config: EncoderConfig) -> int:
+        """Return how many volumes a recording must have."""
+        return config.patch_length
+
+    def fit(self, crops: Tensor) -> None:
+        """Fit what has a closed form on unlabelled training crops (B, C, T): nothing by default."""
+
+    def copy_fitted(self, other: Tokenizer) -> None:
+        """Take over what `fit` fitted to another tokenizer of this kind: nothing by default."""

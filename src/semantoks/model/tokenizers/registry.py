@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from semantoks.model.tokenizers.base import Tokenizer
+from semantoks.model.tokenizers.connectome import ConnectomeTokenizer
 from semantoks.model.tokenizers.networks import SemanticTokenizer, WholeBrainTokenizer
 from semantoks.model.tokenizers.rois import RoiTokenizer
 
@@ -10,4 +11,5 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
     "networks": SemanticTokenizer,
     "one": WholeBrainTokenizer,
     "rois": RoiTokenizer,
+    "connectome": ConnectomeTokenizer,
 }
