@@ -164,4 +164,4 @@ class StoredTuner(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 def _save(file: Path, **arrays: NDArray[Any]) -> None:
     """Write an ``.npz``, in place of one of other settings."""
     with staged_file(file, overwrite=True) as partial:
-        np.savez(partial, **arrays)
+        np.savez(partial, allow_pickle=False, **arrays)

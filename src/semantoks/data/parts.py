@@ -65,7 +65,7 @@ class Parts:
         """Keep what was made of a recording, or why nothing was."""
         stream = io.BytesIO()
         text = json.dumps({**note, "signature": item.signature()}, default=_plain)
-        np.savez(stream, note=np.array(text), **arrays)
+        np.savez(stream, allow_pickle=False, note=np.array(text), **arrays)
         write_part(self.place(item), stream.getvalue())
 
     def remove(self) -> None:

@@ -359,7 +359,7 @@ def _write(
         quality.to_parquet(stream, index=False)
         writer.attach(QUALITY, stream.getvalue())
         stream = io.BytesIO()
-        np.savez_compressed(stream, **pictures)
+        np.savez_compressed(stream, allow_pickle=False, **pictures)
         writer.attach(CARPETS, stream.getvalue())
 
 

@@ -340,4 +340,4 @@ def write_authors(file: Path, weights: Mapping[str, Tensor], encoder: Encoder) -
         made.write_bytes(stream.getvalue())
         if maps:
             with staged_file(file.with_name(section[MAP_PATH]), kind=CheckpointError) as map_:
-                np.savez(map_, **maps)
+                np.savez(map_, allow_pickle=False, **maps)

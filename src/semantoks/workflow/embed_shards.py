@@ -106,7 +106,7 @@ def embed_shard(
         if block.load() is None:
             stream = io.BytesIO()
             values = embedder.transform(store.select(block.rows))
-            np.savez(stream, key=np.array(block.key), embeddings=values)
+            np.savez(stream, allow_pickle=False, key=np.array(block.key), embeddings=values)
             write_part(block.file, stream.getvalue())
     return n
 
