@@ -377,7 +377,7 @@ def _coordinates(frame: pd.DataFrame, source: str | Path) -> NDArray[np.float64]
         rule = "coordinates need all of x, y and z, in millimetres"
         raise InputError(rule, file=source, field="columns", value=present)
     try:  # an empty cell becomes NaN
-        return frame[present].apply(pd.to_numeric).to_numpy(np.float64)
+        return np.asarray(frame[present].apply(pd.to_numeric), np.float64)
     except ValueError as error:
         rule = f"coordinates must be numbers, in millimetres ({error})"
         raise InputError(rule, file=source, field="x, y, z") from None
