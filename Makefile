@@ -5,6 +5,7 @@
 # make slurm pretrain, prepare and embed in a real Slurm that warns, preempts and fails; as root on Debian; docs/results/slurm.md
 # make versions  the tests with the oldest and newest dependencies on Python 3.11 to 3.14; docs/results/versions.md;
 #             one cell: VERSIONS='--python 3.12 --set oldest --tests test_model.py'
+# make calibrate known-answer simulations of the verdicts: false verdicts, coverage, power; docs/results/calibration.md
 # make fuzz   10,000 damaged and random inputs for every reader
 # make audit  known holes in the packages installed; needs the network
 # make bench  speed, memory and cost: one table, and docs/results/performance.md; BENCH='--model RUN --store STORE'
@@ -14,7 +15,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SIZE ?= default
 
-.PHONY: .venv demo test lint stress slurm versions fuzz audit bench clean
+.PHONY: .venv demo test lint stress slurm versions calibrate fuzz audit bench clean
 
 .venv: .venv/installed
 
@@ -47,6 +48,9 @@ slurm: .venv
 versions: .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	PATH="$(CURDIR)/$(BIN):$$PATH" nice $(BIN)/python tests/versions/check.py build/versions $(VERSIONS)
+
+calibrate: .venv
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py docs/results/calibration.md
 
 fuzz: .venv
 	OMP_NUM_THREADS=1 SEMANTOKS_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py

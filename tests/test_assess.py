@@ -103,8 +103,6 @@ def test_an_assessment_is_read_back_whole(folder, store, plan):
         {"mine": Embedder(small_encoder(store), n_crops=2)},
         plan.targets,
         design=plan.design,
-        n_bootstrap=25,
-        n_permutations=99,
     )
     ours = found.comparison.scores.query("model == 'mine'")["value"].to_numpy()
     theirs = direct.scores.query("model == 'mine'")["value"].to_numpy()
@@ -454,8 +452,6 @@ def test_a_killed_evaluation_goes_on_in_the_middle_of_a_fold(store, plan, tmp_pa
                          class_weight="balanced", seed=0, device="cpu")},
         plan.targets,
         design=plan.design,
-        n_bootstrap=25,
-        n_permutations=99,
     )  # fmt: skip
     ours = found.comparison.arrays("sex", ["mine (lora)"])[1]
     np.testing.assert_array_equal(ours, alone.arrays("sex", ["a"])[1])
@@ -536,8 +532,8 @@ def test_the_methods_say_what_was_run(folder):
         "2 folds over subjects",
         "seed 0",
         "L2-penalised logistic regression with balanced class weights",
-        "bootstrap intervals over people (25 samples)",
-        "99 permutations",
+        "95 % intervals from a jackknife over 10 people",
+        "with chance by AUROC of sex with t tests",
         "Holm, 1979",
         "(10 s between them) of 10 people at 3 sites",
         "scikit-learn",
@@ -564,8 +560,6 @@ def test_a_plain_result_is_shown_too(store, tmp_path):
         {"features": np.random.default_rng(0).standard_normal((13, 4)).astype(np.float32)},
         ["sex"],
         design=GroupedKFold(n_folds=2),
-        n_bootstrap=10,
-        n_permutations=19,
     )
     result.save(tmp_path / "result")
     write_report(tmp_path / "r.html", results=[tmp_path / "result"])

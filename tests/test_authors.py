@@ -344,7 +344,7 @@ def test_a_wrong_map_beside_the_file_is_refused(changed, tmp_path, damaged):
         (tmp_path / "network_mapping.npz").write_bytes(b"PK no map")
     else:
         np.savez(tmp_path / "network_mapping.npz", network_map_schaefer400_7n=np.zeros(399))
-    with pytest.raises(CheckpointError, match=r"network_mapping\.npz: is no network map, or dam"):
+    with pytest.raises(CheckpointError, match=r"network_mapping\.npz: is damaged"):
         load_pretrained(changed(lambda _: None))
 
 

@@ -93,8 +93,8 @@ def test_the_whole_way(run, table, tmp_path):
     arguments = ["--model", model, *targets, "--groups", "site", "--baseline", "amplitude", *quick]
     code, text = run("evaluate", store, tmp_path / "r", *arguments)
     assert code == 0, text
-    words = ["balanced accuracy", "random weights", "connectivity", "chance", "Pearson r"]
-    for word in (*words, "network amplitude", "than chance", "Report: "):
+    words = ["AUROC", "random weights", "connectivity", "chance", "MAE gain"]
+    for word in (*words, "network amplitude", "No verdict", "Report: "):
         assert word in text
     assert (tmp_path / "r" / "report.html").stat().st_size > 50_000
     assert not (tmp_path / "r" / "corruption").exists()

@@ -206,6 +206,7 @@ def test_it_trains_resumes_to_the_bit_and_embeds(run_config, store, tmp_path):
     assert sizes == {"mean": 20, "cls": 20, "tokens": 60, "spectral": 66}
     found = Embedder(trained, parts=("spectral", "cls")).fit_transform(store)
     assert found.shape == (13, 86)
+    assert Embedder(trained).fit_transform(store).shape == (13, 126), "spectral and tokens"
     control = trained.with_random_weights(3)
     assert torch.equal(control.tokenizer.axes_1, trained.tokenizer.axes_1)
     assert not torch.equal(control.cls_token, trained.cls_token)
@@ -217,7 +218,8 @@ def test_the_spectral_part_is_the_baseline(encoder, recordings, preprocessing):
     raw = [r.signal for r in recordings[:3]]
     embedder = Embedder(encoder, tr=2.0, parts=("spectral",)).fit(raw)
     np.testing.assert_allclose(embedder.transform(raw), baseline, atol=2e-5)
-    names = SpectralConnectivityBaseline().fit(whole).get_feature_names_out()
+    plain = SpectralConnectivityBaseline().fit(whole)
+    names = plain.get_feature_names_out(encoder.channels.labels)
     assert [*embedder.get_feature_names_out()] == [*names]
     both = Embedder(encoder, tr=2.0, parts=("cls", "spectral")).fit(raw)
     assert both.get_feature_names_out()[0] == "cls0000"

@@ -339,7 +339,7 @@ def test_curves_start_at_the_clean_score_and_fall(planted):
         "heartbeat": Corruption(apply=heartbeat, unit="sd", severities=(0.5, 6.0), methods=""),
     }
     models = {"connectivity": ConnectivityBaseline()}
-    found = corruption_curves(planted, models, "sex", corruptions=ways, n_bootstrap=100)
+    found = corruption_curves(planted, models, "sex", corruptions=ways)
     at = found[found["metric"] == "AUROC"].set_index(["corruption", "severity"])
     assert at.loc[("none", 0.0), "ci_low"] > 0.8
     assert at.loc[("none", 0.0), "n_subjects"] == 44
@@ -348,7 +348,7 @@ def test_curves_start_at_the_clean_score_and_fall(planted):
     assert same["change_low"] == same["change"] == same["change_high"] == 0
     assert at.loc[("heartbeat", 6.0), "value"] < at.loc[("heartbeat", 0.5), "value"]
     assert at.loc[("heartbeat", 6.0), "change_high"] < -0.1
-    again = corruption_curves(planted, models, "sex", corruptions=ways, n_bootstrap=100)
+    again = corruption_curves(planted, models, "sex", corruptions=ways)
     pd.testing.assert_frame_equal(found, again)
 
 
@@ -356,12 +356,8 @@ def test_clean_scores_are_those_of_the_evaluation(planted):
     models = {"connectivity": ConnectivityBaseline()}
     models["tangent"] = TangentBaseline()
     for design in (GroupedKFold(n_folds=3), LeaveOneSiteOut()):
-        curve = corruption_curves(
-            planted, models, "sex", corruptions=[], design=design, n_bootstrap=20
-        )
-        scores = evaluate_probes(
-            planted, models, ["sex"], design=design, n_bootstrap=20, n_permutations=20
-        ).scores
+        curve = corruption_curves(planted, models, "sex", corruptions=[], design=design)
+        scores = evaluate_probes(planted, models, ["sex"], design=design).scores
         expected = scores.set_index(["model", "metric"])["value"]
         found = curve.set_index(["model", "metric"])["value"]
         np.testing.assert_allclose(found, expected[found.index], rtol=1e-6)
@@ -374,12 +370,11 @@ def test_curves_of_a_number(planted):
         "load",
         corruptions=["missing regions"],
         missing="drop",
-        n_bootstrap=30,
     )
-    r = found[found["metric"] == "Pearson r"].set_index("severity")["value"]
+    r = found[found["metric"] == "r"].set_index("severity")["value"]
     assert r[0.0] > 0.7
     assert r[0.4] < r[0.0] - 0.15
-    assert set(found["metric"]) == {"Pearson r", "MAE", "R2"}
+    assert set(found["metric"]) == {"MAE gain", "r", "MAE", "R2"}
     with pytest.raises(InputError, match="is not a corruption"):
         corruption_curves(planted, {"c": ConnectivityBaseline()}, "sex", corruptions=["snow"])
     with pytest.raises(InputError, match="must stay within one store"):

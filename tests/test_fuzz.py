@@ -24,7 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from semantoks import config as trees
+import trees
+from semantoks import config
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.encode import StoreSpec
 from semantoks.data.integrity import check_store
@@ -42,7 +43,7 @@ from semantoks.train.run import RunConfig
 from semantoks.train.trainer import Trainer
 
 TOTAL = int(os.environ.get("SEMANTOKS_FUZZ", "500"))
-N_TESTS = 25  # parametrised cases below
+N_TESTS = 34  # parametrised cases below
 SECONDS, GIGABYTES = 20, 2
 
 fuzz = settings(
@@ -235,7 +236,7 @@ def test_damaged_yaml(tmp_path_factory, changes):
     shutil.rmtree(file.parent)
 
 
-keys = st.sampled_from([key.path for key in trees.describe(RunConfig())]) | st.text(max_size=8)
+keys = st.sampled_from([key.path for key in config.describe(RunConfig())]) | st.text(max_size=8)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -314,12 +315,61 @@ def test_damaged_images(images, name, changes):
         survives(lambda: use_source(file, reading, folder / "store"))
 
 
-def test_the_files_are_good_before_they_are_damaged(table, images, recordings, parcellation):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, tuple[Path, Path, Reading]]:
+    """Return files by name, the source that holds each, and how it is read."""
+    study, folder = trees.make_study(n_subjects=2), tmp_path_factory.mktemp("made")
+    plain = Reading(atlas=study.atlas, tr=2.0)
+    dense, dlabel = trees.dense_cifti(folder, study, "01")
+    left, labels = trees.gifti(folder, study, "01")
+    cifti, gifti = replace(plain, atlas_images=(dlabel,)), replace(plain, atlas_images=labels)
+    frame = pd.DataFrame(study.signals["01"], columns=list(study.atlas.labels))
+    frame.to_csv(folder / "sub-1.tsv.gz", sep="\t", index=False)
+    frame.to_parquet(folder / "sub-1.parquet")
+    found = {
+        "dtseries": (dense, dense, cifti),
+        "dlabel": (dlabel, dense, cifti),
+        "gii": (left, left, gifti),
+        "label.gii": (labels[0], left, gifti),
+        "tsv.gz": (folder / "sub-1.tsv.gz", folder / "sub-1.tsv.gz", plain),
+        "parquet": (folder / "sub-1.parquet", folder / "sub-1.parquet", plain),
+    }
+    root = trees.xcpd(folder / "xcpd", study)
+    for name in ("outliers.tsv", "coverage_bold.tsv", "denoised_bold.json"):
+        found[name] = (next((root / "sub-01").rglob(f"*{name}")), root, replace(plain, tr=None))
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dtseries",
+        "dlabel",
+        "gii",
+        "label.gii",
+        "tsv.gz",
+        "parquet",
+        "outliers.tsv",
+        "coverage_bold.tsv",
+        "denoised_bold.json",
+    ],
+)
+@given(changes=edits)
+@fuzz
+def test_damaged_surfaces_sheets_and_neighbours(made, name, changes):
+    file, source, reading = made[name]
+    with Damage(file, changes):
+        survives(lambda: use_source(source, reading, source.with_name("store")))
+
+
+def test_the_files_are_good_before_they_are_damaged(table, images, made, recordings, parcellation):
     reading = Reading(atlas=parcellation, roi_names=recordings[0].roi_names)
     assert use_source(table, reading, table.parent / "store") == 3
     folder, reading = images
     for ending in (".nii", ".nii.gz"):
         assert use_source(folder / f"sub-1_bold{ending}", reading, folder / "store") == 1
+    for file, source, reading in made.values():
+        assert use_source(source, reading, file.with_name("store")) == (2 if source.is_dir() else 1)
 
 
 @given(changes=edits)

@@ -248,8 +248,6 @@ def test_all_alarms_of_a_store_leaks_first(store, embedder):
         {"m": ConnectivityBaseline()},
         ["sex"],
         design=GroupedKFold(n_folds=2),
-        n_bootstrap=20,
-        n_permutations=20,
     )
     embedder.encoder_.pretraining = SeenData(sites=("west",))
     rows = np.arange(len(store))

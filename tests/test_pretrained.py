@@ -157,7 +157,7 @@ def test_offline_means_offline(tmp_path, monkeypatch):
     ("name", "text", "message"),
     [
         ("config.json", "{", r"config\.json: is damaged"),
-        ("config.json", "{}", r"config\.json: is damaged \('format'\)"),
+        ("config.json", "{}", r"config\.json: is damaged.*no entry 'format\'"),
         ("config.json", "[1]", r"config\.json: is damaged"),
         ("rois.tsv", "label\tnetwork\nA\tVis\n", r"rois\.tsv: hash: does not list the ROIs"),
         ("rois.tsv", "label\n", r"config\.json: is damaged: .*has no column 'network'"),

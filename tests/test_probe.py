@@ -16,6 +16,7 @@ from semantoks.errors import InputError
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.stats import bootstrap
 from semantoks.evaluate.stats import metrics as statistics
 from semantoks.model.encoder import Encoder, EncoderConfig
 
@@ -125,17 +126,17 @@ def test_metrics_equal_scikit_learn_s(n_classes):
 
 def test_bootstrap_intervals_cover_and_keep_the_classes():
     y = np.array([0] * 50 + [1] * 3)
-    samples = statistics.resamples(53, 200, 4, strata=y)
+    samples = bootstrap.resamples(53, 200, 4, strata=y)
     assert (y[samples].sum(axis=1) == 3).all()
-    np.testing.assert_array_equal(samples, statistics.resamples(53, 200, 4, strata=y))
+    np.testing.assert_array_equal(samples, bootstrap.resamples(53, 200, 4, strata=y))
 
     covered = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
         truth = rng.standard_normal(60)
         guess = truth + rng.standard_normal(60)  # r = 1 / sqrt(2) in the population
-        drawn = statistics.resamples(60, 200, seed)
-        found = statistics.estimate(statistics.pearson_r, truth, guess, drawn)
+        drawn = bootstrap.resamples(60, 200, seed)
+        found = bootstrap.estimate(statistics.pearson_r, truth, guess, drawn)
         assert found.ci_low < found.value < found.ci_high
         covered += found.ci_low < 1 / np.sqrt(2) < found.ci_high
     assert 0.89 <= covered / 200 <= 0.98
@@ -145,10 +146,10 @@ def test_a_difference_is_paired():
     rng = np.random.default_rng(0)
     truth = rng.standard_normal(80)
     guess = truth + rng.standard_normal(80)
-    samples = statistics.resamples(80, 300, 1)
-    same = statistics.estimate(statistics.pearson_r, truth, guess, samples, against=guess)
+    samples = bootstrap.resamples(80, 300, 1)
+    same = bootstrap.estimate(statistics.pearson_r, truth, guess, samples, against=guess)
     assert (same.value, same.ci_low, same.ci_high) == (0, 0, 0)
-    better = statistics.estimate(statistics.pearson_r, truth, truth, samples, against=guess)
+    better = bootstrap.estimate(statistics.pearson_r, truth, truth, samples, against=guess)
     assert better.ci_low > 0
 
 

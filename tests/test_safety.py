@@ -117,7 +117,7 @@ def test_a_malicious_network_map_is_not_unpickled(tmp_path, trace):
         harm = {key: np.array([Bomb(trace)], dtype=object) for key in maps}
     assert harm
     np.savez(tmp_path / "network_mapping.npz", **harm)
-    with pytest.raises(CheckpointError, match=r"network_mapping\.npz: is no network map, or dam"):
+    with pytest.raises(CheckpointError, match=r"network_mapping\.npz: is damaged"):
         load_pretrained(tmp_path / "reference_tiny.pth")
 
 

@@ -55,9 +55,7 @@ def test_ablations_are_compared_with_the_first_over_seeds_and_resumed(
         assert result.meta["models"][name]["n_test_subjects_seen"] == 0
         assert result.meta["models"][name]["test_sites_seen"] == []
     table = ablation_table(summary)
-    assert (
-        table.splitlines()[0] == "| configuration | seeds | sex, balanced accuracy | difference |"
-    )
+    assert table.splitlines()[0] == "| configuration | seeds | sex, AUROC | difference |"
     assert [line.split(" | ")[:2] for line in table.splitlines()[2:8]] == [
         ["| full", "2"],
         ["| no-ttr", "2"],
@@ -103,7 +101,7 @@ def test_seeds_are_averaged_with_their_spread():
     scores = pd.DataFrame(
         {
             "target": "sex",
-            "metric": "balanced accuracy",
+            "metric": "AUROC",
             "model": [*values],
             "value": [*values.values()],
             "ci_low": [v - 0.1 for v in values.values()],

@@ -93,3 +93,29 @@ def test_a_wrong_checksum_of_gzip_is_damage(tmp_path, reading):
     file.write_bytes(packed)
     with pytest.raises(InputError, match=r"bold\.nii\.gz: .*(damaged|cannot be read)"):
         read_image(file, reading)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("lost", [1, 1000, trees.SHAPE[0] * 2 * 500])
+def test_a_truncated_image_is_damage(tmp_path, reading, ending, lost):
+    """Cut within the last volume, at the end of one, or long before: never the product's fault."""
+    file = tmp_path / f"bold{ending}"
+    nib.save(nib.Nifti1Image(bold(np.int16), trees.AFFINE), tmp_path / "whole.nii")
+    content = (tmp_path / "whole.nii").read_bytes()[:-lost]
+    file.write_bytes(gzip.compress(content) if ending == ".nii.gz" else content)
+    with pytest.raises(InputError, match=r"is damaged.*ends before its last volume"):
+        read_image(file, reading)
+
+
+def test_colours_and_impossible_shapes_are_refused(tmp_path, reading):
+    file = tmp_path / "bold.nii"
+    colour = np.zeros((*trees.SHAPE, N_TIMES), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colour, trees.AFFINE), file)
+    with pytest.raises(InputError, match=r"bold\.nii: data type = .*must hold real numbers"):
+        read_image(file, reading)
+    nib.save(nib.Nifti1Image(bold(np.int16), trees.AFFINE), file)
+    content = bytearray(file.read_bytes())
+    content[42:44] = np.int16(-9).tobytes()  # the first axis
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"must be 4-D with several volumes"):
+        read_image(file, reading)

@@ -13,7 +13,7 @@ _UNSET: Final = object()
 _PACKAGE: Final = Path(__file__).parent
 #: How `fault` names a mistake of ours.
 OWN_FAULT: Final = "stopped at a fault of semantoks itself"
-#: What a mistake in a program raises; libraries raise these over damaged files, too.
+#: What a mistake in a program raises.
 _MISTAKES: Final = (AttributeError, TypeError, LookupError, NameError, NotImplementedError)
 
 
@@ -82,13 +82,17 @@ class CheckpointError(InputError):
 
 @contextmanager
 def readable(
-    file: str | Path, kind: type[InputError] = InputError, *, fix: str | None = None
+    file: str | Path,
+    kind: type[InputError] = InputError,
+    *,
+    fix: str | None = None,
+    known: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Turn whatever a library raises over a damaged file into an error that names the file.
+    """Turn what a library raises over a damaged file into an error that names the file.
 
-    For the lines that hand a file to a parser, and nothing else: pandas, NumPy, pyarrow and their
-    like raise nearly anything over damaged input. A fault of this package (`is_own_fault`) passes
-    unchanged: it is not the file's.
+    For the lines that hand a file to a parser, and nothing else. What mistakes in a program raise
+    (``AttributeError``, ``TypeError``, ``KeyError``, ``IndexError``, ...) passes unchanged, unless
+    the library is known to raise it over damage: a fault of this package is not the file's.
 
     Parameters
     ----------
@@ -97,6 +101,8 @@ def readable(
         Class of the error.
     fix : str, optional
         The way out.
+    known : tuple of types
+        Mistakes that this parser raises over damaged files.
 
     Raises
     ------
@@ -110,32 +116,31 @@ def readable(
     except OSError as error:
         raise kind(f"cannot be read ({error.strerror or error})", file=file, fix=fix) from error
     except Exception as error:
-        if is_own_fault(error):
+        if isinstance(error, _MISTAKES) and not (isinstance(error, known) and _foreign(error)):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         rule = f"is damaged, or not what it should be ({reason})"
         raise kind(rule, file=file, fix=fix) from error
 
 
-def is_own_fault(error: BaseException) -> bool:
-    """Return whether an exception is a mistake in this package, not trouble with its input.
-
-    That is an error as mistakes in programs raise it (``AttributeError``, ``TypeError``,
-    ``KeyError``, ...) whose innermost frame lies in this package: a parser that stumbles over a
-    damaged file does so in its own code.
-    """
+def _foreign(error: BaseException) -> bool:
+    """Return whether the innermost frame of an exception lies outside of this package."""
     frames = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
-    return isinstance(error, _MISTAKES) and bool(frames) and _PACKAGE in Path(frames[-1]).parents
+    return bool(frames) and _PACKAGE not in Path(frames[-1]).parents
 
 
 def fault(error: BaseException, file: str | Path) -> str:
-    """Return an unexpected exception in words: trouble with a file, or a fault of this package."""
+    """Return an unexpected exception in words: of the disk or memory, or a fault of this package.
+
+    Whatever parsers raise over damaged files has become an `InputError` before (`readable`).
+    """
     what = f"{type(error).__name__}: {error}"
-    if not is_own_fault(error):
+    if isinstance(error, (OSError, MemoryError)):
         return f"{file}: cannot be read ({what})."
-    where, line = list(walk_tb(error.__traceback__))[-1]
-    place = f"{Path(where.f_code.co_filename).relative_to(_PACKAGE)}, line {line}"
-    return f"{file}: {OWN_FAULT} ({what}; {place}). The file may be fine; please report this."
+    frames = [(Path(frame.f_code.co_filename), n) for frame, n in walk_tb(error.__traceback__)]
+    own = [(path, n) for path, n in frames if _PACKAGE in path.parents]
+    place = "".join(f"; {path.relative_to(_PACKAGE)}, line {n}" for path, n in own[-1:])
+    return f"{file}: {OWN_FAULT} ({what}{place}). The file may be fine; please report this."
 
 
 def entry(content: object, *keys: str) -> Any:

@@ -163,7 +163,7 @@ def _transformers(
     taken = {CONNECTIVITY, RANDOM, SPECTRAL, CHANCE, *plan.baselines}
 
     def embedder(encoder: Encoder, name: str) -> StoredEmbedder:
-        plain = Embedder(encoder, n_crops=plan.n_crops, device=device)
+        plain = Embedder(encoder, n_crops=plan.n_crops, parts=plan.parts or None, device=device)
         return StoredEmbedder(plain, folder / "embeddings" / f"{name}.npz", store.fingerprint)
 
     for i, (name, encoder) in enumerate(models.items()):
@@ -236,8 +236,7 @@ def _compare(
         missing=plan.missing,
         against=[*controls, SPECTRAL],
         seed=plan.seed,
-        n_bootstrap=plan.n_bootstrap,
-        n_permutations=plan.n_permutations,
+        metric=plan.metric,
         n_jobs=n_jobs,
     )
 

@@ -77,9 +77,8 @@ class StoredEmbedder(SignalTransformer):
         embedder = self.embedder_
         if not isinstance(X, RecordingStore) or X.fingerprint != self.fingerprint:
             return embedder.transform(X)
-        how = (
-            f"{embedder.n_crops} {'_'.join(embedder.parts)} {embedder.engine_} {embedder.precision}"
-        )
+        parts = "_".join(embedder.parts_)
+        how = f"{embedder.n_crops} {parts} {embedder.engine_} {embedder.precision}"
         key = sha256(f"{weights_hash(self.encoder_)} {X.fingerprint} {how}".encode()).hexdigest()
         if self.file.exists():
             with np.load(self.file, allow_pickle=False) as held:

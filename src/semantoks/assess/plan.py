@@ -19,6 +19,7 @@ from semantoks.evaluate.features.baselines import BASELINES, baseline_names
 from semantoks.evaluate.features.covariates import CONFOUNDS
 from semantoks.evaluate.predictors.probe import LinearModel
 from semantoks.evaluate.predictors.tuning import Train, Tuning
+from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.flags import Flag
 
 
@@ -28,6 +29,10 @@ def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
 
 def _baselines() -> tuple[str, ...]:
     return tuple(baseline.option for baseline in BASELINES.values())
+
+
+def _metrics() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for of_kind in METRICS.values() for name in of_kind))
 
 
 def _curve(sizes: Sequence[int]) -> SmallSamples:
@@ -46,6 +51,12 @@ def _opened(paths: Sequence[str]) -> tuple[RecordingStore, ...]:
     return tuple(RecordingStore(path) for path in paths)
 
 
+def _parts() -> tuple[str, ...]:
+    from semantoks.model.readout import PARTS
+
+    return PARTS
+
+
 def _tuning(texts: Sequence[str]) -> Tuning:
     return parse(Tuning, override({}, texts))
 
@@ -61,7 +72,8 @@ class Plan:
     """
 
     targets: Annotated[tuple[Target, ...], Flag(name="--target", metavar="COLUMN", read=_targets)]
-    """Predict this column; column:classification or column:regression states its kind."""
+    """Predict this column; column:classification, :ordinal or :regression states its kind,
+    column:classification:CLASS also the positive class."""
     design: Annotated[Design, Flag(hidden=True)] = field(default_factory=GroupedKFold)
     """How people are divided."""
     baselines: Annotated[
@@ -77,6 +89,12 @@ class Plan:
     """Fit this linear model to the features; numbers are always predicted by ridge regression."""
     n_crops: Annotated[int, Flag(name="--crops", metavar="N", panel="Model")] = 8
     """Average over this many evenly spaced crops per recording."""
+    parts: Annotated[
+        tuple[str, ...], Flag(name="--part", metavar="NAME", known=_parts, panel="Model")
+    ] = ()
+    """Read this part of the embeddings; by default what suits the model."""
+    metric: Annotated[tuple[str, ...], Flag(metavar="NAME", known=_metrics)] = ()
+    """Let this metric decide, chosen before any result; by default AUROC and MAE gain."""
     curve: Annotated[
         SmallSamples | None,
         Flag(name="--n-train", metavar="N", panel="Design", read=_curve, several=True, of=int),
@@ -152,6 +170,9 @@ class Plan:
         facts["probe"] = {"model": self.probe.model, "class_weight": named}
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
+        if self.parts:  # folders from before there were parts can be resumed
+            facts["parts"] = [*self.parts]
+        facts["metric"] = [*self.metric]
         if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
         if self.pretraining:

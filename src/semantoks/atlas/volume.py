@@ -35,7 +35,8 @@ def load_image(file: Path) -> Any:
     """
     if not file.is_file():
         raise InputError("there is no such file", file=file)
-    with readable(file):
+    # nibabel's parsers of GIFTI and CIFTI look words of the file up, and walk trees that it states.
+    with readable(file, known=(AttributeError, TypeError, LookupError)):
         return nib.load(file)
 
 
@@ -84,7 +85,10 @@ def voxels_over_time(
     with readable(file), ImageOpener(str(file)) as stream:
         stream.seek(proxy.offset)
         for row in data:
-            row[:] = np.frombuffer(stream.read(size), proxy.dtype)[voxels]
+            content = stream.read(size)
+            if len(content) < size:
+                raise EOFError("it ends before its last volume")
+            row[:] = np.frombuffer(content, proxy.dtype)[voxels]
         stream.read(1)  # at its end, gzip compares the checksum
     return data, (float(proxy.slope), float(proxy.inter))
 

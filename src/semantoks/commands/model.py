@@ -14,7 +14,9 @@ from semantoks.model.engines import EngineName, Precision
 Model = Annotated[
     str,
     Argument(
-        "MODEL", "Run, checkpoint, model folder, the authors' .pth, or owner/name on the hub."
+        "MODEL",
+        "Run, checkpoint, model folder, the authors' .pth, owner/name on the hub, or "
+        "connectome-base, which comes with the package.",
     ),
 ]
 Store = Annotated[Path, Argument("STORE", "Recording store.")]
@@ -32,12 +34,27 @@ Device = Annotated[
 ]
 
 
+def _parts() -> tuple[str, ...]:
+    from semantoks.model.readout import PARTS
+
+    return PARTS
+
+
 @command
 def embed(
     model: Model,
     store: Store,
     out: Annotated[Path, Argument("TABLE", "New table: .parquet, .csv or .tsv.")],
     crops: Crops = 8,
+    part: Annotated[
+        tuple[str, ...],
+        Flag(
+            metavar="NAME",
+            known=_parts,
+            panel="Model",
+            help="Read this part of the embeddings; by default what suits the model (repeatable).",
+        ),
+    ] = (),
     device: Device = "auto",
     engine: Annotated[
         EngineName | Literal["auto"],
@@ -65,6 +82,7 @@ def embed(
         store,
         out,
         n_crops=crops,
+        parts=part or None,
         device=device,
         engine=engine,
         precision=precision,
@@ -82,14 +100,17 @@ def embed(
 def convert(
     source: Annotated[str, Argument("MODEL", "A model of ours, or the authors' .pth.")],
     target: Annotated[Path, Argument("TARGET", "New .pth (the authors' format) or folder (ours).")],
+    compact: Annotated[
+        bool, Flag(help="Keep only the encoder to evaluate, in float16: a folder to share.")
+    ] = False,
 ) -> None:
     """Convert weights to and from the authors' checkpoints.
 
-    Every number stays as it is.
+    Every number stays as it is, unless --compact is given.
     """
     from semantoks.model import pretrained
 
-    written = pretrained.convert(source, target)
+    written = pretrained.convert(source, target, compact=compact)
     show({"written": written}, f"Written: {written}")
 
 

@@ -264,7 +264,8 @@ def _excel(file: Path, limit: int | None) -> Cells:  # noqa: ARG001
     except ImportError:
         fix = "Install it: pip install semantoks[excel], or save the sheet as .csv"
         raise InputError("reading this file needs openpyxl", file=file, fix=fix) from None
-    with readable(file, fix="Save the sheet as .csv"):
+    damage = (KeyError, NotImplementedError)  # parts of the archive are missing, or packed oddly
+    with readable(file, fix="Save the sheet as .csv", known=damage):
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         sheets = {sheet.title: [*sheet.iter_rows(values_only=True)] for sheet in book.worksheets}
         book.close()
@@ -279,7 +280,7 @@ def _excel(file: Path, limit: int | None) -> Cells:  # noqa: ARG001
 
 
 def _parquet(file: Path, limit: int | None) -> Cells:  # noqa: ARG001
-    with readable(file):
+    with readable(file, known=(KeyError,)):  # entries of its metadata are missing
         frame = pd.read_parquet(file)
     if frame.index.name or frame.index.dtype == object:
         frame = frame.reset_index()

@@ -11,6 +11,7 @@ import codecs
 import csv
 import gzip
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,7 @@ def read_text(file: Path, limit: int | None = None) -> tuple[str, str]:
                     raise
         if "\0" in text:
             raise ValueError("it holds zero bytes")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"is not a table that can be read ({error})", file=file) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     cut = len(content) == limit and "\n" in text

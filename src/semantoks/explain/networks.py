@@ -17,7 +17,7 @@ from torch import Tensor
 
 from semantoks.evaluate.features.crops import even_crops, sources
 from semantoks.evaluate.features.inputs import Signals
-from semantoks.evaluate.stats.metrics import cluster_resamples
+from semantoks.evaluate.stats.bootstrap import cluster_resamples
 from semantoks.model.encoder import Encoder
 
 

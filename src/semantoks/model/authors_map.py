@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from semantoks.atlas.channels import Channels, TokenRows
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.errors import CheckpointError
+from semantoks.errors import CheckpointError, readable
 
 #: ROIs of every atlas, in the order of the columns.
 ATLASES = {"schaefer400": 400, "tian3": 50, "buckner7": 7}
@@ -159,17 +159,19 @@ def _tokens(channels: Channels) -> NDArray[np.int64]:
 def _read_map(file: Path, n_networks: object) -> NDArray[np.int64]:
     """Return the token of every ROI."""
     tokens, first = [], 0
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            for key, n_rois in zip(_keys(n_networks), ATLASES.values(), strict=True):
-                ids = np.asarray(archive[key], dtype=np.float64)
-                if ids.shape != (n_rois,) or not np.isfinite(ids).all():
-                    raise ValueError(f"{key} must give a number for each of {n_rois} ROIs")
-                names, place = np.unique(ids, return_inverse=True)
-                tokens.append(first + place)
-                first += len(names)
-    except Exception as error:  # np.load raises nearly anything for a damaged file
-        raise CheckpointError(f"is no network map, or damaged ({error})", file=file) from None
+    # KeyError: NumPy finds no such array in the archive.
+    known = (KeyError, NotImplementedError)
+    with (
+        readable(file, CheckpointError, known=known),
+        np.load(file, allow_pickle=False) as archive,
+    ):
+        for key, n_rois in zip(_keys(n_networks), ATLASES.values(), strict=True):
+            ids = np.asarray(archive[key], dtype=np.float64)
+            if ids.shape != (n_rois,) or not np.isfinite(ids).all():
+                raise ValueError(f"{key} must give a number for each of {n_rois} ROIs")
+            names, place = np.unique(ids, return_inverse=True)
+            tokens.append(first + place)
+            first += len(names)
     return np.concatenate(tokens)
 
 

@@ -24,7 +24,7 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import parse, to_tree
 from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
-from semantoks.errors import CheckpointError, InputError
+from semantoks.errors import CheckpointError, InputError, entry, readable
 from semantoks.files import refuse_existing, staged_folder
 from semantoks.model.authors import ROLES, read_authors, write_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
@@ -33,6 +33,9 @@ from semantoks.model.weights import check_weights, current_name
 
 FORMAT_VERSION = 2
 WEIGHTS, HEADER, ROIS = "model.safetensors", "config.json", "rois.tsv"
+#: Folder of the models that come with the package; each holds its card and its licence.
+INCLUDED = Path(__file__).parents[1] / "weights"
+DEFAULT_MODEL = "connectome-base"
 
 
 def save_model(
@@ -78,11 +81,11 @@ def newest_checkpoint(run: Path) -> Path | None:
 def read_header(folder: Path) -> dict[str, Any]:
     """Read and check ``config.json`` of a model folder."""
     file = folder / HEADER
-    try:
+    with readable(file, CheckpointError):
         header = json.loads(file.read_text(encoding="utf-8"))
-        version = header["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"is damaged ({error})", file=file) from None
+        version = entry(header, "format")
+        if not isinstance(version, int):
+            raise ValueError("format must be a whole number")
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"was written by a newer version of semantoks (this one reads up to {FORMAT_VERSION})",
@@ -94,15 +97,15 @@ def read_header(folder: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def load_pretrained(source: str | Path, role: str | None = None) -> Encoder:
+def load_pretrained(source: str | Path = DEFAULT_MODEL, role: str | None = None) -> Encoder:
     """Load an encoder for inference.
 
     Parameters
     ----------
     source : path or str
         Folder of a run (its newest checkpoint), of a checkpoint, or of a model; a checkpoint of
-        the authors (``.pth``); or, as a string that is no path, ``owner/name`` on the Hugging Face
-        hub, which holds either.
+        the authors (``.pth``); or, as a string that is no path, a model that comes with the package
+        ("connectome-base"), or ``owner/name`` on the Hugging Face hub, which holds either.
     role : str, optional
         Which copy of the encoder; by default the one to evaluate: of self-distillation the teacher,
         as in the paper (the other is "student").
@@ -120,8 +123,8 @@ def load_pretrained(source: str | Path, role: str | None = None) -> Encoder:
 
     Examples
     --------
-    >>> encoder = load_pretrained("runs/first")  # doctest: +SKIP
-    >>> encoder.preprocessing.tr  # doctest: +SKIP
+    >>> encoder = load_pretrained()  # the model in the box; or e.g. "runs/first"
+    >>> encoder.preprocessing.tr
     2.0
     """
     path = _locate(source)
@@ -139,7 +142,7 @@ def load_pretrained(source: str | Path, role: str | None = None) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def convert(source: str | Path, target: str | Path) -> Path:
+def convert(source: str | Path, target: str | Path, *, compact: bool = False) -> Path:
     """Convert a checkpoint of the authors to a model folder, or a model folder to a checkpoint.
 
     All weights are copied exactly, e.g. student and teacher with their projection heads. The
@@ -153,6 +156,8 @@ def convert(source: str | Path, target: str | Path) -> Path:
         New: a file ending in ``.pth`` is written as the authors do, complete for their strict
         loading; anything else is a folder of ours. A network map that is not one of the published
         two is written beside a ``.pth``.
+    compact : bool
+        Keep only the encoder to evaluate, in float16: a folder to share.
 
     Returns
     -------
@@ -169,7 +174,15 @@ def convert(source: str | Path, target: str | Path) -> Path:
     refuse_existing(target, folder=target.suffix != ".pth", kind=CheckpointError)
     path = _locate(source)
     roles: tuple[str, ...] = ROLES
-    if path.is_file():
+    if compact:
+        if target.suffix == ".pth":
+            rule = "the authors' form holds all weights in float32"
+            raise CheckpointError(rule, file=target, fix="Name a folder")
+        encoder = load_pretrained(path)
+        roles = roles[:1] if path.is_file() else _roles(path)[:1]
+        state = encoder.state_dict()
+        weights = {f"{roles[0]}.encoder.{name}": value.half() for name, value in state.items()}
+    elif path.is_file():
         encoder, weights = read_authors(path)
     else:
         encoder, weights, roles = _read_all(path)
@@ -187,6 +200,8 @@ def convert(source: str | Path, target: str | Path) -> Path:
 def _locate(source: str | Path) -> Path:
     """Return the model folder of ours, or the file of the authors, that `source` stands for."""
     path = Path(source)
+    if not path.exists() and (INCLUDED / source / HEADER).exists():
+        return INCLUDED / source
     # A string that begins with a folder of this machine is a path, if a wrong one.
     is_hub_id = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
     if not path.exists() and is_hub_id and not path.parent.exists():
@@ -205,7 +220,7 @@ def _locate(source: str | Path) -> Path:
         else "does not exist",
         file=path,
         fix="Give the folder of a run, of one of its checkpoints, or of an exported model, "
-        "a .pth of the authors, or owner/name on the Hugging Face hub",
+        f"a .pth of the authors, owner/name on the Hugging Face hub, or {DEFAULT_MODEL}",
     )
 
 
@@ -243,14 +258,17 @@ def _blank_encoder(folder: Path) -> Encoder:
     """Return the encoder that a model folder's header describes, its weights not loaded."""
     header = read_header(folder)
     try:
-        encoder_config = parse(EncoderConfig, {"average": "all", **header["encoder"]})
-        preprocessing = parse(Preprocessing, header["preprocessing"])
+        encoder = entry(header, "encoder")
+        if not isinstance(encoder, dict):
+            raise ValueError("encoder must be a mapping")
+        encoder_config = parse(EncoderConfig, {"average": "all", **encoder})
+        preprocessing = parse(Preprocessing, entry(header, "preprocessing"))
         stated = header.get("pretraining")
         seen = None if stated is None else SeenData.from_json(stated)
         parcellation = Parcellation.load(folder / ROIS)
-        expected_hash = header["parcellation"]["hash"]
-        name = header["parcellation"]["name"]
-    except (KeyError, TypeError, ValueError) as error:
+        expected_hash = entry(header, "parcellation", "hash")
+        name = entry(header, "parcellation", "name")
+    except ValueError as error:
         raise CheckpointError(f"is damaged: {error}", file=folder / HEADER) from None
     if parcellation.hash != expected_hash:
         raise CheckpointError(

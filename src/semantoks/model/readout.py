@@ -29,6 +29,12 @@ PARTS = ("mean", "cls", "tokens", "spectral")
 CLS_AVG = ("mean", "cls")
 
 
+def default_parts(encoder: Encoder) -> tuple[str, ...]:
+    """Return the parts that are read unless others are asked for."""
+    second_order = isinstance(encoder.tokenizer, ConnectomeTokenizer)
+    return ("spectral", "tokens") if second_order else CLS_AVG
+
+
 def check_parts(encoder: Encoder, parts: Sequence[str]) -> None:
     """Refuse parts that are unknown, repeated, or not there.
 

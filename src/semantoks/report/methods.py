@@ -24,13 +24,6 @@ _TRAINED = {
     "{lora_alpha:g}; Hu et al., 2022) and the head",
     "head": "the head alone",
 }
-_TESTS = {
-    "corrected resampled t": "the corrected resampled t test over folds (Nadeau and Bengio, 2003)",
-    "sign flips of people": "a paired permutation test that flips the signs of people's "
-    "differences in loss",
-    "swaps of people": "a paired permutation test that swaps the two models' predictions within "
-    "people",
-}
 
 
 def methods_paragraph(found: Assessment) -> str:
@@ -44,7 +37,7 @@ def methods_paragraph(found: Assessment) -> str:
         *_fine_tunings(meta),
         _design(meta),
         _scores(result.scores["metric"].unique().tolist(), meta),
-        _tests(sorted(set(result.differences["test"]) - {""}), meta),
+        _tests(meta),
         *_parts(found),
         _versions(meta),
     ]
@@ -156,24 +149,23 @@ def _weights(meta: Mapping[str, Any]) -> str:
 
 
 def _scores(metrics: Sequence[str], meta: Mapping[str, Any]) -> str:
+    counted = {f["counted"]["units"]: f["counted"]["n"] for f in meta["targets"].values()}
+    over = listed([f"{n} {units}" for units, n in counted.items()])
     return (
-        f"Scores ({listed(metrics)}) are of all tested people together, with 95 % percentile "
-        f"bootstrap intervals over people ({meta['n_bootstrap']} samples)."
+        f"Scores ({listed(metrics)}) have 95 % intervals from a jackknife over {over}, corrected "
+        "for the overlap of training parts (Efron and Stein, 1981); AUROC, concordance and r are "
+        "those within sites, or within folds where sites are unknown, averaged."
     )
 
 
-def _tests(tests: Sequence[str], meta: Mapping[str, Any]) -> str:
-    compared = listed([_TESTS[test] for test in tests])
+def _tests(meta: Mapping[str, Any]) -> str:
+    of = [f"{facts['metric']} of {name}" for name, facts in meta["targets"].items()]
+    chosen = any(facts["chosen"] for facts in meta["targets"].values())
     return (
-        (f"Models were compared with their controls by {compared}, " if tests else "")
-        + (
-            "and with chance by permuting the truth within sites, or folds where no site "
-            if tests
-            else "Models were compared with chance by permuting the truth within sites, or folds "
-            "where no site "
-        )
-        + f"is known ({meta['n_permutations']} permutations); p-values were adjusted for the "
-        "number of models and targets (Holm, 1979), and adjusted p < 0.05 was called significant."
+        f"Models were compared with their controls and with chance by {listed(of)}"
+        f"{', chosen by the analyst before the analysis,' if chosen else ''} with t tests on the "
+        "same jackknife; p-values were adjusted for the number of models and targets (Holm, 1979), "
+        "and adjusted p < 0.05 was called significant."
     )
 
 

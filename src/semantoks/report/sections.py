@@ -27,7 +27,7 @@ from semantoks.figures.style import short
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.methods import methods_paragraph
-from semantoks.report.verdicts import design_sentences, reference, seen_facts, verdicts
+from semantoks.report.verdicts import counted_sentence, design_sentences, seen_facts, verdicts
 from semantoks.train.logs import TERM
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, ENVIRONMENT, METRICS
@@ -226,11 +226,6 @@ def _range(values: pd.Series, form: str) -> str:
 
 # -- evaluations -----------------------------------------------------------------------------------
 
-_NEGATIVE_CHANCE = (
-    "Chance predicts the mean of the training part. When a site is left out, that mean is lower "
-    "the higher the site's own mean is, so that the correlation of chance is below zero. A model "
-    "predicts only if its correlation is above zero."
-)
 #: Baselines in one calibration plot where there is no model.
 _CURVES = 4
 
@@ -259,7 +254,7 @@ def _target_block(result: ProbeResult, target: str) -> Facts:
     gaps = result.differences[result.differences["target"] == target]
     first = str(scores["metric"].iloc[0])
     drawn = scores[scores["metric"] == first].assign(role=lambda t: t["model"].map(role))
-    by_site = facts["kind"] == "regression" and result.meta["design"]["group"] == "site"
+    chance = float(drawn["chance"].iloc[0])
     alt = "; ".join(
         f"{r.model} {r.value:.2f}, interval {r.ci_low:.2f} to {r.ci_high:.2f}"
         for r in drawn.itertuples()
@@ -271,11 +266,11 @@ def _target_block(result: ProbeResult, target: str) -> Facts:
         "metrics": list(dict.fromkeys(scores["metric"])),
         "rows": _rows(scores, ["model"]),
         "picture": Picture(
-            plots.score_intervals(drawn, reference(first, facts["classes"])),
+            plots.score_intervals(drawn, None if np.isnan(chance) else (chance, "chance")),
             f"{first} of {target} with 95 % intervals: {alt}",
         ),
-        "verdicts": verdicts(scores, gaps),
-        "caution": _NEGATIVE_CHANCE if by_site else "",
+        "verdicts": verdicts(scores, gaps, facts["counted"]["why_not"]),
+        "counted": counted_sentence(facts["counted"]),
         "predictions": _predictions(result, target, facts),
         "curve": _curve(result, target, first),
     }
@@ -297,7 +292,7 @@ def _predictions(result: ProbeResult, target: str, facts: Facts) -> list[Picture
     with_predictions = ("model", "connectivity", "baseline")
     shown = [m for m in dict.fromkeys(scores["model"]) if role(m) in with_predictions]
     y, predicted = result.arrays(target, shown)
-    if facts["kind"] == "regression":
+    if facts["kind"] != "classification":
         return [
             Picture(
                 charts.predictions(y, values, model, target),

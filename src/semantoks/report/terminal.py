@@ -108,10 +108,13 @@ def assessment_summary(found: Assessment) -> Group:
     """Return the end of `semantoks evaluate`: scores, verdicts, and what the parts report."""
     result = found.comparison
     blocks: list[RenderableType] = [score_tables(result.scores)]
-    for target in result.meta["targets"]:
+    for target, facts in result.meta["targets"].items():
         scores = result.scores[result.scores["target"] == target]
         gaps = result.differences[result.differences["target"] == target]
-        lines = [f"{v.claim} {v.rest}".rstrip() for v in verdicts(scores, gaps)]
+        lines = [
+            f"{v.claim} {v.rest}".rstrip()
+            for v in verdicts(scores, gaps, facts["counted"]["why_not"])
+        ]
         blocks.append(_block(f"{target}, {scores['metric'].iloc[0]}", lines))
     for name, part in PARTS.items():
         if name in found.parts:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from semantoks.evaluate.compare.roles import CHANCE, RANDOM, role
-from semantoks.evaluate.compare.scoring import ALPHA, UNDECIDED
+from semantoks.evaluate.compare.scoring import UNDECIDED
 from semantoks.evaluate.predictors.tuning import untuned_name
 
 
@@ -30,24 +29,15 @@ class Verdict:
     rest: str
 
 
-def reference(metric: str, classes: Sequence[str] | None) -> tuple[float, str] | None:
-    """Return the score at chance and its name; None where there is none.
-
-    For a correlation it is zero, not the score of the chance model: the predictions of that model,
-    the means of the training parts, correlate negatively with the truth over folds.
-    """
-    if metric == "balanced accuracy" and classes:
-        return 1.0 / len(classes), "chance"
-    return (0.0, "zero") if metric == "Pearson r" else None
-
-
-def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
+def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "") -> list[Verdict]:
     """Return what the tests of the first metric of one target show.
 
     Parameters
     ----------
     scores, differences : DataFrame
         The rows of one target of a `ProbeResult`; its adjusted p-values decide.
+    why_not : str
+        Why nothing is tested; empty where it is.
 
     Returns
     -------
@@ -55,12 +45,11 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
         Against functional connectivity, against random weights (trained models only), and
         against chance, as far as the result holds them.
     """
+    if why_not:
+        return [Verdict(f"No verdict: {why_not}.", "")]
     metric = str(scores["metric"].iloc[0])
-    scores = scores[(scores["metric"] == metric) & (scores["model"] != CHANCE)]
+    scores = scores[(scores["metric"] == metric) & (scores["verdict"] != "")]
     gaps = differences[(differences["metric"] == metric) & (differences["verdict"] != "")]
-    # A smaller error than a control's is no prediction: a correlation below zero is stated.
-    wrong = (metric == "Pearson r") & (scores["value"] <= 0)
-    useless = set(scores.loc[wrong, "model"])
     found = []
     for against, rows in gaps.groupby("against", sort=False):
         other = str(against)
@@ -69,19 +58,20 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame) -> list[Verdict]:
             rows = rows[rows["model"].map(role) == "model"]
             rows = rows if other == RANDOM else rows[rows["model"].map(untuned_name) == of]
         if len(rows):
-            found.append(_verdict(rows["model"], rows["verdict"], other, useless))
-    if scores["p_holm"].notna().any():
-        words = np.where(scores["p_holm"] < ALPHA, "better", UNDECIDED)
-        found.append(_verdict(scores["model"], pd.Series(words), CHANCE, useless))
+            found.append(_verdict(rows, other))
+    if len(scores):
+        found.append(_verdict(scores, CHANCE))
     return found
 
 
-def _verdict(models: pd.Series, words: pd.Series, name: str, useless: set[str]) -> Verdict:
+def _verdict(rows: pd.DataFrame, name: str) -> Verdict:
     of: dict[str, list[str]] = {"better": [], "worse": [], UNDECIDED: []}
-    for model, word in zip(models, words, strict=True):
-        of.get(word, of[UNDECIDED]).append(model)
-    better = [f"{m} (but r is not above zero)" if m in useless else m for m in of["better"]]
-    claim = f"Better than {name}: {', '.join(better)}." if better else ""
+    for row in rows.to_dict("records"):
+        model = str(row["model"])
+        if row["verdict"] == UNDECIDED:  # what could have been found, not silence
+            model += f" ({row['detectable']:.2g} would be found)"
+        of[row["verdict"]].append(model)
+    claim = f"Better than {name}: {', '.join(of['better'])}." if of["better"] else ""
     rest = [("Worse", of["worse"]), (UNDECIDED.capitalize(), of[UNDECIDED])]
     return Verdict(
         claim or f"No model is significantly better than {name}.",
@@ -119,6 +109,19 @@ def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def counted_sentence(counted: Mapping[str, Any]) -> str:
+    """Return what intervals and tests of a target count, in words.
+
+    Parameters
+    ----------
+    counted : mapping
+        ``meta["targets"][name]["counted"]`` of a `ProbeResult`.
+    """
+    if counted["why_not"]:
+        return f"Intervals are over {counted['n']} {counted['units']}; {counted['why_not']}."
+    return f"Intervals and tests are over {counted['n']} {counted['units']}."
+
+
 def design_sentences(meta: dict[str, Any]) -> str:
     """Return how people were divided and scores computed, in words."""
     tuned = any("fine_tuned" in facts for facts in meta["models"].values())
@@ -126,10 +129,11 @@ def design_sentences(meta: dict[str, Any]) -> str:
     return (
         f"{meta['design']['sentence']} No person is in both parts of a fold. Standardisation, the "
         f"strength of the penalty and {fitted} are fitted in the training part only. Several "
-        "recordings of a person count once. Scores are over all tested people together, with 95 % "
-        f"bootstrap intervals over people ({meta['n_bootstrap']} samples, seed {meta['seed']}); "
-        "differences are paired on the same samples. A model is called better or worse only where "
-        "a test is significant after adjustment for the number of models and targets (Holm). "
-        "Intervals are not adjusted. Neither intervals nor tests cover the variation between "
-        "pretraining runs."
+        "recordings of a person count once. AUROC, concordance and r compare people of one site "
+        "(of one fold where sites are unknown) and are then averaged over sites. The estimate, "
+        "its 95 % interval and the verdict are of one number, from a jackknife over the units of "
+        "the question that counts each of them as tested and as trained on. A model is called "
+        "better or worse only where the test is significant after adjustment for the number of "
+        "models and targets (Holm). Intervals are not adjusted. They cover the variation between "
+        "pretraining runs only where several runs of a model are given."
     )

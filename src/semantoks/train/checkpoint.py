@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from semantoks.data.layout import file_sha256
-from semantoks.errors import CheckpointError
+from semantoks.errors import CheckpointError, entry, readable
 from semantoks.files import remove_folder, remove_partial, staged_folder
 from semantoks.model.pretrained import newest_checkpoint, read_weights, save_model
 from semantoks.model.weights import current_name
@@ -157,12 +157,12 @@ def _verified_step(folder: Path) -> int:
     """Return the steps done, after comparing every file with its checksum."""
     file = folder / PROGRESS
     fix = f"Delete {folder.name} to resume from the checkpoint before it"
-    try:
+    with readable(file, CheckpointError, fix=fix):
         progress = json.loads(file.read_text(encoding="utf-8"))
-        step = int(progress["step"])
-        checksums = dict(progress["sha256"]) if progress.keys() != {"step"} else {}  # older
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"is missing or damaged ({error})", file=file, fix=fix) from None
+        step = int(str(entry(progress, "step")))
+        checksums = {} if progress.keys() == {"step"} else entry(progress, "sha256")  # older
+        if not isinstance(checksums, dict):
+            raise ValueError("sha256 must be a mapping")
     if folder.name != _name(step):
         raise CheckpointError("is of another step", file=file, field="step", value=step, fix=fix)
     for name, expected in checksums.items():

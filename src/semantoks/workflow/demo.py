@@ -17,7 +17,7 @@ from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.compare.targets import Target
 from semantoks.files import refuse_existing
-from semantoks.model.pretrained import load_pretrained
+from semantoks.model.pretrained import DEFAULT_MODEL, load_pretrained
 from semantoks.report.page import write_report
 from semantoks.train.run import RunConfig
 from semantoks.train.screen import TrainingScreen
@@ -41,7 +41,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.DataFrame]:
-    """Prepare both samples, pretrain, embed, probe and report.
+    """Prepare both samples, pretrain, embed, probe and report; with the model in the box beside it.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.Dat
         found = assess(
             RecordingStore(abide),
             folder / "result",
-            {preset: load_pretrained(run)},
+            {preset: load_pretrained(run), DEFAULT_MODEL: load_pretrained()},
             plan,
             parts=PARTS,
             say=_silent,

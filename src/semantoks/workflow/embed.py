@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ def embed_store(
     out: str | Path,
     *,
     n_crops: int = 8,
+    parts: Sequence[str] | None = None,
     device: str = "auto",
     engine: EngineName | Literal["auto"] = "torch",
     precision: Precision = "float32",
@@ -45,9 +47,12 @@ def embed_store(
         Run, checkpoint or model.
     store : path
     out : path
-        New ``.parquet``, ``.csv`` or ``.tsv``: id, subject, session, site, then ``e0000`` ...
+        New ``.parquet``, ``.csv`` or ``.tsv``: id, subject, session, site, then ``e0000`` ...,
+        or the names of chosen parts (``cls0000``, pairs of ROIs).
     n_crops : int
         Evenly spaced crops per recording, averaged.
+    parts : sequence of str, optional
+        Parts of the embedding, as for `Embedder`.
     device : str
     engine, precision : str
         As for `Embedder`.
@@ -56,7 +61,7 @@ def embed_store(
 
     Returns
     -------
-    DataFrame of shape (n_recordings, 4 + 2 D)
+    DataFrame of shape (n_recordings, 4 + size of the embedding)
         Of a shard: id, subject, session and site of its recordings.
 
     Raises
@@ -74,6 +79,7 @@ def embed_store(
     embedder = Embedder(
         model,
         n_crops=n_crops,
+        parts=parts,
         device=str(pick_device(device)),
         engine=engine,
         precision=precision,
@@ -88,7 +94,7 @@ def embed_store(
             embed_shard(embedder, recordings, partial, shard, made_from)
             return ids.iloc[of_shard(range(len(ids)), shard)].reset_index(drop=True)
         values = merge_shards(recordings, partial, made_from)
-    names = [f"e{i:04d}" for i in range(values.shape[1])]
+    names = embedder.get_feature_names_out()
     table = pd.concat([ids, pd.DataFrame(values, columns=names)], axis=1)
     with staged_file(target) as file:
         if target.suffix == ".parquet":
@@ -114,6 +120,7 @@ def _made_from(embedder: Embedder, store: RecordingStore) -> dict[str, Any]:
         "model": weights_hash(embedder.encoder_),
         "store": store.fingerprint,
         "crops": embedder.n_crops,
+        "parts": [*embedder.parts_],
         "engine": embedder.engine_,
         "precision": embedder.precision,
         "device": torch.device(embedder.device).type,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from semantoks.data.shards import of_shard, open_partial, read_settings, write_part
 from semantoks.data.store import RecordingStore
-from semantoks.errors import StoreError
+from semantoks.errors import InputError, StoreError, readable
 from semantoks.evaluate.features.embed import Embedder
 
 _BLOCK = 64  # recordings: what a kill costs at most
@@ -49,10 +49,14 @@ class _Block:
     def load(self) -> NDArray[np.float32] | None:
         """Return the embeddings, or None if the file is missing or holds something else."""
         try:
-            with np.load(self.file, allow_pickle=False) as held:
+            # KeyError: NumPy finds no such array in the archive.
+            with (
+                readable(self.file, known=(KeyError, NotImplementedError)),
+                np.load(self.file, allow_pickle=False) as held,
+            ):
                 own = str(held["key"]) == self.key
                 return np.asarray(held["embeddings"], np.float32) if own else None
-        except Exception:  # NumPy raises nearly anything for a damaged file
+        except InputError:
             return None
 
 

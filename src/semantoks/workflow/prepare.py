@@ -25,7 +25,7 @@ from semantoks.data.sources.find import find_items, transfer_of
 from semantoks.data.sources.images import is_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.datasets import DATASETS, sample_items
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError, nearest, readable
 from semantoks.files import refuse_existing, staged_file
 from semantoks.report.quality import write_quality_page
 
@@ -200,12 +200,11 @@ def assign_atlas(
     names = None
     if labels is not None:
         separator = "," if Path(labels).suffix == ".csv" else "\t"
-        try:
+        with readable(labels):
             frame = pd.read_csv(labels, sep=separator, dtype={"label": str})
+            if not {"index", "label"} <= {*frame.columns}:
+                raise ValueError("must be a table with the columns index and label")
             names = dict(zip(frame["index"].astype(int), frame["label"], strict=True))
-        except (OSError, ValueError, KeyError) as error:
-            rule = f"must be a table with the columns index and label ({error})"
-            raise InputError(rule, file=labels) from None
     table = assign_by_overlap(image, names)
     Parcellation.from_frame(table, name=file.stem, source=image)  # refuses repeated labels
     with staged_file(file) as partial:

@@ -72,8 +72,7 @@ def _against_itself(work: Work, wrapped: Mapping[str, Any]) -> ProbeResult:
         missing=plan.missing,
         against=[*wrapped],
         seed=plan.seed,
-        n_bootstrap=plan.n_bootstrap,
-        n_permutations=plan.n_permutations,
+        metric=plan.metric,
     )
     kept = result.scores["model"] != CHANCE
     gaps = result.differences

@@ -21,7 +21,6 @@ def compute(work: Work) -> Found:
         probe=plan.probe,
         missing=plan.missing,
         seed=plan.seed,
-        n_bootstrap=plan.n_bootstrap,
     )
     return Found({"curves": curves})
 

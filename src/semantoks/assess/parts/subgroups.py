@@ -24,13 +24,7 @@ def compute(work: Work) -> Found:
     if not columns:
         rule = "no site, TR or motion that varies is known of these recordings"
         raise InputError(rule, field="subgroups")
-    plan = work.plan
-    parts = [
-        subgroup_scores(
-            work.comparison, table, column, seed=plan.seed, n_bootstrap=plan.n_bootstrap
-        )
-        for column in columns
-    ]
+    parts = [subgroup_scores(work.comparison, table, column) for column in columns]
     return Found({"scores": pd.concat(parts, ignore_index=True)})
 
 

@@ -132,13 +132,13 @@ def _denoising(
         raise InputError(rule, file=file, field="confounds", fix=fix)
     options: dict[str, Any] = dict(reading.denoise_options)
     images = [str(file), str(right_of(file))] if file.name.endswith(".gii") else str(file)
-    try:
+    try:  # nilearn raises KeyError and TypeError, too, over columns that are missing or no numbers
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             frame, sample = load_confounds_strategy(
                 images, denoise_strategy=reading.denoise, **options
             )
-    except (ValueError, KeyError, TypeError, OSError, IndexError, Warning) as error:
+    except (ValueError, KeyError, TypeError, OSError, Warning) as error:
         text = " ".join(str(error).split())
         rule = f"the strategy {reading.denoise!r} cannot be used ({text})"
         fix = "Choose another strategy or option (--denoise, --denoise-option)"

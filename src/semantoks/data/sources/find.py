@@ -29,7 +29,7 @@ from semantoks.data.sources.series import is_series, read_series
 from semantoks.data.sources.table import table_items
 from semantoks.data.sources.toolboxes import is_toolbox, toolbox_items
 from semantoks.data.tables import KINDS, is_table
-from semantoks.errors import InputError, readable
+from semantoks.errors import InputError
 
 
 def find_items(source: str | Path, reading: Reading) -> list[Item]:
@@ -50,9 +50,7 @@ def find_items(source: str | Path, reading: Reading) -> list[Item]:
     """
     if reading.from_atlas is not None:
         return _moved(source, reading)
-    path = Path(source)
-    with readable(path):
-        items = _items(path, reading)
+    items = _items(Path(source), reading)
     found: dict[str, list[Item]] = {}
     for item in items:
         found.setdefault(item.id, []).append(item)

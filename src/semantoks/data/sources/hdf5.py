@@ -18,9 +18,11 @@ from semantoks.data.recording import Recording, recording_id
 from semantoks.data.sources.bids import BidsFile, settle_tr
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.matlab import check_own, import_h5py
-from semantoks.errors import InputError
+from semantoks.errors import InputError, readable
 
 _SERIES, _SUBJECT, _LENGTH = "timeseries", "long_subject_id", "ts_len"
+#: What h5py raises over links that lead nowhere.
+_KNOWN = (KeyError,)
 
 
 def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
@@ -41,13 +43,10 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
     file = Path(path)
     h5py = import_h5py(file)
     settle_tr(file, reading.tr, ())
-    try:
-        with h5py.File(file, "r") as content:
-            names = _atlases(content, reading, file, h5py)
-            shapes = [content[_SERIES][name].shape for name in names]
-            labels = _labels(content, shapes[0][0], file, h5py)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"is no HDF5 file that can be read ({error})", file=file) from None
+    with readable(file, known=_KNOWN), h5py.File(file, "r") as content:
+        names = _atlases(content, reading, file, h5py)
+        shapes = [content[_SERIES][name].shape for name in names]
+        labels = _labels(content, shapes[0][0], file, h5py)
     if len({(shape[0], shape[2]) for shape in shapes}) > 1:
         rule = "the atlases have different numbers of subjects or time points"
         raise InputError(rule, file=file, value=dict(zip(names, shapes, strict=True)))
@@ -72,7 +71,7 @@ def _atlases(content: Any, reading: Reading, file: Path, h5py: Any) -> list[str]
     group = content.get(_SERIES)
     if not isinstance(group, h5py.Group):
         rule = f"has no group {_SERIES!r}"
-        raise InputError(rule, file=file, field=_SERIES, value=sorted(content.keys()))
+        raise InputError(rule, file=file, field=_SERIES, value=sorted(map(str, content.keys())))
     known = sorted(name for name, value in group.items() if isinstance(value, h5py.Dataset))
     wanted = reading.variable.split("+") if reading.variable else None
     if wanted is None:
@@ -143,11 +142,8 @@ def _load(
     reading: Reading,
 ) -> Recording:
     h5py = import_h5py(file)
-    try:
-        with h5py.File(file, "r") as content:
-            parts = [np.asarray(content[_SERIES][name][i], np.float64) for name in names]
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"is no HDF5 file that can be read ({error})", file=file) from None
+    with readable(file, known=_KNOWN), h5py.File(file, "r") as content:
+        parts = [np.asarray(content[_SERIES][name][i], np.float64) for name in names]
     signal = np.concatenate(parts).T
     row = dict(row)
     signal = signal[: _length(signal, row.pop(_LENGTH, None), f"{file}[{i}]")]

@@ -100,9 +100,12 @@ def _volume(
     file: Path, atlas: Parcellation, images: tuple[Path, ...], mask: Path | None
 ) -> ParcellatedImage:
     image = load_image(file)
-    if len(image.shape) != 4 or image.shape[3] < 2:
+    if len(image.shape) != 4 or image.shape[3] < 2 or min(image.shape) < 1:
         rule = "must be 4-D with several volumes"
         raise InputError(rule, file=file, field="shape", value=image.shape)
+    if image.get_data_dtype().kind not in "iuf":
+        value = image.get_data_dtype()
+        raise InputError("must hold real numbers", file=file, field="data type", value=value)
     affine = image_affine(image, file)
     parcels = AtlasVolume.load(_only(images, file), atlas, complete=False)
     places = parcels.on_grid(affine, image.shape[:3])
@@ -186,7 +189,7 @@ def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]
     image = load_image(file)
     if not isinstance(image, nib.Cifti2Image):
         raise InputError("is no CIFTI-2 file", file=file, value=type(image).__name__)
-    with readable(file):
+    with readable(file, known=(AttributeError, TypeError, LookupError)):
         axes = [image.header.get_axis(i) for i in (0, 1)]
     if not (isinstance(axes[0], kinds[0]) and isinstance(axes[1], kinds[1])):
         found = " x ".join(type(axis).__name__ for axis in axes)
@@ -194,6 +197,8 @@ def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]
         raise InputError(
             f"is not the kind of CIFTI file expected ({wanted})", file=file, value=found
         )
+    if not all(image.shape):
+        raise InputError("holds no data", file=file, field="shape", value=image.shape)
     return axes[0], axes[1], image_data(image, file)
 
 

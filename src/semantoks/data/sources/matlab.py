@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semantoks.data.sources.items import Reading
-from semantoks.errors import InputError
+from semantoks.errors import InputError, readable
 
 #: Bytes of one array of an HDF5 file: ten days of 1,000 ROIs at a TR of 1 s have 7 GB.
 LARGEST = 2**33
@@ -102,14 +102,12 @@ def _roi(name: str, reading: Reading) -> str:
 def _read(file: Path, wanted: tuple[str, ...] | None = None) -> dict[str, Any]:
     """Return variables of a file: numbers as arrays, cells as lists of arrays and texts."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
-        content = loadmat(file, variable_names=wanted)
+        with readable(file, known=(TypeError, LookupError)):  # scipy looks types of the file up
+            content = loadmat(file, variable_names=wanted)
     except NotImplementedError:
         return _read73(file, wanted)
-    except (MatReadError, ValueError, TypeError, EOFError, OSError, KeyError) as error:
-        raise InputError(f"is no MATLAB file that can be read ({error})", file=file) from None
     arrays = {
         name: value
         for name, value in content.items()

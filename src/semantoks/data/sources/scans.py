@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.sources.bids import BidsFile
-from semantoks.errors import InputError
+from semantoks.errors import InputError, readable
 
 #: XCP-D's ``exact_100``: volumes that a random choice of 100 leaves out, good ones among them.
 _CHOICES = "exact_"
@@ -155,19 +155,16 @@ def read_outliers(path: Path) -> NDArray[np.bool_]:
     """Return which volumes are outliers in any column of the file (XCP-D: displacement)."""
     frame = read_motion(path)
     frame = frame[[name for name in frame.columns if not str(name).startswith(_CHOICES)]]
-    values = frame.to_numpy(np.float64)
+    values = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     if not np.isin(values, (0, 1)).all():
         raise InputError("must hold 0 and 1", file=path, field="outliers")
     return np.asarray((values > 0).any(axis=1))
 
 
 def read_motion(path: Path) -> pd.DataFrame:
-    """Return a tab-separated table with one row per volume."""
-    try:
-        frame = pd.read_csv(path, sep="\t", na_values=["n/a"])
-    except (ValueError, OSError) as error:
-        raise InputError(f"is not a table that can be read ({error})", file=path) from None
-    return frame
+    """Return a tab-separated table with a header, such as one row per volume."""
+    with readable(path):
+        return pd.read_csv(path, sep="\t", na_values=["n/a"])
 
 
 def dummy_scans(table: pd.DataFrame | None) -> int:
@@ -205,7 +202,7 @@ def coverage_of(
             rule = f"needs one value for each of the {len(names)} ROIs"
             raise InputError(rule, file=where, field="Coverage")
         return np.array([np.nan if v is None else v for v in stated], np.float64)
-    frame = pd.read_csv(path, sep="\t", na_values=["n/a"])
+    frame = read_motion(path)
     if len(frame.columns) == 2:  # XCP-D: Node, coverage
         values = dict(zip(frame.iloc[:, 0].astype(str), frame.iloc[:, 1], strict=True))
     elif len(frame) == 1:

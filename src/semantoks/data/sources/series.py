@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from semantoks.data import tables
 from semantoks.data.sources.columns import Names, read_columns
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.matlab import choose, matrix, read_matlab
-from semantoks.errors import InputError, listed
+from semantoks.errors import InputError, listed, readable
 
 
 class Series(NamedTuple):
@@ -162,19 +161,18 @@ def _read_mat(file: Path, reading: Reading) -> Series:
 
 
 def _read_npy(file: Path, reading: Reading) -> Series:  # noqa: ARG001
-    try:
+    with readable(file, known=(TypeError,)):  # keys of the header are bytes
         signal = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"is not an array that can be read ({error})", file=file) from None
     return Series(matrix(signal, file))
 
 
 def _read_npz(file: Path, reading: Reading) -> Series:
-    try:
-        with np.load(file, allow_pickle=False) as content:
+    with readable(file, known=(TypeError, NotImplementedError)):  # packed in another way
+        content = np.load(file, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise ValueError("holds no arrays by name")
+        with content:
             arrays = dict(content)
-    except (ValueError, EOFError, OSError, BadZipFile) as error:
-        raise InputError(f"is no file of arrays that can be read ({error})", file=file) from None
     name = choose(arrays, reading.variable, file)
     return Series(matrix(arrays[name], file, name))
 

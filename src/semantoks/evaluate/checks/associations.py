@@ -13,7 +13,7 @@ from scipy import stats
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.checks.confounds import ACQUISITION
 from semantoks.evaluate.compare.targets import Target
-from semantoks.evaluate.stats.significance import holm
+from semantoks.evaluate.stats.inference import holm
 
 #: Effects from which on one speaks of a medium one (Cohen 1988), and of all but determination.
 EFFECTS = {

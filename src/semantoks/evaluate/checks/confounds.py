@@ -21,7 +21,8 @@ from semantoks.arrays import Array
 from semantoks.data.splits import Fold, grouped_folds
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
-from semantoks.evaluate.stats.metrics import METRICS, cluster_resamples, estimate
+from semantoks.evaluate.stats.bootstrap import cluster_resamples, estimate
+from semantoks.evaluate.stats.metrics import METRICS
 
 # -- confounds as numbers --------------------------------------------------------------------------
 
@@ -220,6 +221,7 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
 
 #: Columns that `confound_table` looks at where a table has them.
 ACQUISITION = ("site", "scanner", "source_tr", "mean_fd")
+_METRIC = {"classification": "balanced accuracy", "regression": "r"}
 _FEW = 10  # different numbers: a TR is a class, mean framewise displacement is not
 
 
@@ -271,7 +273,7 @@ def confound_table(
         facts = {
             "confound": column,
             "kind": kind,
-            "metric": next(iter(METRICS[kind])),
+            "metric": _METRIC[kind],
             "chance": 1 / len(set(y)) if kind == "classification" else 0.0,
             "n_classes": len(set(y)) if kind == "classification" else None,
             "n_recordings": len(kept),

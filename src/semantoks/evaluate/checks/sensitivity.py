@@ -23,10 +23,11 @@ from semantoks.evaluate.checks.corruption import (
     known_corruption,
 )
 from semantoks.evaluate.compare.evaluation import Probe
-from semantoks.evaluate.compare.targets import Target, target_values
+from semantoks.evaluate.compare.targets import Target, class_order, target_values
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
+from semantoks.evaluate.stats.inference import Inference, Jackknife, Measured, inference_blocks
 from semantoks.evaluate.stats.kinds import Kind
-from semantoks.evaluate.stats.metrics import METRICS, estimate, resamples
+from semantoks.evaluate.stats.metrics import METRICS
 
 CLEAN = "none"
 _SUBJECTS, _PROBE = GroupedKFold(), Probe()
@@ -42,7 +43,6 @@ def corruption_curves(
     probe: Probe = _PROBE,
     missing: Literal["refuse", "drop"] = "refuse",
     seed: int = 0,
-    n_bootstrap: int = 1000,
 ) -> pd.DataFrame:
     """Train on clean recordings, test on the corrupted ones of other people.
 
@@ -60,15 +60,16 @@ def corruption_curves(
         The linear model behind features.
     missing : {"refuse", "drop"}
         What to do where a recording has no value of the target.
-    seed, n_bootstrap : int
-        Of folds, corruption and bootstrap over subjects.
+    seed : int
+        Of folds and corruption.
 
     Returns
     -------
     DataFrame
         One row per corruption, severity (0 and "none": clean), model and metric: target, model,
         corruption, severity, unit, metric, value, ci_low, ci_high, change, change_low, change_high
-        (against the same model on clean recordings of the same samples of people), n_subjects.
+        (against the same model on clean recordings, paired), n_subjects. Intervals are over people,
+        for the models as they were fitted.
 
     Raises
     ------
@@ -85,22 +86,34 @@ def corruption_curves(
     rows, y, kind = target_values(store, target, missing)
     part = store.select(rows)
     folds = design.folds(part.table, y if kind == "classification" else None, seed)
-    cross = _Cross(part, y, kind, [f for f in folds if f.repeat == 0], design.group, probe, seed)
+    classes = None
+    if kind == "classification":
+        classes = class_order(y, part.table["subject"].to_numpy(str), target.positive)
+    once = [fold for fold in folds if fold.repeat == 0]
+    cross = _Cross(part, y, kind, classes, once, design.group, probe, seed)
     fitted = {name: cross.fit(model) for name, model in models.items()}
-    truth, subjects = cross.truth()
-    strata = truth if kind == "classification" else None
-    samples = list(resamples(len(subjects), n_bootstrap, seed, strata))
-    clean = {name: cross.predict(fits, part) for name, fits in fitted.items()}
+    measured = cross.measured()
+    n_subjects = len(measured.y)
+    metrics = METRICS[kind]
+
+    def scored(predicted: Array) -> dict[str, Jackknife]:
+        return {
+            name: Jackknife.of(metric, measured, predicted[None], None)
+            for name, metric in metrics.items()
+        }
+
+    clean = {name: scored(cross.predict(fits, part)) for name, fits in fitted.items()}
     found: list[dict[str, Any]] = []
 
-    def note(name: str, predicted: Array, facts: dict[str, Any]) -> None:
-        for metric, score in METRICS[kind].items():
-            value = estimate(score, truth, predicted, samples)
-            change = estimate(score, truth, predicted, samples, against=clean[name])
-            row = {"target": target.column, "model": name, **facts, "metric": metric, **vars(value)}
-            gap = {"change": change.value, "change_low": change.ci_low}
-            gap |= {"change_high": change.ci_high, "n_subjects": len(subjects)}
-            found.append(row | gap)
+    def note(name: str, scores: Mapping[str, Jackknife], facts: dict[str, Any]) -> None:
+        for metric, score in scores.items():
+            change = score.minus(clean[name][metric])
+            low, high = Inference.of(score).interval()
+            row = {"target": target.column, "model": name, **facts, "metric": metric}
+            row |= {"value": score.value, "ci_low": low, "ci_high": high}
+            low, high = Inference.of(change).interval()
+            row |= {"change": change.value, "change_low": low, "change_high": high}
+            found.append(row | {"n_subjects": n_subjects})
 
     for name in models:
         note(name, clean[name], {"corruption": CLEAN, "severity": 0.0, "unit": ""})
@@ -109,7 +122,7 @@ def corruption_curves(
             worse = corrupted(part, corruption, severity, seed=seed)
             facts = {"corruption": what, "severity": severity, "unit": corruption.unit}
             for name, fits in fitted.items():
-                note(name, cross.predict(fits, worse), facts)
+                note(name, scored(cross.predict(fits, worse)), facts)
     return pd.DataFrame(found)
 
 
@@ -130,6 +143,7 @@ class _Cross:
     part: RecordingStore
     y: NDArray[Any]
     kind: Kind
+    classes: NDArray[np.str_] | None
     folds: list[Fold]
     group: str
     probe: Probe
@@ -159,26 +173,41 @@ class _Cross:
 
     def predict(self, fits: Sequence[tuple[Any, Any]], store: RecordingStore) -> Array:
         """Return a prediction per subject, by name: the mean over the subject's recordings."""
-        classes = np.unique(self.y)
         parts = []
         for (features, probe), fold in zip(fits, self.folds, strict=True):
             X = features.transform(store.select(fold.test))
-            if self.kind == "classification":
-                scores = np.zeros((len(X), len(classes)))
-                scores[:, np.searchsorted(classes, probe.classes_)] = probe.predict_proba(X)
-                parts.append(scores)
+            if self.classes is not None:
+                order = np.searchsorted(probe.classes_, self.classes)
+                parts.append(probe.predict_proba(X)[:, order])
             else:
-                parts.append(probe.predict(X)[:, None])
-        mean = pd.DataFrame(np.concatenate(parts)).groupby(self._tested()).mean().to_numpy()
-        return np.asarray(mean if self.kind == "classification" else mean[:, 0], np.float64)
+                parts.append(probe.predict(X))
+        return self._means(parts)
 
-    def truth(self) -> tuple[NDArray[Any], NDArray[np.str_]]:
-        """Return the class code or mean value of every tested subject, and the names."""
-        y = np.unique(self.y, return_inverse=True)[1] if self.kind == "classification" else self.y
-        y = np.concatenate([y[fold.test] for fold in self.folds])
-        grouped = pd.Series(y).groupby(self._tested())
-        values = grouped.first() if self.kind == "classification" else grouped.mean()
-        return values.to_numpy(), values.index.to_numpy(str)
+    def measured(self) -> Measured:
+        """Return what metrics read of every tested subject, by name."""
+        if self.classes is not None:
+            codes = (self.y[:, None] == self.classes).argmax(axis=1)
+            y, base = codes, np.full((len(codes), len(self.classes)), 1.0 / len(self.classes))
+            known = [base[fold.test] for fold in self.folds]
+        else:
+            y = self.y
+            known = [np.full(len(f.test), y[f.train].mean()) for f in self.folds]
+        truth = self._means([y[fold.test] for fold in self.folds])
+        names = self._tested()
+        _, first = np.unique(names, return_index=True)
+        fold = np.repeat(np.arange(len(self.folds)), [len(f.test) for f in self.folds])[first]
+        rows = np.concatenate([f.test for f in self.folds])[first]
+        site = self.part.table["site"].fillna("").astype(str).to_numpy(str)[rows]
+        by_site = not (site == "").any() and len(set(site)) > 1
+        strata = np.unique(site if by_site else fold, return_inverse=True)[1]
+        y = np.asarray(truth if self.classes is None else truth.round().astype(np.intp))
+        blocks = inference_blocks(names[first], strata, y, self.seed)
+        return Measured(y, strata[None], blocks, self._means(known)[None], n_folds=1)
+
+    def _means(self, parts: Sequence[NDArray[Any]]) -> Array:
+        """Return the mean over the recordings of every tested subject, by name."""
+        means = pd.DataFrame(np.concatenate(parts)).groupby(self._tested()).mean().to_numpy()
+        return np.asarray(means if parts[0].ndim > 1 else means[:, 0], np.float64)
 
     def _tested(self) -> NDArray[np.str_]:
         rows = np.concatenate([fold.test for fold in self.folds])

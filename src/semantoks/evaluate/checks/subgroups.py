@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from semantoks.errors import InputError, nearest
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.scoring import Outcomes
-from semantoks.evaluate.stats.metrics import METRICS, estimate
+from semantoks.evaluate.compare.roles import CHANCE
+from semantoks.evaluate.compare.scoring import Outcomes, score_models
+from semantoks.evaluate.stats.metrics import METRICS
 
 _FEW = 10  # different numbers: TRs are groups, motion is cut into thirds
 _FEWEST = 3  # people in whom a correlation can be other than 1
@@ -23,14 +24,7 @@ _THIRDS = ("lowest third", "middle third", "highest third")
 SEVERAL = "several"
 
 
-def subgroup_scores(
-    result: ProbeResult,
-    table: pd.DataFrame,
-    column: str,
-    *,
-    seed: int = 0,
-    n_bootstrap: int = 1000,
-) -> pd.DataFrame:
+def subgroup_scores(result: ProbeResult, table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Score every model within every group of people, from the predictions of an evaluation.
 
     Parameters
@@ -41,15 +35,13 @@ def subgroup_scores(
     column : str
         What groups: site, source_tr, sex, mean_fd. Numbers of more than 10 values are cut into
         thirds of the people tested; a person with several values is in the group "several".
-    seed, n_bootstrap : int
-        Intervals are over the subjects of the group.
 
     Returns
     -------
     DataFrame
         One row per target, group, model and metric: target, column, group, model, metric, value,
-        ci_low, ci_high, n_subjects, n_tested. NaN where a class is absent from the group, or there
-        are fewer than 3 people.
+        ci_low, ci_high (over the people of the group), n_subjects, n_tested. NaN where a class is
+        absent from the group, or there are fewer than 3 people.
 
     Raises
     ------
@@ -68,13 +60,10 @@ def subgroup_scores(
         groups = _groups(table, key, column, units)
         for group in dict.fromkeys(sorted(groups, key=_by_number)):
             inside = np.flatnonzero(groups == group)
-            part = _part(tested, inside)
+            part = tested.part(inside)
             who = {"target": target, "column": column, "group": group}
             counts = {"n_subjects": len(set(part.subjects)), "n_tested": len(inside)}
-            rows += [
-                who | scores | counts
-                for scores in _scores(part, facts["classes"], seed, n_bootstrap)
-            ]
+            rows += [who | scores | counts for scores in _scores(part, facts["classes"])]
     return pd.DataFrame(rows)
 
 
@@ -108,22 +97,7 @@ def _by_number(group: str) -> tuple[int, float, str]:
         return 1, 0.0, group
 
 
-def _part(tested: Outcomes, inside: NDArray[np.intp]) -> Outcomes:
-    predicted = {model: stack[:, inside] for model, stack in tested.predicted.items()}
-    return Outcomes(
-        tested.kind,
-        tested.y[inside],
-        predicted,
-        tested.subjects[inside],
-        tested.clusters[inside],
-        tested.sites[inside],
-        tested.folds[:, inside],
-    )
-
-
-def _scores(
-    part: Outcomes, classes: list[str] | None, seed: int, n_bootstrap: int
-) -> list[dict[str, Any]]:
+def _scores(part: Outcomes, classes: list[str] | None) -> list[dict[str, Any]]:
     few = len(set(part.subjects)) < _FEWEST
     if few or (classes is not None and len(set(part.y.tolist())) < len(classes)):
         unknown = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan}
@@ -132,10 +106,6 @@ def _scores(
             for metric in METRICS[part.kind]
             for model in part.predicted
         ]
-    samples = part.samples(n_bootstrap, seed)
-    return [
-        {"model": model, "metric": name}
-        | vars(estimate(metric, part.y, stack.mean(axis=0), samples))
-        for name, metric in METRICS[part.kind].items()
-        for model, stack in part.predicted.items()
-    ]
+    kept = ("model", "metric", "value", "ci_low", "ci_high")
+    scores, _ = score_models(part, (), CHANCE, verdict=False)
+    return [{key: row[key] for key in kept} for row in scores]

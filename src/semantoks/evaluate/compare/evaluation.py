@@ -5,8 +5,8 @@
    training part of every fold (`semantoks.evaluate.compare.cohort`).
 3. In every training part a linear probe is standardised, tuned and fitted; the test part is
    predicted once. Several recordings of a person count once: their predictions are averaged.
-4. Scores are computed on the predictions of all test people together, with intervals and tests
-   (`semantoks.evaluate.compare.scoring`).
+4. Scores are of the predictions of all test people, within sites where it matters, with intervals
+   and tests over the units of the question (`semantoks.evaluate.compare.scoring`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from semantoks.data.designs import Design, GroupedKFold, SmallSamples
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.prediction import Task, make_task, predict
+from semantoks.evaluate.compare.prediction import Task, make_task, predict, replicates
 from semantoks.evaluate.compare.provenance import provenance
 from semantoks.evaluate.compare.result import CURVE_COLUMNS, ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONTROLS
-from semantoks.evaluate.compare.scoring import Outcomes, Sampling, adjusted, score_models
+from semantoks.evaluate.compare.scoring import Outcomes, adjusted, score_models
+from semantoks.evaluate.compare.sites import site_scores
 from semantoks.evaluate.compare.targets import Target, target_values
 from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.predictors.probe import (
@@ -36,6 +37,7 @@ from semantoks.evaluate.predictors.probe import (
     LinearProbeRegressor,
 )
 from semantoks.evaluate.stats.kinds import Kind
+from semantoks.evaluate.stats.metrics import check_chosen, ordered_metrics
 
 _SUBJECTS = GroupedKFold()
 
@@ -57,7 +59,7 @@ class Probe:
 
     def make(self, kind: Kind, seed: int) -> LinearProbe | LinearProbeRegressor:
         """Return an estimator for a kind of target."""
-        if kind == "regression":
+        if kind != "classification":
             return LinearProbeRegressor(seed=seed)
         return LinearProbe(self.model, class_weight=self.class_weight, seed=seed)
 
@@ -77,9 +79,8 @@ def evaluate_probes(
     unit: Literal["subject", "recording"] = "subject",
     missing: Literal["refuse", "drop"] = "refuse",
     against: Sequence[str] = CONTROLS,
+    metric: Sequence[str] = (),
     seed: int = 0,
-    n_bootstrap: int = 1000,
-    n_permutations: int = 5000,
     n_jobs: int = 1,
 ) -> ProbeResult:
     """Predict every target from every model, on the same folds.
@@ -89,7 +90,9 @@ def evaluate_probes(
     store : RecordingStore
         Who is tested, and, unless the design says otherwise, trained on.
     models : mapping of str to array, transformer, predictor or mapping of kind to predictor
-        See `semantoks.evaluate.compare.cohort`.
+        See `semantoks.evaluate.compare.models`. A list or tuple of them holds replicates: draws of
+        random weights, or pretraining runs of one configuration. Their mean score is compared, and
+        their spread is part of the test.
     targets : sequence of Target or str
     design : Design
         Five folds over subjects by default; see `semantoks.data.designs`.
@@ -107,9 +110,11 @@ def evaluate_probes(
         What to do where a recording has no value of the target.
     against : sequence of str
         Models with which all others are compared; names not in `models` are passed over.
+    metric : sequence of str
+        The metrics that decide instead of the first of `METRICS`, chosen before anything is looked
+        at; for targets of several kinds the first that fits.
     seed : int
-        Seed of folds, bootstrap and permutations.
-    n_bootstrap, n_permutations : int
+        Seed of folds and probes.
     n_jobs : int
         Folds computed at the same time, in threads; results do not depend on it.
 
@@ -120,8 +125,8 @@ def evaluate_probes(
     Raises
     ------
     InputError
-        If a target or site is unknown, labels are missing, contradict each other, have one class
-        only or too few members for the folds, or a model does not fit.
+        If a target, site or metric is unknown, labels are missing, contradict each other, have one
+        class only or too few members for the folds, or a model does not fit.
     """
     chosen = _checked(targets, models, baselines, unit)
     models = {**models, **make_baselines(baselines)}
@@ -130,21 +135,27 @@ def evaluate_probes(
         make_task(cohort, one, target_values(cohort, one, missing, unit), design, curve, unit, seed)
         for one in chosen
     ]
+    check_chosen(metric, [task.kind for task in tasks])
+    known_nothing = np.zeros((len(cohort), 1), np.float32)
     parts = [
-        part
-        for name, model in {**models, CHANCE: np.zeros((len(cohort), 1), np.float32)}.items()
-        for part in predict(cohort, name, model, tasks, lambda kind: probe.make(kind, seed), n_jobs)
+        part.assign(replicate=number)
+        for name, model in {**models, CHANCE: known_nothing}.items()
+        for number, one in enumerate(replicates(model))
+        for part in predict(cohort, name, one, tasks, lambda kind: probe.make(kind, seed), n_jobs)
     ]
     table = pd.concat(parts, ignore_index=True)
-    sampling = Sampling(n_bootstrap=n_bootstrap, n_permutations=n_permutations, seed=seed)
-    predictions = table[table["size"] == 0].drop(columns="size").reset_index(drop=True)
-    scores, differences = _scores(predictions, tasks, against, sampling)
+    whole = table[table["size"] == 0].drop(columns="size").reset_index(drop=True)
+    scores, differences = _scores(whole, tasks, against, metric)
+    predictions = whole.drop(columns=["without", "block"])
     meta = provenance(cohort, tasks, models, predictions)
     meta["design"] = _design(design, unit, probe)
-    meta |= {"seed": seed, "n_bootstrap": n_bootstrap, "n_permutations": n_permutations}
-    meta["missing"] = missing
-    curves = _curve(table[table["size"] > 0], tasks, sampling)
-    return ProbeResult(scores, differences, predictions, meta, curves)
+    meta |= {"seed": seed, "missing": missing}
+    for task in tasks:
+        first = next(iter(ordered_metrics(task.kind, metric)))
+        meta["targets"][task.target.column] |= {"metric": first, "chosen": first in metric}
+    curves = _curve(table[table["size"] > 0], tasks, metric)
+    sites = site_scores(predictions, tasks, against, metric)
+    return ProbeResult(scores, differences, predictions, meta, curves, sites)
 
 
 def _checked(
@@ -183,35 +194,40 @@ def _design(design: Design, unit: str, probe: Probe) -> dict[str, Any]:
 
 
 def _scores(
-    predictions: pd.DataFrame, tasks: Sequence[Task], against: Sequence[str], sampling: Sampling
+    predictions: pd.DataFrame, tasks: Sequence[Task], against: Sequence[str], metric: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     scores: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     for task in tasks:
-        tested = _tested(predictions, task)
+        found, gaps = score_models(
+            outcomes_of(predictions, task),
+            against,
+            CHANCE,
+            ordered_metrics(task.kind, metric),
+            verdict=not task.counted.why_not,
+        )
         base = {"target": task.target.column, "kind": task.kind}
-        found, gaps = score_models(tested, against, CHANCE, sampling)
         scores += [base | row for row in found]
         differences += [base | row for row in gaps]
-    columns = ["target", "kind", "model", "against", "metric", "value", "ci_low", "ci_high"]
-    columns += ["site_low", "site_high", "test", "p_value", "effect_size"]
+    numbers = ["value", "se", "df", "ci_low", "ci_high", "detectable", "p_value"]
+    columns = ["target", "kind", "model", "against", "metric", *numbers]
     return adjusted(pd.DataFrame(scores), pd.DataFrame(differences, columns=columns))
 
 
-def _tested(predictions: pd.DataFrame, task: Task) -> Outcomes:
-    classes = np.unique(task.y).tolist() if task.kind == "classification" else None
+def outcomes_of(predictions: pd.DataFrame, task: Task) -> Outcomes:
+    """Return the outcomes of one target from the predictions of all."""
+    classes = None if task.classes is None else task.classes.tolist()
     return Outcomes.of(predictions[predictions["target"] == task.target.column], task.kind, classes)
 
 
-def _curve(table: pd.DataFrame, tasks: Sequence[Task], sampling: Sampling) -> pd.DataFrame:
+def _curve(table: pd.DataFrame, tasks: Sequence[Task], metric: Sequence[str]) -> pd.DataFrame:
     """Score every number of training subjects; a score is the mean over the draws."""
     rows = []
-    untested = Sampling(n_bootstrap=sampling.n_bootstrap, n_permutations=0, seed=sampling.seed)
     for task in tasks:
         for size in sorted(set(table["size"])):
-            found, _ = score_models(
-                _tested(table[table["size"] == size], task), (), CHANCE, untested
-            )
+            tested = outcomes_of(table[table["size"] == size], task)
+            metrics = ordered_metrics(task.kind, metric)
+            found, _ = score_models(tested, (), CHANCE, metrics, verdict=False)
             base = {"target": task.target.column, "kind": task.kind, "n_train": size}
-            rows += [base | row for row in found]
+            rows += [{**base, **row} for row in found]
     return pd.DataFrame(rows, columns=CURVE_COLUMNS)

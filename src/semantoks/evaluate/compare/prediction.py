@@ -18,7 +18,8 @@ from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.models import Features
-from semantoks.evaluate.compare.targets import Target, TargetRows
+from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
+from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
 
@@ -36,7 +37,9 @@ class Task:
         Recordings that have a value of it.
     y : array of shape (n,)
         Their values.
-    kind : {"classification", "regression"}
+    kind : {"classification", "ordinal", "regression"}
+    classes : array of str, shape (n_classes,), or None
+        In the order of scores: of two classes the second is the positive one.
     folds : list of Fold
         Rows are positions in `rows`.
     small : list of (int, Fold)
@@ -46,19 +49,22 @@ class Task:
     units : array of str, shape (n,)
         What is predicted and counted: subjects, or recordings.
     clusters : array of str, shape (n,)
-        What is drawn and swapped as a whole: families where the design keeps them whole, else
-        subjects.
+        Families where the design keeps them whole, else subjects.
+    counted : Units
+        What intervals and tests count.
     """
 
     target: Target
     rows: NDArray[np.intp]
     y: NDArray[Any]
     kind: Kind
+    classes: NDArray[np.str_] | None
     folds: list[Fold]
     small: list[tuple[int, Fold]]
     inner: NDArray[np.str_]
     units: NDArray[np.str_]
     clusters: NDArray[np.str_]
+    counted: Units
 
 
 def make_task(
@@ -109,13 +115,22 @@ def make_task(
     inner = column_values(table, design.group)
     units = table["subject" if unit == "subject" else "id"].to_numpy(str)
     clusters = subjects if design.group == "site" else inner
-    return Task(target, rows, y, kind, folds, small, inner, units, clusters)
+    counted = units_of(
+        table, y, folds, design.group, clusters, classes=classes is not None, seed=seed
+    )
+    order = None if classes is None else class_order(classes, subjects, target.positive)
+    return Task(target, rows, y, kind, order, folds, small, inner, units, clusters, counted)
 
 
 # -- predictions -----------------------------------------------------------------------------------
 
 
 Job = list[tuple[Task, int, Fold]]
+
+
+def replicates(model: Any) -> list[Any]:
+    """Return the replicates of a model: the members of a list or tuple, else the model alone."""
+    return list(model) if isinstance(model, (list, tuple)) else [model]
 
 
 def predict(
@@ -159,12 +174,12 @@ def predict(
             first, _, fold = job[0]
             if features is None:
                 return [
-                    _frame(cohort, name, t, s, f, *_from_predictor(cohort, predictor, name, t, f))
+                    _frame(cohort, name, t, s, f, _from_predictor(cohort, predictor, name, t, f))
                     for t, s, f in job
                 ]
             X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
             return [
-                _frame(cohort, name, t, s, f, *_from_features(X, t, f, make_probe(t.kind)))
+                _frame(cohort, name, t, s, f, _from_features(X, t, f, make_probe(t.kind)))
                 for t, s, f in job
             ]
 
@@ -208,21 +223,39 @@ def _inside(task: Task, fold: Fold) -> dict[str, Any]:
     return {"groups": task.inner[fold.train], "held_out": held_out}
 
 
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Predictions of the test rows.
+
+    Parameters
+    ----------
+    scores : array of shape (n,) or (n, n_classes)
+    classes : array of shape (n_classes,), or None for numbers
+    without : array of shape (n, n_blocks) or (n, n_blocks, n_classes), or None
+        The same of models not trained on a block; None where the model cannot tell.
+    """
+
+    scores: NDArray[Any]
+    classes: NDArray[Any] | None
+    without: NDArray[Any] | None = None
+
+
 def _from_features(
     X: tuple[NDArray[np.float32], NDArray[np.float32]],
     task: Task,
     fold: Fold,
     probe: LinearProbe | LinearProbeRegressor,
-) -> tuple[NDArray[Any], Any]:
-    probe.fit(X[0], task.y[fold.train], **_inside(task, fold))
+) -> _Found:
+    trained = task.counted.blocks[fold.train]
+    blocks = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
+    probe.fit(X[0], task.y[fold.train], **_inside(task, fold), blocks=blocks)
+    without = probe.predict_without(X[1])
     if isinstance(probe, LinearProbe):
-        return probe.predict_proba(X[1]), probe.classes_
-    return probe.predict(X[1]), None
+        return _Found(probe.predict_proba(X[1]), probe.classes_, without)
+    return _Found(probe.predict(X[1]), None, without)
 
 
-def _from_predictor(
-    cohort: Cohort, model: Any, name: str, task: Task, fold: Fold
-) -> tuple[NDArray[Any], Any]:
+def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Found:
     classify = task.kind == "classification"
     if is_classifier(model) != classify:
         raise InputError(
@@ -235,25 +268,29 @@ def _from_predictor(
     inside = {k: v for k, v in _inside(task, fold).items() if has_fit_parameter(model, k)}
     model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **inside)
     test = cohort.select(task.rows[fold.test])
-    return (model.predict_proba(test), model.classes_) if classify else (model.predict(test), None)
+    if classify:
+        return _Found(model.predict_proba(test), model.classes_)
+    return _Found(model.predict(test), None)
 
 
 def _frame(
-    cohort: Cohort,
-    model: str,
-    task: Task,
-    size: int,
-    fold: Fold,
-    scores: NDArray[Any],
-    classes: NDArray[Any] | None,
+    cohort: Cohort, model: str, task: Task, size: int, fold: Fold, found: _Found
 ) -> pd.DataFrame:
     """Return one row per tested subject or recording, the scores of its rows averaged."""
     units = task.units[fold.test]
-    part = pd.DataFrame(np.reshape(scores, (len(units), -1)))
-    mean = part.groupby(units, sort=True).mean().to_numpy()
+    order: Any = slice(None)
+    if found.classes is not None and task.classes is not None:
+        order = np.searchsorted(found.classes, task.classes)
+    mean = _means(np.reshape(found.scores, (len(units), -1))[:, order], units)
+    without: list[NDArray[Any]] | None = None
+    if found.without is not None:
+        shape = (len(units), found.without.shape[1], -1)
+        without = list(_means(np.reshape(found.without, shape)[..., order], units))
     truth = pd.Series(task.y[fold.test]).groupby(units, sort=True)
     who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]]
-    who = who.assign(cluster=task.clusters[fold.test]).groupby(units).first()
+    who = who.assign(cluster=task.clusters[fold.test], block=task.counted.blocks[fold.test])
+    who = who.groupby(units).first()
+    classes = task.classes
     return pd.DataFrame(
         {
             "target": task.target.column,
@@ -261,6 +298,7 @@ def _frame(
             "unit": who.index,
             "subject": who["subject"].astype(str).to_numpy(),
             "cluster": who["cluster"].to_numpy(),
+            "block": who["block"].to_numpy(),
             "site": who["site"].to_numpy(),
             "size": size,
             "repeat": fold.repeat,
@@ -268,5 +306,15 @@ def _frame(
             "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
             "predicted": (mean[:, 0] if classes is None else classes[mean.argmax(1)]).astype(str),
             "scores": list(mean),
+            "without": without,
         }
     )
+
+
+def _means(values: NDArray[Any], units: NDArray[np.str_]) -> NDArray[Any]:
+    """Return the mean of the rows of every unit, units sorted."""
+    codes = np.unique(units, return_inverse=True)[1]
+    sums = np.zeros((codes.max() + 1, *values.shape[1:]), np.float64)
+    np.add.at(sums, codes, values)
+    counts = np.bincount(codes).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray((sums / counts).astype(values.dtype, copy=False))

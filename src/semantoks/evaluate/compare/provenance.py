@@ -9,13 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from semantoks.data.seen import SeenData, people_of
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.prediction import Task
+from semantoks.evaluate.compare.prediction import Task, replicates
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.training import FineTuned
 from semantoks.model.pretrained import load_pretrained
@@ -51,7 +50,12 @@ def provenance(
         "targets": {
             task.target.column: {
                 "kind": task.kind,
-                "classes": np.unique(task.y).tolist() if task.kind == "classification" else None,
+                "classes": None if task.classes is None else task.classes.tolist(),
+                "counted": {
+                    "units": task.counted.name,
+                    "n": task.counted.n,
+                    "why_not": task.counted.why_not,
+                },
                 "n_recordings": len(task.rows),
                 "n_left_out": len(cohort) - len(task.rows),
                 "folds": [
@@ -66,8 +70,15 @@ def provenance(
             }
             for task in tasks
         },
-        "models": {name: _seen(model, store, table) for name, model in models.items()},
+        "models": {name: _of_model(model, store, table) for name, model in models.items()},
     }
+
+
+def _of_model(model: Any, store: RecordingStore, table: pd.DataFrame) -> dict[str, Any]:
+    """Return what the replicate that saw most of the test subjects saw, and their number."""
+    facts = [_seen(one, store, table) for one in replicates(model)]
+    most = max(facts, key=lambda one: one.get("n_test_subjects_seen") or 0)
+    return most | {"n_replicates": len(facts)}
 
 
 def _seen(model: Any, store: RecordingStore, table: pd.DataFrame) -> dict[str, Any]:

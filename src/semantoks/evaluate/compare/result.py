@@ -14,17 +14,29 @@ from numpy.typing import NDArray
 
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.scoring import Outcomes
+from semantoks.evaluate.compare.sites import SITE_COLUMNS
 from semantoks.files import staged_folder
 
-_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _META = (
+_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _META = (
     "scores.parquet",
     "differences.parquet",
     "predictions.parquet",
     "curve.parquet",
+    "sites.parquet",
     "result.json",
 )
 
-CURVE_COLUMNS = ["target", "kind", "model", "n_train", "metric", "value", "ci_low", "ci_high"]
+CURVE_COLUMNS = [
+    "target",
+    "kind",
+    "model",
+    "n_train",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "chance",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,25 +46,27 @@ class ProbeResult:
     Parameters
     ----------
     scores : DataFrame
-        Columns target, kind, model, metric, value, ci_low, ci_high (95 %, over people), site_low,
-        site_high (over sites and their people; NaN with fewer than 5 sites), n_subjects, p_value
-        (against knowing nothing, of the first metric), p_holm (adjusted over targets and models).
+        Columns target, kind, model, metric, value, se, df, ci_low, ci_high (95 %, over the units of
+        inference), detectable (the difference that would be found with a power of 80 %),
+        n_replicates, n_subjects, chance, and of the first metric of a target p_value (against
+        chance), p_holm (adjusted over targets and models) and verdict.
     differences : DataFrame
-        Columns target, kind, model, against, metric, value, the intervals as above: scores minus
-        those of the model `against`, on the same bootstrap samples; of the first metric also test,
-        p_value, effect_size (Cohen's d_z of the gain per person), p_holm and verdict: better,
-        worse or no significant difference.
+        Columns target, kind, model, against, metric, value, se, df, the intervals as above: scores
+        minus those of the model `against`, paired; of the first metric also p_value, p_holm and
+        verdict: better, worse or no significant difference.
     predictions : DataFrame
-        One row per target, model, repetition and tested unit: target, model, unit (a subject or a
-        recording's id), subject, cluster (what is drawn and swapped as a whole: the family where
-        the design keeps families whole, else the subject), site, repeat, fold, truth, predicted,
-        scores (list: a probability per class, or the value).
+        One row per target, model, replicate, repetition and tested unit: target, model, unit (a
+        subject or a recording's id), subject, cluster (the family where the design keeps families
+        whole, else the subject), site, repeat, fold, truth, predicted, scores (list: a probability
+        per class, or the value), replicate.
     meta : dict
         Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
         subjects and sites in pretraining.
     curve : DataFrame
         Columns target, kind, model, n_train (subjects), metric, value, ci_low, ci_high: scores
         against the number of training subjects. Empty where none was asked for.
+    sites : DataFrame
+        See `site_scores`.
     """
 
     scores: pd.DataFrame
@@ -60,6 +74,7 @@ class ProbeResult:
     predictions: pd.DataFrame
     meta: dict[str, Any]
     curve: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVE_COLUMNS))
+    sites: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SITE_COLUMNS))
 
     def arrays(
         self, target: str, models: Sequence[str]
@@ -76,7 +91,7 @@ class ProbeResult:
         y : array of shape (n_subjects,)
             Codes of the classes, or values.
         predicted : list of arrays of shape (n_subjects, n_classes) or (n_subjects,)
-            One per model; means over the repetitions.
+            One per model; means over the repetitions and replicates.
         """
         facts = self.meta["targets"][target]
         rows = self.predictions["target"].eq(target) & self.predictions["model"].isin(list(models))
@@ -96,6 +111,7 @@ class ProbeResult:
             self.differences.to_parquet(path / _DIFFERENCES, index=False)
             self.predictions.to_parquet(path / _PREDICTIONS, index=False)
             self.curve.to_parquet(path / _CURVE, index=False)
+            self.sites.to_parquet(path / _SITES, index=False)
             (path / _META).write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
 
     @classmethod
@@ -114,6 +130,7 @@ class ProbeResult:
             differences = pd.read_parquet(path / _DIFFERENCES)
             predictions = pd.read_parquet(path / _PREDICTIONS)
             curve = pd.read_parquet(path / _CURVE)
+            sites = pd.read_parquet(path / _SITES)
         except (OSError, ValueError) as error:
             raise InputError(f"holds no whole result ({error})", file=path) from None
-        return cls(scores, differences, predictions, meta, curve)
+        return cls(scores, differences, predictions, meta, curve, sites)

@@ -8,6 +8,8 @@ from semantoks.evaluate.features.baselines import BASELINES
 CHANCE = "chance"
 #: What every model has to beat: functional connectivity, and its own architecture untrained.
 CONTROLS = CONNECTIVITY, RANDOM = "connectivity", "random weights"
+#: Roles of models that another seed makes another model.
+SEEDED = frozenset({"model", "random"})
 #: The baseline that is part of every evaluation: a model that does not beat it has not earned its
 #: cost.
 SPECTRAL = "spectral connectivity"

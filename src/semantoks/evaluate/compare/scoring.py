@@ -1,13 +1,13 @@
 """Scores, intervals, tests and verdicts of predictions.
 
-The first metric of a kind of target is the one that is tested and that decides; naming it before
-anything is computed is what keeps the tests honest. The others come with intervals.
+One number per verdict: the estimate, its interval, its sign and its p-value are all of the first
+metric of a target, which is fixed before anything is computed. The others come with intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,34 +15,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.arrays import Array
-from semantoks.evaluate.stats.kinds import Kind
-from semantoks.evaluate.stats.metrics import (
-    LOWER_IS_BETTER,
-    METRICS,
-    Codes,
-    Metric,
-    cluster_resamples,
-    hierarchical_resamples,
-    interval,
-    mean_score,
-    resampled_scores,
-    resamples,
-)
-from semantoks.evaluate.stats.significance import (
-    cohen_dz,
-    corrected_t_p,
+from semantoks.evaluate.compare.roles import SEEDED, role
+from semantoks.evaluate.stats.inference import (
+    ALPHA,
+    Inference,
+    Jackknife,
+    Measured,
     holm,
-    permutation_p,
-    person_losses,
-    sign_flip_p,
-    swap_p,
+    inference_blocks,
+    mean_jackknife,
+    replicate_variance,
 )
+from semantoks.evaluate.stats.kinds import Kind
+from semantoks.evaluate.stats.metrics import LOWER_IS_BETTER, Codes, Metric, ordered_metrics
 
-#: Fewer sites than these say nothing about other sites.
-MIN_SITES = 5
-#: Adjusted p-values below it decide.
-ALPHA = 0.05
-#: The verdict where no test decides.
+#: The verdict where a test does not decide.
 UNDECIDED = "no significant difference"
 
 Row = dict[str, Any]
@@ -54,14 +41,24 @@ class Outcomes:
 
     Parameters
     ----------
-    kind : {"classification", "regression"}
+    kind : {"classification", "ordinal", "regression"}
     y : array of shape (n,)
         Class codes, or values.
-    predicted : mapping of model to array of shape (n_repeats, n, n_classes) or (n_repeats, n)
+    predicted : mapping of model to array of shape (n_replicates * n_repeats, n, ...)
+        Probabilities of shape (n_classes,) per unit, or values. Repetitions of a replicate follow
+        each other.
     subjects, clusters, sites : arrays of str, shape (n,)
-        Clusters are what is drawn and swapped as a whole: families where the design keeps them
-        whole, else subjects. An unknown site is empty.
+        Clusters are families where the design keeps them whole, else subjects. An unknown site is
+        empty.
     folds : array of str, shape (n_repeats, n)
+    blocks : int array of shape (n,), optional
+        Block of every unit; see `semantoks.evaluate.compare.units`. Without blocks, people are
+        counted and models are taken as they were fitted.
+    without : mapping of model to array of shape (n_replicates * n_repeats, n, n_blocks, ...)
+        Predictions of models not trained on a block; models that cannot tell are missing.
+    by_site : bool, optional
+        Whether sites are the strata of metrics, or folds; by default sites where two or more are
+        known, one of every unit.
     """
 
     kind: Kind
@@ -71,6 +68,9 @@ class Outcomes:
     clusters: NDArray[np.str_]
     sites: NDArray[np.str_]
     folds: NDArray[np.str_]
+    blocks: Codes | None = None
+    without: Mapping[str, Array] = field(default_factory=dict)
+    by_site: bool | None = None
 
     @classmethod
     def of(cls, predictions: pd.DataFrame, kind: Kind, classes: Sequence[str] | None) -> Outcomes:
@@ -81,20 +81,29 @@ class Outcomes:
         predictions : DataFrame
             See `ProbeResult`. A unit that several folds of a repetition test (a person scanned at
             two sites) counts once: its predictions are averaged.
-        kind : {"classification", "regression"}
+        kind : {"classification", "ordinal", "regression"}
         classes : sequence of str, optional
         """
+        if "replicate" not in predictions:
+            predictions = predictions.assign(replicate=0)
         stacks: dict[str, Array] = {}
+        without: dict[str, Array] = {}
         for model, part in predictions.groupby("model", sort=False):
-            stacks[str(model)] = np.stack([_unit_means(r) for _, r in part.groupby("repeat")])
+            repeats = [rows for _, rows in part.groupby(["replicate", "repeat"])]
+            stacks[str(model)] = np.stack([_unit_means(rows, "scores") for rows in repeats])
+            if "without" in part and part["without"].notna().all():
+                without[str(model)] = np.stack([_unit_means(rows, "without") for rows in repeats])
         first = predictions[predictions["model"] == predictions["model"].iloc[0]]
+        first = first[first["replicate"] == first["replicate"].iloc[0]]
         units = [r.drop_duplicates("unit").sort_values("unit") for _, r in first.groupby("repeat")]
         truth = units[0]["truth"]
         if kind == "classification":
-            y: NDArray[Any] = np.searchsorted(np.asarray(classes), truth.to_numpy(str))
+            order = {str(c): code for code, c in enumerate(classes or ())}
+            y: NDArray[Any] = truth.astype(str).map(order).to_numpy(np.intp)
         else:
             y = truth.to_numpy(np.float64)
-            stacks = {model: stack[:, :, 0] for model, stack in stacks.items()}
+            stacks = {model: stack[..., 0] for model, stack in stacks.items()}
+            without = {model: stack[..., 0] for model, stack in without.items()}
         return cls(
             kind,
             y,
@@ -103,10 +112,24 @@ class Outcomes:
             units[0]["cluster"].to_numpy(str),
             units[0]["site"].fillna("").astype(str).to_numpy(str),
             np.stack([r["fold"].to_numpy(str) for r in units]),
+            units[0]["block"].to_numpy(np.intp) if "block" in units[0] else None,
+            without,
         )
 
+    @property
+    def strata(self) -> Codes:
+        """Return the stratum of every unit in every repetition, shape (n_repeats, n)."""
+        names = [self.sites] * len(self.folds) if self._by_site else list(self.folds)
+        return np.stack([np.unique(of, return_inverse=True)[1] for of in names])
+
+    @property
+    def _by_site(self) -> bool:
+        if self.by_site is not None:
+            return self.by_site
+        return not (self.sites == "").any() and len(set(self.sites)) > 1
+
     def part(self, rows: Codes) -> Outcomes:
-        """Return the outcomes of some of the tested units."""
+        """Return the outcomes of some of the tested units, of the models as they were fitted."""
         return Outcomes(
             self.kind,
             self.y[rows],
@@ -115,159 +138,139 @@ class Outcomes:
             self.clusters[rows],
             self.sites[rows],
             self.folds[:, rows],
+            by_site=self._by_site,
         )
 
-    def samples(self, n_bootstrap: int, seed: int) -> list[Codes]:
-        """Return bootstrap samples of clusters, within classes where each has one row."""
-        if len(set(self.clusters)) < len(self.y):
-            return cluster_resamples(self.clusters, n_bootstrap, seed)
-        strata = self.y if self.kind == "classification" else None
-        return list(resamples(len(self.y), n_bootstrap, seed, strata))
+    def tested(self, chance: str) -> Measured:
+        """Return what metrics read; `chance` is the model that knows nothing."""
+        base = self.predicted[chance]
+        if self.blocks is None:  # of fitted models: no block is both tested and trained on
+            blocks = inference_blocks(self.clusters, self.strata[0], self.y, 0)
+            return Measured(self.y, self.strata, blocks, base, n_folds=1)
+        codes = np.unique(self.blocks, return_inverse=True)[1]
+        n_folds, without = len(set(self.folds[0])), self._without(chance, slice(None))
+        return Measured(self.y, self.strata, codes, base, n_folds, without)
 
-    def site_samples(self, n_bootstrap: int, seed: int) -> list[Codes]:
-        """Return bootstrap samples of sites and their clusters; none of few or unknown sites."""
-        if (self.sites == "").any() or len(set(self.sites)) < MIN_SITES:
-            return []
-        return hierarchical_resamples(self.sites, self.clusters, n_bootstrap, seed)
+    def _without(self, model: str, part: slice) -> Array | None:
+        """Return what a model predicts without the blocks that are tested."""
+        found = self.without.get(model)
+        if found is None or self.blocks is None:
+            return None
+        return found[part].take(np.unique(self.blocks), axis=2)
+
+    def jackknives(self, metric: Metric, model: str, tested: Measured) -> list[Jackknife]:
+        """Return a jackknife for every replicate of a model."""
+        predicted, n = self.predicted[model], len(self.folds)
+        found = []
+        for start in range(0, len(predicted), n):
+            part = slice(start, start + n)
+            found.append(Jackknife.of(metric, tested, predicted[part], self._without(model, part)))
+        return found
 
 
-def _unit_means(rows: pd.DataFrame) -> Array:
-    """Return the mean scores of every unit, units sorted."""
-    scores = pd.DataFrame(np.stack(rows["scores"].to_list()))
-    return np.asarray(scores.groupby(rows["unit"].to_numpy()).mean(), np.float64)
+def _unit_means(rows: pd.DataFrame, column: str) -> Array:
+    """Return the mean of every unit, units sorted."""
+    stacked = np.stack(rows[column].to_list())
+    flat = pd.DataFrame(stacked.reshape(len(stacked), -1))
+    means = flat.groupby(rows["unit"].to_numpy()).mean().to_numpy(np.float64)
+    return means.reshape(len(means), *stacked.shape[1:])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How often samples are drawn.
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A model's score by one metric, over its replicates."""
 
-    Parameters
-    ----------
-    n_bootstrap, n_permutations, seed : int
-    """
+    mean: Jackknife
+    between: float
+    n: int
 
-    n_bootstrap: int
-    n_permutations: int
-    seed: int
+    @classmethod
+    def of(cls, parts: Sequence[Jackknife]) -> _Scored:
+        return cls(mean_jackknife(parts), replicate_variance(parts), len(parts))
+
+    def estimate(self) -> Inference:
+        return Inference.of(self.mean, self.between / self.n, self.n)
+
+    def minus(self, other: _Scored, *, draws: tuple[bool, bool]) -> Inference:
+        """Return the difference; `draws` tells which of the two depends on a seed.
+
+        One run of a model that depends on a seed varies as the replicates of the other do: better
+        than a mean of random weights is not yet better than random weights.
+        """
+        between, n = 0.0, 1
+        for mine, yours, drawn in ((self, other, draws[0]), (other, self, draws[1])):
+            if mine.n > 1:
+                between, n = between + mine.between / mine.n, max(n, mine.n)
+            elif drawn and yours.n > 1:
+                between += yours.between
+        return Inference.of(self.mean.minus(other.mean), between, n)
 
 
 def score_models(
-    tested: Outcomes, against: Sequence[str], chance: str, sampling: Sampling
+    outcomes: Outcomes,
+    against: Sequence[str],
+    chance: str,
+    metrics: Mapping[str, Metric] | None = None,
+    *,
+    verdict: bool = True,
 ) -> tuple[list[Row], list[Row]]:
     """Score every model, and compare it with every reference.
 
     Parameters
     ----------
-    tested : Outcomes
+    outcomes : Outcomes
     against : sequence of str
         The references; names of no model are passed over.
     chance : str
-        The model that knows nothing: it is tested against none, others against a permuted truth.
-    sampling : Sampling
+        The model that knows nothing.
+    metrics : mapping of str to Metric, optional
+        The first is tested; by default those of the kind of target.
+    verdict : bool
+        Whether anything is tested; see `semantoks.evaluate.compare.units`.
 
     Returns
     -------
     scores, differences : lists of dict
         As `ProbeResult` has them, p-values not yet adjusted for their number.
     """
-    samples = tested.samples(sampling.n_bootstrap, sampling.seed)
-    site_samples = tested.site_samples(sampling.n_bootstrap, sampling.seed)
+    tested = outcomes.tested(chance)
     scores: list[Row] = []
     differences: list[Row] = []
-    for i, (name, metric) in enumerate(METRICS[tested.kind].items()):
-        values, drawn, over_sites = {}, {}, {}
-        for model, predicted in tested.predicted.items():
-            values[model] = mean_score(metric, tested.y, predicted)
-            drawn[model] = resampled_scores(metric, tested.y, predicted, samples)
-            over_sites[model] = resampled_scores(metric, tested.y, predicted, site_samples)
-            p = float("nan")
-            if i == 0 and model != chance:
-                p = _chance_p(tested, metric, predicted, sampling)
-            row = {"model": model, "metric": name, "value": values[model]}
-            row |= _intervals(drawn[model], over_sites[model])
-            scores.append(row | {"n_subjects": len(set(tested.subjects)), "p_value": p})
-        for model, other in _pairs(values, against):
+    for i, (name, metric) in enumerate((metrics or ordered_metrics(outcomes.kind)).items()):
+        asked = verdict and i == 0
+        found = {m: _Scored.of(outcomes.jackknives(metric, m, tested)) for m in outcomes.predicted}
+        null = metric.at_chance(outcomes.predicted[chance].shape[-1])
+        for model, score in found.items():
+            row = {"model": model, "metric": name, "n_replicates": score.n}
+            row |= {"n_subjects": len(set(outcomes.subjects)), "chance": null}
+            tests = asked and model != chance
+            scores.append(row | _numbers(score.estimate(), null if tests else float("nan")))
+        for model, other in _pairs(found, against):
+            gap = found[model].minus(
+                found[other], draws=(role(model) in SEEDED, role(other) in SEEDED)
+            )
+            tests = asked and chance not in (model, other)
             row = {"model": model, "against": other, "metric": name}
-            row |= {"value": values[model] - values[other]}
-            row |= _intervals(drawn[model] - drawn[other], over_sites[model] - over_sites[other])
-            asked = i == 0 and chance not in (model, other)
-            row |= _comparison(tested, metric, model, other, sampling) if asked else _UNTESTED
-            differences.append(row)
+            differences.append(row | _numbers(gap, 0.0 if tests else float("nan")))
     return scores, differences
 
 
-_UNTESTED: Row = {"test": "", "p_value": float("nan"), "effect_size": float("nan")}
-
-
-def _pairs(models: dict[str, float], against: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _pairs(models: Mapping[str, _Scored], against: Sequence[str]) -> Iterator[tuple[str, str]]:
     for model in models:
         yield from ((model, other) for other in against if other in models and other != model)
 
 
-def _intervals(drawn: Array, over_sites: Array) -> Row:
-    low, high = interval(drawn)
-    site_low, site_high = interval(over_sites) if len(over_sites) else (float("nan"),) * 2
-    return {"ci_low": low, "ci_high": high, "site_low": site_low, "site_high": site_high}
-
-
-def _chance_p(tested: Outcomes, metric: Metric, predicted: Array, sampling: Sampling) -> float:
-    """Permute the truth of people within sites, or folds where no site is known."""
-    y, strata = tested.y, tested.sites
-    if (strata == "").any():
-        strata = tested.folds[0]
-    who, first, of = np.unique(tested.subjects, return_index=True, return_inverse=True)
-    if len(who) < len(y):
-        if tested.kind == "classification" and (y != y[first][of]).any():
-            strata = tested.subjects  # trials: what is exchangeable are those of one person
-        else:  # the recordings of a person are no independent facts
-            counts = np.bincount(of)
-            predicted = np.stack([_sums(p, of) for p in predicted])
-            predicted /= counts.reshape(-1, *[1] * (predicted.ndim - 2))
-            y = y[first] if tested.kind == "classification" else _sums(y, of) / counts
-            strata = strata[first]
-    return permutation_p(metric, y, predicted, strata, sampling.n_permutations, sampling.seed)
-
-
-def _sums(values: Array, groups: Codes) -> Array:
-    out = np.zeros((groups.max() + 1, *values.shape[1:]))
-    np.add.at(out, groups, values)
-    return out
-
-
-def _comparison(
-    tested: Outcomes, metric: Metric, model: str, other: str, sampling: Sampling
-) -> Row:
-    """Test the difference of two models by its first metric."""
-    a, b, y = tested.predicted[model], tested.predicted[other], tested.y
-    classify = tested.kind == "classification"
-    gain = person_losses(y, b, classify) - person_losses(y, a, classify)
-    codes = np.unique(tested.subjects, return_inverse=True)[1]
-    per_subject = np.bincount(codes, weights=gain) / np.bincount(codes)
-    clusters = tested.clusters
-    n, seed = sampling.n_permutations, sampling.seed
-    if len(a) > 1:
-        test = "corrected resampled t"
-        p = corrected_t_p(*_fold_differences(tested, metric, a, b))
-    elif classify:
-        test = "sign flips of people"
-        p = sign_flip_p(gain, clusters, n, seed)
-    else:
-        test = "swaps of people"
-        z = [(x[0] - x[0].mean()) / (x[0].std() or 1.0) for x in (a, b)]
-        p = swap_p(metric, y, z[0], z[1], clusters, n, seed)
-    return {"test": test, "p_value": p, "effect_size": cohen_dz(per_subject)}
-
-
-def _fold_differences(tested: Outcomes, metric: Metric, a: Array, b: Array) -> tuple[Array, float]:
-    """Return the differences of every fold's scores, and the mean of n_test / n_train."""
-    differences, ratios = [], []
-    for repeat, names in enumerate(tested.folds):
-        for name in np.unique(names):
-            rows = names == name
-            y = tested.y[rows]
-            differences.append(metric(y, a[repeat][rows]) - metric(y, b[repeat][rows]))
-            ratios.append(rows.sum() / (~rows).sum())
-    return np.array(differences), float(np.mean(ratios))
+def _numbers(found: Inference, null: float) -> Row:
+    low, high = found.interval()
+    return {
+        "value": found.value,
+        "se": found.se,
+        "df": found.df,
+        "ci_low": low,
+        "ci_high": high,
+        "detectable": found.detectable,
+        "p_value": found.p_value(null),
+    }
 
 
 def adjusted(scores: pd.DataFrame, differences: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -281,17 +284,22 @@ def adjusted(scores: pd.DataFrame, differences: pd.DataFrame) -> tuple[pd.DataFr
     Returns
     -------
     scores, differences : DataFrame
-        With ``p_holm``; differences also with ``verdict``: better, worse or no significant
-        difference, and empty where nothing was tested.
+        With ``p_holm`` and ``verdict``: better, worse or no significant difference (of scores: from
+        chance), and empty where nothing was tested.
     """
     scores = scores.assign(p_holm=holm(scores["p_value"].to_numpy(float)))
     differences = differences.assign(p_holm=np.nan)
     for _, rows in differences.groupby("against"):
         differences.loc[rows.index, "p_holm"] = holm(rows["p_value"].to_numpy(float))
-    gain = differences["value"].to_numpy(float) * np.where(
-        differences["metric"].isin(sorted(LOWER_IS_BETTER)), -1.0, 1.0
+    excess = scores["value"] - scores["chance"]
+    return (
+        scores.assign(verdict=_verdicts(scores, excess)),
+        differences.assign(verdict=_verdicts(differences, differences["value"])),
     )
-    decided = differences["p_holm"].to_numpy(float) < ALPHA
-    verdict = np.where(decided, np.where(gain > 0, "better", "worse"), UNDECIDED)
-    verdict = np.where(differences["p_holm"].isna(), "", verdict)
-    return scores, differences.assign(verdict=verdict)
+
+
+def _verdicts(table: pd.DataFrame, gain: pd.Series) -> NDArray[np.str_]:
+    better = gain.to_numpy(float) * np.where(table["metric"].isin(LOWER_IS_BETTER), -1.0, 1.0) > 0
+    decided = table["p_holm"].to_numpy(float) < ALPHA
+    verdict = np.where(decided, np.where(better, "better", "worse"), UNDECIDED)
+    return np.where(table["p_holm"].isna(), "", verdict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,31 +25,38 @@ class Target:
     ----------
     column : str
         Column of the store's index.
-    kind : {"classification", "regression"}, optional
+    kind : {"classification", "ordinal", "regression"}, optional
         Text and truth values are classes; numbers are regressed on, but a column of few whole
-        numbers could be either and must be told.
+        numbers could be any of the three and must be told. Ordinal numbers are predicted like
+        others and scored by their order.
+    positive : str, optional
+        Of two classes the one whose probability, sensitivity and AUPRC are stated; by default the
+        class with fewer people, of equals the last in the order of the alphabet.
     """
 
     column: str
     kind: Kind | None = None
+    positive: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Return the target that ``column`` or ``column:kind`` names.
+        """Return the target that ``column``, ``column:kind`` or ``column:kind:class`` names.
 
         Raises
         ------
         InputError
             If the kind is another.
         """
-        column, _, kind = text.partition(":")
-        if kind not in ("", "classification", "regression"):
+        column, _, rest = text.partition(":")
+        kind, _, positive = rest.partition(":")
+        if kind not in ("", *get_args(Kind)) or (positive and kind != "classification"):
             raise InputError(
-                "a target is column, column:classification or column:regression",
+                "a target is column, column:classification, column:ordinal or column:regression; "
+                "column:classification:CLASS also states the positive class",
                 field="target",
                 value=text,
             )
-        return cls(column, kind=kind or None)  # type: ignore[arg-type]
+        return cls(column, kind or None, positive or None)  # type: ignore[arg-type]
 
 
 TargetRows = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
@@ -91,7 +98,7 @@ def target_values(
         raise InputError("no recording has a value", **where)
     values = column.iloc[rows]
     kind = target.kind or _guess_kind(values, where)
-    if kind == "regression":
+    if kind != "classification":
         if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
             raise _no_numbers(values, where)
         return rows, values.to_numpy(np.float64), kind
@@ -143,7 +150,36 @@ def _guess_kind(values: pd.Series, where: dict[str, Any]) -> Kind:
         raise InputError(
             f"could be classes or a scale: {values.nunique()} different whole numbers",
             **where,
-            fix=f"State it: Target({where['field']!r}, 'classification') or 'regression' "
-            f"({where['field']}:classification on the command line)",
+            fix=f"State it: Target({where['field']!r}, 'classification'), 'ordinal' or "
+            f"'regression' ({where['field']}:classification on the command line)",
         )
     return "regression"
+
+
+def class_order(
+    y: NDArray[np.str_], subjects: NDArray[np.str_], positive: str | None
+) -> NDArray[np.str_]:
+    """Return the classes in the order of scores; of two, the positive one is the second.
+
+    Parameters
+    ----------
+    y, subjects : array of str, shape (n,)
+    positive : str or None
+        See `Target`.
+
+    Raises
+    ------
+    InputError
+        If there is no such class, or there are more than two.
+    """
+    classes = np.unique(y)
+    if positive is not None and (len(classes) != 2 or positive not in classes):
+        raise InputError(
+            f"must be one of two classes ({', '.join(classes)})", field="positive", value=positive
+        )
+    if len(classes) != 2:
+        return classes
+    if positive is None:
+        counts = [len(set(subjects[y == name])) for name in classes]
+        return classes[::-1] if counts[0] < counts[1] else classes
+    return classes if positive == classes[1] else classes[::-1]

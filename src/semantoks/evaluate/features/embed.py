@@ -16,8 +16,8 @@ from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 from semantoks.model.encoder import Encoder
 from semantoks.model.engines import EngineName, Precision, fastest_engine, make_engine
-from semantoks.model.pretrained import load_pretrained
-from semantoks.model.readout import CLS_AVG, check_parts, part_sizes
+from semantoks.model.pretrained import DEFAULT_MODEL, load_pretrained
+from semantoks.model.readout import CLS_AVG, check_parts, default_parts, part_sizes
 
 
 class Embedder(SignalTransformer):
@@ -29,16 +29,18 @@ class Embedder(SignalTransformer):
 
     Parameters
     ----------
-    model : path or Encoder
-        Run, checkpoint or model folder (its teacher), or an encoder.
+    model : path, str or Encoder
+        Run, checkpoint or model folder (its teacher), or an encoder; by default the model that
+        comes with the package, a second-order model of CC200 signals ("connectome-base").
     tr : float, optional
         TR of signals given as arrays, seconds; a store states its own.
     n_crops : int
         Evenly spaced crops per recording (paper, evaluation protocol: 8).
-    parts : sequence of str
+    parts : sequence of str, optional
         Parts of the embedding, side by side in this order: "mean" (over tokens) and "cls" of D
         numbers each, "tokens" of N P D, and of a second-order model "spectral", its input, of
-        C (C + 1) / 2. See `semantoks.model.readout`.
+        C (C + 1) / 2. By default mean and cls; of a second-order model spectral and tokens. See
+        `semantoks.model.readout`.
     device : str
         Device of the encoder.
     engine : {"torch", "onnx", "openvino", "auto"}
@@ -54,6 +56,8 @@ class Embedder(SignalTransformer):
     encoder_ : Encoder
     engine_ : str
         The engine in use.
+    parts_ : tuple of str
+        Parts of the embedding.
     n_features_in_ : int
         Number of ROIs of the encoder.
     """
@@ -62,11 +66,11 @@ class Embedder(SignalTransformer):
 
     def __init__(
         self,
-        model: str | Path | Encoder,
+        model: str | Path | Encoder = DEFAULT_MODEL,
         *,
         tr: float | None = None,
         n_crops: int = 8,
-        parts: Sequence[str] = CLS_AVG,
+        parts: Sequence[str] | None = None,
         device: str = "cpu",
         engine: EngineName | Literal["auto"] = "torch",
         precision: Precision = "float32",
@@ -100,17 +104,18 @@ class Embedder(SignalTransformer):
                 raise InputError(rule, field=name, value=getattr(self, name))
         encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
         self.encoder_ = encoder.eval().to(self.device)
-        check_parts(self.encoder_, self.parts)
+        self.parts_ = default_parts(self.encoder_) if self.parts is None else tuple(self.parts)
+        check_parts(self.encoder_, self.parts if self.parts is not None else self.parts_)
         self.n_features_in_ = len(self.encoder_.channels)
         settings = (self.encoder_, self.n_crops, self.precision, self.device)
         self.engine_: EngineName
         if self.engine == "auto":
             self.engine_, self._run = fastest_engine(
-                *settings, n_recordings=len(X), parts=self.parts
+                *settings, n_recordings=len(X), parts=self.parts_
             )
         else:
             self.engine_ = self.engine
-            self._run = make_engine(self.engine, *settings, self.parts)
+            self._run = make_engine(self.engine, *settings, self.parts_)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -154,17 +159,17 @@ class Embedder(SignalTransformer):
         """
         check_is_fitted(self)
         if not hasattr(self, "_run"):
-            settings = (self.n_crops, self.precision, self.device, self.parts)
+            settings = (self.n_crops, self.precision, self.device, self.parts_)
             self._run = make_engine(self.engine_, self.encoder_, *settings)
         encoder = self.encoder_
         each = (even_crops(encoder, one, self.n_crops) for one in sources(encoder, X, self.tr))
         return list(self._run(each))
 
-    def _output_names(self, rois: list[str]) -> list[str]:
+    def _output_names(self, rois: list[str]) -> list[str]:  # noqa: ARG002 - the encoder's
         sizes = part_sizes(self.encoder_)
-        if tuple(self.parts) == CLS_AVG:
+        if self.parts_ == CLS_AVG:
             return [f"e{i:04d}" for i in range(2 * sizes["cls"])]
-        names = {part: [f"{part}{i:04d}" for i in range(sizes[part])] for part in self.parts}
+        names = {part: [f"{part}{i:04d}" for i in range(sizes[part])] for part in self.parts_}
         if "spectral" in names:
-            names["spectral"] = pair_names(rois, diagonal=True)
-        return [name for part in self.parts for name in names[part]]
+            names["spectral"] = pair_names(self.encoder_.channels.labels, diagonal=True)
+        return [name for part in self.parts_ for name in names[part]]

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from semantoks.arrays import Array, Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.predictors.linear import (
+    Fit,
     RidgePath,
     RowSpace,
     logistic_loss,
@@ -93,6 +94,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y: ArrayLike,
         groups: ArrayLike | None = None,
         held_out: Sequence[Rows] | None = None,
+        blocks: Sequence[Rows] | None = None,
     ) -> Self:
         """Choose the strength and fit.
 
@@ -105,6 +107,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held_out : sequence of int arrays, optional
             Rows to leave out in turn, instead of inner folds made here: one array for a validation
             part of your own. Every other row trains.
+        blocks : sequence of int arrays, optional
+            Rows of blocks; `predict_without` then has the models without each of them.
 
         Raises
         ------
@@ -133,7 +137,30 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._choose(space.coordinates, signs, weight, parts)
         coef, intercept = _fits(self.model, space.coordinates, signs, weight, [self.strength_])[0]
         self.coef_, self.intercept_ = space.restore(coef, intercept)
+        self._without: list[Fit] | None = None
+        if blocks is not None:
+            path = self._path(space.coordinates, signs, weight, coef, intercept)
+            fits = () if path is None else path.without(self.strength_, blocks)
+            self._without = [space.restore(*fit) for fit in fits] or None
         return self
+
+    def _path(
+        self, T: Array, signs: Array, weight: Array, coef: Array, intercept: Array
+    ) -> RidgePath | None:
+        """Return the ridge regression whose solution is the fit; None where there is none.
+
+        For logistic regression it is the last Newton step: without a block it gives the first step
+        from the whole fit, close to the fit without the block (Rad & Maleki 2020).
+        """
+        if self.model == "ridge":
+            return RidgePath(T, signs, weight)
+        if self.model == "svm" or signs.shape[1] > 1:
+            return None
+        score = T @ coef + intercept
+        p = expit(score)
+        curvature = (p * (1.0 - p)).clip(1e-6)
+        response = score + ((signs + 1.0) / 2.0 - p) / curvature
+        return RidgePath(T, response, weight * curvature[:, 0])
 
     def _choose(self, T: Array, signs: Array, weight: Array, parts: Sequence[Rows]) -> None:
         """Set `strength_` and `temperature_` by the log loss of the left-out rows."""
@@ -170,6 +197,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             yield from (test for _, test in plain.split(codes, codes))
             return
         groups = np.asarray(groups)
+        if len(set(groups.tolist())) == len(groups):
+            yield from self._inner_folds(codes, None)
+            return
         per_class = [len(set(groups[codes == c])) for c in range(len(self.classes_))]
         n = min(self.n_folds, len(set(groups)), *per_class)
         if n < 2:
@@ -185,6 +215,23 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = np.asarray(validate_data(self, X, dtype=_FLOATS, reset=False))
         scores: Array = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_without(self, X: ArrayLike) -> Array | None:
+        """Return probabilities by the models without each block, (n, n_blocks, n_classes).
+
+        The strength and the temperature are those of the whole fit. None where that is not known:
+        for the support vector machine, and for logistic regression of more than two classes.
+        """
+        check_is_fitted(self)
+        if self._without is None:
+            return None
+        X = np.asarray(validate_data(self, X, dtype=_FLOATS, reset=False))
+        scores = np.stack([X @ coef.T + intercept for coef, intercept in self._without], axis=1)
+        scores /= self.temperature_
+        if len(self.classes_) > 2:
+            return np.asarray(softmax(scores, axis=-1))
+        p = expit(scores[..., 0])
+        return np.stack([1.0 - p, p], axis=-1)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probabilities of the classes, (n, n_classes)."""
@@ -234,6 +281,7 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         y: ArrayLike,
         groups: ArrayLike | None = None,
         held_out: Sequence[Rows] | None = None,
+        blocks: Sequence[Rows] | None = None,
     ) -> Self:
         """Choose the strength and fit.
 
@@ -246,6 +294,8 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         held_out : sequence of int arrays, optional
             Rows to leave out in turn, instead of inner folds made here: one array for a validation
             part of your own. Every other row trains.
+        blocks : sequence of int arrays, optional
+            Rows of blocks; `predict_without` then has the models without each of them.
         """
         checked: tuple[NDArray[np.floating], Array] = validate_data(
             self, X, y, dtype=_FLOATS, y_numeric=True
@@ -261,6 +311,9 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.strength_ = float(self.strengths[_best(self.strengths, losses)])
         coef, intercept = space.restore(*path.fit(self.strength_))
         self.coef_, self.intercept_ = coef[0], float(intercept[0])
+        self._without: list[Fit] | None = None
+        if blocks is not None:
+            self._without = [space.restore(*f) for f in path.without(self.strength_, blocks)]
         return self
 
     def _inner_folds(self, n_rows: int, groups: ArrayLike | None) -> Iterator[Rows]:
@@ -274,6 +327,16 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             grouped = GroupKFold(n, shuffle=True, random_state=self.seed)
             splits = grouped.split(rows, groups=groups)
         yield from (test for _, test in splits)
+
+    def predict_without(self, X: ArrayLike) -> Array | None:
+        """Return the predictions of the models without each block, (n, n_blocks)."""
+        check_is_fitted(self)
+        if self._without is None:
+            return None
+        X = np.asarray(validate_data(self, X, dtype=_FLOATS, reset=False))
+        return np.stack(
+            [(X @ coef.T + intercept)[:, 0] for coef, intercept in self._without], axis=1
+        )
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the predictions, (n,)."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semantoks.errors import CheckpointError
+from semantoks.errors import CheckpointError, entry, readable
 from semantoks.files import staged_file
 from semantoks.model.weights import check_weights, current_name, tensors_hash
 from semantoks.train.checkpoint import load_optimizer, optimizer_tensors
@@ -93,13 +93,11 @@ class TuningCheckpoint:
             If the file is damaged, or of a fit with other settings or data.
         """
         fix = "Delete it to begin again"
-        try:
+        with readable(file, CheckpointError, fix=fix):
             with safe_open(file, framework="pt") as archive:
-                facts = {name: json.loads(v) for name, v in archive.metadata().items()}
+                facts = {name: json.loads(v) for name, v in (archive.metadata() or {}).items()}
                 found = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-            held, history, expected = (facts[name] for name in ("fit", "history", "sha256"))
-        except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"is damaged ({error})", file=file, fix=fix) from None
+            held, history, expected = (entry(facts, name) for name in ("fit", "history", "sha256"))
         plain = json.loads(json.dumps(dict(fit)))
         other = sorted(k for k in held.keys() | plain.keys() if held.get(k) != plain.get(k))
         if other:

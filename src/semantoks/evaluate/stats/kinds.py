@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "ordinal", "regression"]

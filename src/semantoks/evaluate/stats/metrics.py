@@ -1,16 +1,23 @@
-"""Scores and their uncertainty. Every function is deterministic given its seed."""
+"""Scores of predictions: pure functions, and the table that names them.
+
+Every metric is called with the truth and the predictions; a metric *within strata* compares only
+people of one stratum (a site, or a fold where no site is known) and then combines the strata, so
+that neither offsets between sites nor differences between folds enter it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from semantoks.arrays import Array
+from semantoks.errors import InputError
+from semantoks.evaluate.stats.kinds import Kind
 
 Codes = NDArray[np.intp]
 
@@ -32,36 +39,79 @@ def balanced_accuracy(y: Codes, scores: Array) -> float:
     return float((hits[present] / counts[present]).mean())
 
 
-def auroc(y: Codes, scores: Array) -> float:
-    """Area under the ROC curve: of the second class, or mean over classes against the rest.
+def auroc(y: Codes, scores: Array, strata: Codes | None = None) -> float:
+    """Area under the ROC curve: of the second of two classes, or mean over all against the rest.
+
+    Within strata it is the share of pairs of a member and a non-member *of one stratum* that the
+    score orders rightly. Strata are combined with weights ``n1 n0 / (n1 + n0)``, those of van
+    Elteren's stratified rank test (1960) up to a constant: about the inverse of the variance.
 
     Parameters
     ----------
     y : int array of shape (n,)
     scores : array of shape (n, n_classes)
+    strata : int array of shape (n,), optional
+        All people are one stratum by default.
 
     Returns
     -------
     float
-        NaN where fewer than two classes are present.
+        NaN where no stratum has members and non-members of a class.
     """
     classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
-    areas = []
-    for c in classes:
-        positive = y == c
-        n1 = int(positive.sum())
-        n0 = len(y) - n1
-        if n1 and n0:
-            ranks = rankdata(scores[:, c])
-            areas.append((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
-    return float(np.mean(areas)) if areas else float("nan")
+    areas = [_stratified_area(y == c, scores[:, c], strata) for c in classes]
+    known = [area for area in areas if not np.isnan(area)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _stratified_area(positive: NDArray[np.bool_], score: Array, strata: Codes | None) -> float:
+    if strata is None:
+        strata = np.zeros(len(score), np.intp)
+    n = np.bincount(strata)
+    n1 = np.bincount(strata, weights=positive, minlength=len(n))
+    n0 = n - n1
+    order = np.lexsort((score, strata))
+    of, value = strata[order], score[order]
+    new = np.append(True, (np.diff(of) != 0) | (np.diff(value) != 0))
+    ties = np.cumsum(new) - 1
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], len(score))
+    ranks = ((first + last + 1) / 2)[ties] - (np.cumsum(n) - n)[of]  # means of ties, from 1
+    sums = np.bincount(of, weights=ranks * positive[order], minlength=len(n))
+    known = (n1 > 0) & (n0 > 0)
+    wins = (sums - n1 * (n1 + 1) / 2)[known]
+    total = float((n1 * n0)[known] @ (1 / n[known]))
+    return float((wins / n[known]).sum() / total) if total else float("nan")
+
+
+def concordance(y: Array, predicted: Array, strata: Codes | None = None) -> float:
+    """Share of pairs with different truths that the prediction orders rightly; ties count one half.
+
+    For ordinal targets; with two values it is the area under the ROC curve. Within strata only
+    pairs of one stratum count, and strata weigh as their pairs per member.
+
+    Parameters
+    ----------
+    y, predicted : array of shape (n,)
+    strata : int array of shape (n,), optional
+    """
+    if strata is None:
+        strata = np.zeros(len(y), np.intp)
+    right = total = 0.0
+    for code in np.unique(strata):
+        truth, guess = y[strata == code], predicted[strata == code]
+        greater = truth[:, None] > truth
+        wins = (guess[:, None] > guess) + 0.5 * (guess[:, None] == guess)
+        right += float(wins[greater].sum()) / len(truth)
+        total += float(greater.sum()) / len(truth)
+    return right / total if total else float("nan")
 
 
 def average_precision(y: Codes, scores: Array) -> float:
-    """Area under the precision-recall curve (AUPRC), as average precision.
+    """Area under the precision-recall curve (AUPRC), as average precision, of the second class.
 
-    Mean over all classes against the rest, so that the rarer of two classes counts as much as the
-    other and knowing nothing scores ``1 / n_classes``.
+    Of more than two classes, the mean over classes against the rest. Knowing nothing scores the
+    prevalence.
 
     Parameters
     ----------
@@ -69,7 +119,7 @@ def average_precision(y: Codes, scores: Array) -> float:
     scores : array of shape (n, n_classes)
     """
     areas = []
-    for c in range(scores.shape[1]):
+    for c in [1] if scores.shape[1] == 2 else range(scores.shape[1]):
         positive = y == c
         if positive.any():
             order = np.argsort(-scores[:, c], kind="stable")
@@ -111,16 +161,44 @@ def brier(y: Codes, scores: Array) -> float:
     return float(error / 2 if scores.shape[1] == 2 else error)
 
 
-def pearson_r(y: Array, predicted: Array) -> float:
-    """Correlation of truth and prediction; NaN where one of them does not vary."""
-    a, b = y - y.mean(), predicted - predicted.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / norm) if norm > 0 else float("nan")
+def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
+    """Correlation of truth and prediction; NaN where one of them does not vary.
+
+    Within strata it is the mean of the strata's correlations, weighted by their number of people;
+    a stratum of fewer than 3 people, or one in which truth or prediction does not vary, is left
+    out.
+
+    Parameters
+    ----------
+    y, predicted : array of shape (n,)
+    strata : int array of shape (n,), optional
+    """
+    if strata is None:
+        strata = np.zeros(len(y), np.intp)
+    n = np.bincount(strata)
+    size = np.maximum(n, 1)
+    a = y - (np.bincount(strata, weights=y) / size)[strata]
+    b = predicted - (np.bincount(strata, weights=predicted) / size)[strata]
+    products, of_y, of_p = (np.bincount(strata, weights=v) for v in (a * b, a * a, b * b))
+    # Sums of squares of equal numbers are rounding errors, not zero.
+    varies = (of_y > 1e-20 * np.square(y).sum()) & (of_p > 1e-20 * np.square(predicted).sum())
+    known = varies & (n >= min(3, len(y)))
+    if not known.any():
+        return float("nan")
+    r = products[known] / np.sqrt(of_y[known] * of_p[known])
+    return float(r @ n[known] / n[known].sum())
 
 
-def r_squared(y: Array, predicted: Array) -> float:
-    """Share of the truth's variance that is explained; negative where worse than its mean."""
-    total = np.square(y - y.mean()).sum()
+def r_squared(y: Array, predicted: Array, base: Array | None = None) -> float:
+    """Share of the squared error of `base` that is explained; negative where it is larger.
+
+    Parameters
+    ----------
+    y, predicted : array of shape (n,)
+    base : array of shape (n,), optional
+        What knowing nothing predicts, the mean of the training part; by default the mean of `y`.
+    """
+    total = np.square(y - (y.mean() if base is None else base)).sum()
     return float(1.0 - np.square(y - predicted).sum() / total) if total > 0 else float("nan")
 
 
@@ -129,184 +207,126 @@ def mean_absolute_error(y: Array, predicted: Array) -> float:
     return float(np.abs(y - predicted).mean())
 
 
-Metric = Callable[[NDArray, NDArray], float]  # type: ignore[type-arg]
+def mae_gain(y: Array, predicted: Array, base: Array | None = None) -> float:
+    """Return by how much the mean absolute error is smaller than that of `base`.
 
-#: Metrics by kind of target; the first is the one to look at.
-METRICS: dict[str, dict[str, Metric]] = {
+    Parameters
+    ----------
+    y, predicted : array of shape (n,)
+        In the unit of the target.
+    base : array of shape (n,), optional
+        What knowing nothing predicts, the mean of the training part; by default the mean of `y`.
+    """
+    known = np.full(len(y), y.mean()) if base is None else base
+    return mean_absolute_error(y, known) - mean_absolute_error(y, predicted)
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A score, and what it reads beside the truth and the predictions.
+
+    Parameters
+    ----------
+    function : callable
+    chance : float
+        The score of knowing nothing; NaN where it depends on the data.
+    within : bool
+        Whether it takes strata.
+    gain : bool
+        Whether it takes the predictions of knowing nothing.
+    per_class : bool
+        Whether chance is one over the number of classes.
+    lower_is_better : bool
+    """
+
+    function: Callable[..., float]
+    chance: float = float("nan")
+    within: bool = False
+    gain: bool = False
+    per_class: bool = False
+    lower_is_better: bool = False
+
+    def __call__(
+        self,
+        y: NDArray,  # type: ignore[type-arg]
+        predicted: Array,
+        strata: Codes | None = None,
+        base: Array | None = None,
+    ) -> float:
+        """Return the score.
+
+        Parameters
+        ----------
+        y : array of shape (n,)
+        predicted : array of shape (n, ...)
+        strata : int array of shape (n,), optional
+        base : array of shape (n, ...), optional
+            Predictions of knowing nothing.
+        """
+        function = partial(self.function, strata=strata) if self.within else self.function
+        return function(y, predicted, base=base) if self.gain else function(y, predicted)
+
+    def at_chance(self, n_classes: int) -> float:
+        """Return the score of knowing nothing; NaN where it depends on the data."""
+        return 1.0 / n_classes if self.per_class else self.chance
+
+
+_NUMBERS = {
+    "MAE gain": Metric(mae_gain, chance=0.0, gain=True),
+    "r": Metric(pearson_r, chance=0.0, within=True),
+    "R2": Metric(r_squared, chance=0.0, gain=True),
+    "MAE": Metric(mean_absolute_error, lower_is_better=True),
+}
+
+#: Metrics by kind of target; the first decides, unless another one is chosen beforehand.
+METRICS: dict[Kind, dict[str, Metric]] = {
     "classification": {
-        "balanced accuracy": balanced_accuracy,
-        "AUROC": auroc,
-        "AUPRC": average_precision,
-        "F1": f1_macro,
-        "Brier": brier,
+        "AUROC": Metric(auroc, chance=0.5, within=True),
+        "balanced accuracy": Metric(balanced_accuracy, per_class=True),
+        "AUPRC": Metric(average_precision),
+        "pooled AUROC": Metric(auroc, chance=0.5),
+        "macro F1": Metric(f1_macro),
+        "Brier": Metric(brier, lower_is_better=True),
     },
-    "regression": {"Pearson r": pearson_r, "MAE": mean_absolute_error, "R2": r_squared},
+    "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True), **_NUMBERS},
+    "regression": _NUMBERS,
 }
 
 #: Metrics of which less is better.
-LOWER_IS_BETTER = frozenset({"MAE", "Brier"})
+LOWER_IS_BETTER = frozenset(
+    name for of_kind in METRICS.values() for name, m in of_kind.items() if m.lower_is_better
+)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A score with its bootstrap interval.
-
-    Parameters
-    ----------
-    value, ci_low, ci_high : float
-    """
-
-    value: float
-    ci_low: float
-    ci_high: float
-
-
-def resamples(n: int, n_bootstrap: int, seed: int, strata: Codes | None = None) -> Codes:
-    """Draw bootstrap samples of subjects, within strata where given.
+def ordered_metrics(kind: Kind, chosen: Sequence[str] = ()) -> dict[str, Metric]:
+    """Return the metrics of a kind of target, the one that decides first.
 
     Parameters
     ----------
-    n : int
-        Subjects.
-    n_bootstrap : int
-    seed : int
-    strata : int array of shape (n,), optional
-        Classes whose sizes every sample keeps, so that none can vanish.
-
-    Returns
-    -------
-    int array of shape (n_bootstrap, n)
+    kind : {"classification", "ordinal", "regression"}
+    chosen : sequence of str
+        Metrics chosen beforehand, for targets of several kinds: the first of this kind decides.
     """
-    rng = np.random.default_rng(seed)
-    if strata is None:
-        return rng.integers(0, n, size=(n_bootstrap, n))
-    out = np.empty((n_bootstrap, n), dtype=np.intp)
-    for code in np.unique(strata):
-        members = np.flatnonzero(strata == code)
-        out[:, members] = members[rng.integers(0, len(members), (n_bootstrap, len(members)))]
-    return out
+    first = [name for name in chosen if name in METRICS[kind]][:1]
+    return {name: METRICS[kind][name] for name in dict.fromkeys([*first, *METRICS[kind]])}
 
 
-def cluster_resamples(subjects: NDArray[np.str_], n_bootstrap: int, seed: int) -> list[Codes]:
-    """Draw bootstrap samples of subjects, each with all its rows.
+def check_chosen(chosen: Sequence[str], kinds: Sequence[Kind]) -> None:
+    """Refuse a metric that fits none of the targets.
 
-    Parameters
-    ----------
-    subjects : array of shape (n,)
-        Subject of every row.
-    n_bootstrap : int
-    seed : int
-
-    Returns
-    -------
-    list of int arrays
-        Rows of every sample; their number differs with the subjects drawn.
+    Raises
+    ------
+    InputError
     """
-    rng = np.random.default_rng(seed)
-    codes = np.unique(subjects, return_inverse=True)[1]
-    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    drawn = rng.integers(0, len(rows), size=(n_bootstrap, len(rows)))
-    return [np.concatenate([rows[i] for i in sample]) for sample in drawn]
-
-
-def hierarchical_resamples(
-    sites: NDArray[np.str_], subjects: NDArray[np.str_], n_bootstrap: int, seed: int
-) -> list[Codes]:
-    """Draw bootstrap samples of sites, and within every site drawn of its subjects.
-
-    What an interval over them covers is another set of sites, not only other people at these.
-
-    Parameters
-    ----------
-    sites, subjects : arrays of shape (n,)
-        Of every row.
-    n_bootstrap : int
-    seed : int
-
-    Returns
-    -------
-    list of int arrays
-        Rows of every sample; their number differs with the sites drawn.
-    """
-    rng = np.random.default_rng(seed)
-    of_site = []
-    for site in np.unique(sites):
-        at = np.flatnonzero(sites == site)
-        who = np.unique(subjects[at], return_inverse=True)[1]
-        of_site.append([at[who == i] for i in range(who.max() + 1)])
-    samples = []
-    for _ in range(n_bootstrap):
-        drawn = [of_site[i] for i in rng.integers(0, len(of_site), len(of_site))]
-        rows = [people[i] for people in drawn for i in rng.integers(0, len(people), len(people))]
-        samples.append(np.concatenate(rows))
-    return samples
-
-
-def mean_score(metric: Metric, y: NDArray[np.generic], predicted: Array) -> float:
-    """Return the mean over repetitions of a score.
-
-    Parameters
-    ----------
-    metric : callable
-    y : array of shape (n,)
-    predicted : array of shape (n_repeats, n, ...)
-    """
-    return float(np.mean([metric(y, p) for p in predicted]))
-
-
-def resampled_scores(
-    metric: Metric, y: NDArray[np.generic], predicted: Array, samples: Sequence[Codes]
-) -> Array:
-    """Return the score of every bootstrap sample.
-
-    Parameters
-    ----------
-    metric : callable
-    y : array of shape (n,)
-    predicted : array of shape (n_repeats, n, ...)
-        The mean over repetitions is scored.
-    samples : sequence of int arrays
-        See `resamples`, `cluster_resamples` and `hierarchical_resamples`; the same samples pair
-        the scores of two models.
-    """
-    return np.array([mean_score(metric, y[rows], predicted[:, rows]) for rows in samples])
-
-
-def interval(drawn: Array, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of bootstrap scores; NaN where none of them is known."""
-    if np.isnan(drawn).all():
-        return float("nan"), float("nan")
-    tail = (1.0 - level) / 2
-    low, high = np.nanquantile(drawn, [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-def estimate(
-    metric: Metric,
-    y: NDArray[np.generic],
-    predicted: Array,
-    samples: Sequence[Codes],
-    *,
-    against: Array | None = None,
-) -> Estimate:
-    """Return a score, or a difference of scores, with its 95 % percentile bootstrap interval.
-
-    Parameters
-    ----------
-    metric : callable
-    y : array of shape (n,)
-        One row per subject or recording.
-    predicted : array of shape (n, ...)
-    samples : sequence of int arrays
-    against : array of shape (n, ...), optional
-        Predictions of another model, whose score is subtracted.
-    """
-    value = metric(y, predicted)
-    drawn = resampled_scores(metric, y, predicted[None], samples)
-    if against is not None:
-        value = value - metric(y, against)
-        drawn = drawn - resampled_scores(metric, y, against[None], samples)
-    return Estimate(value, *interval(drawn))
+    fit = dict.fromkeys(name for kind in kinds for name in METRICS[kind])
+    for name in chosen:
+        if name not in fit:
+            raise InputError(
+                f"must be a metric of these targets ({', '.join(dict.fromkeys(kinds))}): "
+                f"{', '.join(fit)}",
+                field="metric",
+                value=name,
+            )
 
 
 def reliability_curve(y: Codes, scores: Array, n_bins: int = 10) -> pd.DataFrame:

@@ -1,0 +1,80 @@
+"""Random-effects summary of one score over sites."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import chi2
+from scipy.stats import t as t_distribution
+
+from semantoks.arrays import Array
+from semantoks.evaluate.stats.inference import ALPHA
+
+
+@dataclass(frozen=True)
+class RandomEffects:
+    """How a score differs between sites.
+
+    Parameters
+    ----------
+    mean, se : float
+        Random-effects mean and its standard error (Hartung & Knapp 2001).
+    low, high : float
+        95 % prediction interval: where the score of another site lies.
+    tau : float
+        Standard deviation of the true score over sites (Paule & Mandel 1982).
+    i2 : float
+        Share of the variation that is not sampling error (Higgins & Thompson 2002), in [0, 1].
+    p_value : float
+        Of Cochran's Q, against equal scores at all sites.
+    n_sites : int
+    """
+
+    mean: float
+    se: float
+    low: float
+    high: float
+    tau: float
+    i2: float
+    p_value: float
+    n_sites: int
+
+
+def random_effects(values: Array, errors: Array) -> RandomEffects | None:
+    """Summarise scores of sites with their standard errors.
+
+    Parameters
+    ----------
+    values, errors : array of shape (n_sites,)
+        Sites whose score is not known, or whose error is not known or zero, are left out.
+
+    Returns
+    -------
+    RandomEffects or None
+        None with fewer than 3 sites.
+    """
+    usable = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
+    y, v = np.asarray(values)[usable], np.square(np.asarray(errors)[usable])
+    k = len(y)
+    if k < 3:
+        return None
+
+    def q(tau2: float) -> float:
+        w = 1 / (v + tau2)
+        return float(w @ np.square(y - w @ y / w.sum()))
+
+    tau2, high = 0.0, float(np.var(y, ddof=1)) + float(v.max())
+    if q(0.0) > k - 1:
+        while q(high) > k - 1:
+            high *= 2
+        tau2 = float(brentq(lambda t: q(t) - (k - 1), 0.0, high))
+    w = 1 / (v + tau2)
+    mean = float(w @ y / w.sum())
+    se = float(np.sqrt(q(tau2) / (k - 1) / w.sum()))
+    reach = float(t_distribution.ppf(1 - ALPHA / 2, k - 2)) * float(np.sqrt(tau2 + se**2))
+    cochran = q(0.0)
+    i2 = max(0.0, 1 - (k - 1) / cochran) if cochran > 0 else 0.0
+    p = float(chi2.sf(cochran, k - 1))
+    return RandomEffects(mean, se, mean - reach, mean + reach, float(np.sqrt(tau2)), i2, p, k)
