@@ -70,7 +70,6 @@ def plan():
         baselines=("network amplitude",),
         n_crops=2,
         n_bootstrap=25,
-        n_permutations=99,
     )
 
 
@@ -182,7 +181,7 @@ def test_columns_that_are_not_there_are_refused_at_the_door(store, plan, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["n_crops", "n_bootstrap", "n_permutations"])
+@pytest.mark.parametrize("name", ["n_crops", "n_bootstrap"])
 def test_a_plan_needs_targets_and_counts(plan, name):
     with pytest.raises(InputError, match=rf"{name} = 0: must be at least 1"):
         replace(plan, **{name: 0})
@@ -238,7 +237,6 @@ def test_what_a_store_cannot_answer_is_said_and_not_computed(recordings, parcell
         targets=(Target("sex"),),
         design=GroupedKFold(n_folds=2),
         n_bootstrap=10,
-        n_permutations=19,
     )
     parts = ("subgroups", "confounds", "adjusted", "maps", "importance", "reliability")
     found = assess(store, tmp_path / "out", {}, plan, parts=parts, say=silent)
@@ -363,7 +361,6 @@ def test_cleaned_models_are_compared_with_themselves_alone(sample, tmp_path):
         targets=(Target("diagnosis"), Target("age")),
         design=GroupedKFold(n_folds=3),
         n_bootstrap=30,
-        n_permutations=199,
     )
     assert confound_columns(sample) == ("age", "sex", "site", "mean_fd")
     found = assess(sample, tmp_path / "o", {}, plan, parts=("adjusted", "alarms"), say=silent)

@@ -88,7 +88,7 @@ def test_the_whole_way(run, table, tmp_path):
     assert (code, ".parquet, .csv, .tsv" in text) == (2, True)
 
     targets = ["--target", "sex", "--target", "age:regression"]
-    quick = ["--n-bootstrap", "20", "--n-permutations", "99", "--crops", "2"]
+    quick = ["--n-bootstrap", "20", "--crops", "2"]
     quick += skip("adjusted", "corruption", "importance", "reliability")
     arguments = ["--model", model, *targets, "--groups", "site", "--baseline", "amplitude", *quick]
     code, text = run("evaluate", store, tmp_path / "r", *arguments)

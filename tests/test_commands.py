@@ -80,7 +80,7 @@ def test_json_of_embeddings_and_of_an_evaluation(run, store_path, tiny_run, tmp_
     out = tmp_path / "e.tsv"
     facts = reported(run("embed", tmp_path / "run", store_path, out, "--crops", "2", "--json"))
     assert facts == {"table": str(out), "n_recordings": 13, "shard": None, "finished": True}
-    few = ("--folds", "2", "--only", "alarms", "--n-bootstrap", "20", "--n-permutations", "19")
+    few = ("--folds", "2", "--only", "alarms", "--n-bootstrap", "20")
     arguments = ("evaluate", store_path, tmp_path / "r", "--target", "sex", *few)
     facts = reported(run(*arguments, "--json"))
     assert facts["parts"] == ["alarms"]

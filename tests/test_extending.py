@@ -40,9 +40,7 @@ from semantoks.workflow.prepare import prepare_store
 pytestmark = pytest.mark.clone
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 TABLES = (BASELINES, MASKS, OBJECTIVES, PARTS, SERIES, TOKENIZERS)
-PLAN = Plan(
-    targets=(Target("sex"),), design=GroupedKFold(n_folds=2), n_bootstrap=20, n_permutations=19
-)
+PLAN = Plan(targets=(Target("sex"),), design=GroupedKFold(n_folds=2), n_bootstrap=20)
 
 
 def recipes() -> dict[str, str]:

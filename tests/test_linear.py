@@ -121,6 +121,37 @@ def test_what_is_left_out_is_what_a_fit_without_it_predicts(weighted):
         np.testing.assert_allclose(found[rows], model.predict(T[rows]), rtol=1e-8)
 
 
+def test_fits_without_a_block_are_those_of_the_other_rows():
+    rng = np.random.default_rng(6)
+    T, Y, weight = rng.standard_normal((43, 7)), rng.standard_normal((43, 2)), rng.uniform(1, 3, 43)
+    blocks = [np.arange(5), np.array([], int), np.arange(9, 43, 3)]
+    coef, intercept = RidgePath(T, Y, weight).without(0.7, blocks)
+    for i, rows in enumerate(blocks):
+        kept = np.setdiff1d(np.arange(43), rows)
+        one = RidgePath(T[kept], Y[kept], weight[kept]).fit(0.7)
+        np.testing.assert_allclose(coef[:, 2 * i : 2 * i + 2], one[0], atol=1e-10)
+        np.testing.assert_allclose(intercept[2 * i : 2 * i + 2], one[1], atol=1e-10)
+
+
+@pytest.mark.parametrize("model", ["logistic", "ridge"])
+def test_predictions_without_a_block(model):
+    """An empty block changes nothing; another one only a little, towards the fit without it."""
+    X, y, other = data(60, 5, 2, seed=3)
+    X[:, 0] -= 2.5 * (y == "v")  # not separable
+    gone = np.arange(11)
+    probe = LinearProbe(model, strengths=(1.0,), class_weight=None)
+    whole = probe.fit(X, y, held_out=[], blocks=[np.array([], int), gone])
+    p = whole.predict_proba(other)
+    without = whole.predict_without(other)
+    assert without.shape == (31, 2, 2)
+    np.testing.assert_allclose(without[:, 0], p, atol=2e-4)
+    kept = LinearProbe(model, strengths=(1.0,), class_weight=None)
+    kept.fit(X[11:], y[11:], held_out=[])
+    found = np.abs(without[:, 1] - kept.predict_proba(other)).mean()
+    assert found < 0.5 * np.abs(p - kept.predict_proba(other)).mean()
+    assert LinearProbe("svm").fit(X, y, blocks=[gone]).predict_without(other) is None
+
+
 def test_the_chosen_strength_is_that_of_a_search_by_hand():
     """The scale of the features is that of the training part; all else is fitted in the folds."""
     rng = np.random.default_rng(8)

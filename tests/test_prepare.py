@@ -425,29 +425,28 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(tmp_path, st
     assert files_of(tmp_path / "store") == before
 
 
-def test_a_partial_folder_of_other_settings_is_refused(tmp_path, study):
-    root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
+def half_prepared(folder, study):
+    """Prepare the first of two parts into a store that is not finished."""
+    root, reading = trees.xcpd(folder / "xcpd", study), Reading(atlas=study.atlas)
     prepare_store(
         str(root),
-        tmp_path / "s",
+        folder / "s",
         preprocessing=STEPS,
         reading=reading,
         running=Running(shard=(1, 2)),
     )
+    return root, reading
+
+
+def test_a_partial_folder_of_other_settings_is_refused(tmp_path, study):
+    root, reading = half_prepared(tmp_path, study)
     with pytest.raises(StoreError, match=r"s\.partial: was begun with other settings"):
         prepared(root, tmp_path / "s", reading, rois=RoiRules(min_coverage=0.7))
 
 
 def test_a_partial_folder_of_an_older_format_is_refused(tmp_path, study):
     """Its parts do not tell which time points are kept."""
-    root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
-    prepare_store(
-        str(root),
-        tmp_path / "s",
-        preprocessing=STEPS,
-        reading=reading,
-        running=Running(shard=(1, 2)),
-    )
+    root, reading = half_prepared(tmp_path, study)
     note = tmp_path / "s.partial" / "settings.json"
     begun = json.loads(note.read_text())
     del begun["store format"]

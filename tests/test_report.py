@@ -92,7 +92,6 @@ def material(tmp_path_factory, recordings, parcellation, preprocessing, tiny_run
             baselines=("tangent space",),
             n_crops=2,
             n_bootstrap=20,
-            n_permutations=99,
         ),
         say=lambda _: None,
     )

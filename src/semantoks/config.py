@@ -27,6 +27,27 @@ T = TypeVar("T")
 ConfigTree = dict[str, Any]
 
 
+def check_positive(settings: object, section: str, *names: str) -> None:
+    """Refuse settings that are not positive; None is no number.
+
+    Parameters
+    ----------
+    settings : object
+    section : str
+        Where they stand in the configuration, for messages.
+    names : str
+        Attributes.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ConfigError("must be positive", field=f"{section}.{name}", value=value)
+
+
 def parse(cls: type[T], tree: Mapping[str, Any], *, file: str | Path | None = None) -> T:
     """Return the dataclass `cls` with the values of `tree`, everything checked.
 

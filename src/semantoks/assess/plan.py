@@ -127,16 +127,14 @@ class Plan:
     ] = ()
     """Look for tested scans in this store, which a model was pretrained on."""
     n_bootstrap: Annotated[int, Flag(metavar="N")] = 1000
-    """Draw this many bootstrap samples of people for intervals."""
-    n_permutations: Annotated[int, Flag(metavar="N")] = 5000
-    """Permute this many times for a test."""
+    """Draw this many bootstrap samples of people for intervals of reliability and confounds."""
     seed: Annotated[int, Flag(metavar="N")] = 0
     """Draw folds, random weights and permutations by this seed."""
 
     def __post_init__(self) -> None:
         if not self.targets:
             raise InputError("must name at least one column", field="targets")
-        for name in ("n_crops", "n_bootstrap", "n_permutations"):
+        for name in ("n_crops", "n_bootstrap"):
             if getattr(self, name) < 1:
                 raise InputError("must be at least 1", field=name, value=getattr(self, name))
 
@@ -160,7 +158,7 @@ class Plan:
         """Return the plan as plain values; plans with equal values ask the same question."""
         facts: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "n_permutations", "seed")
+            for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "seed")
         }
         facts["targets"] = [asdict(target) for target in self.targets]
         facts["baselines"] = [*self.baselines]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from semantoks.atlas.channels import Channels, TokenRows
+from semantoks.config import check_positive
 from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
@@ -90,8 +91,7 @@ class EncoderConfig:
                 value=self.drop_path,
                 fix="Leave it out, or use more blocks",
             )
-        if self.mlp_ratio <= 0:
-            raise ConfigError("must be positive", field="encoder.mlp_ratio", value=self.mlp_ratio)
+        check_positive(self, "encoder", "mlp_ratio")
         if not self.branches:
             raise ConfigError("needs at least one branch", field="encoder.branches")
         if self.granularity not in TOKENIZERS:

@@ -21,6 +21,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
 from semantoks.model.places import places
@@ -66,11 +67,9 @@ class DistillationConfig:
                 raise ConfigError(
                     "must not be negative", field=f"objective.{name}", value=getattr(self, name)
                 )
-        for name in ("network_epochs", "projection_hidden", "projection_width", "eps"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    "must be positive", field=f"objective.{name}", value=getattr(self, name)
-                )
+        check_positive(
+            self, "objective", "network_epochs", "projection_hidden", "projection_width", "eps"
+        )
         if self.cls_weight == self.network_weight == self.mask_weight == 0:
             raise ConfigError("at least one loss term must have a weight", field="objective")
 

@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
 from semantoks.model.spectral import principal_axes, triangle
@@ -39,11 +40,7 @@ class PredictionConfig:
     """Principal coordinates of E = log(I + b R) that are predicted."""
 
     def __post_init__(self) -> None:
-        for name in ("weight", "n_components"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    "must be positive", field=f"objective.{name}", value=getattr(self, name)
-                )
+        check_positive(self, "objective", "weight", "n_components")
 
 
 class Predicted(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 
 
@@ -36,11 +37,7 @@ class OptimConfig:
     """Teacher's momentum at the start; it rises to 1 (cosine)."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "base_lr", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    "must be positive", field=f"optim.{name}", value=getattr(self, name)
-                )
+        check_positive(self, "optim", "epochs", "batch_size", "base_lr", "clip_norm")
         for name in ("warmup_epochs", "weight_decay", "weight_decay_end"):
             if getattr(self, name) < 0:
                 raise ConfigError(

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.objective import Losses, Moment, Objective, hidden_tokens
@@ -52,11 +53,7 @@ class VICRegConfig:
                 raise ConfigError(
                     "must not be negative", field=f"objective.{name}", value=getattr(self, name)
                 )
-        for name in ("target_deviation", "eps", "expander_width"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    "must be positive", field=f"objective.{name}", value=getattr(self, name)
-                )
+        check_positive(self, "objective", "target_deviation", "eps", "expander_width")
         if self.invariance_weight == self.variance_weight == self.covariance_weight == 0:
             raise ConfigError("at least one term must have a weight", field="objective")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import isnan
 from textwrap import fill
 
 import pandas as pd
@@ -14,7 +15,7 @@ from rich.table import Table
 from semantoks.config import ConfigKey, plain
 
 #: Metrics of a table: as many as a terminal of 80 columns holds.
-_METRICS = 3
+_METRICS = 2
 
 
 def listing(facts: Mapping[str, object]) -> Table:
@@ -30,7 +31,7 @@ def score_tables(scores: pd.DataFrame) -> Group:
     tables = []
     for target, block in scores.groupby("target", sort=False):
         n = block["n_subjects"].iloc[0]
-        title = f"{escape(str(target))}, {n} tested people, 95 % intervals over people"
+        title = f"{escape(str(target))}, {n} tested people, 95 % intervals"
         table = Table(title=f"\n{title}", title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.pad_edge = False
         table.add_column("model", no_wrap=True)
@@ -40,7 +41,7 @@ def score_tables(scores: pd.DataFrame) -> Group:
         shown = block[block["metric"].isin(metrics)]
         for model, rows in shown.groupby("model", sort=False):
             cells = (
-                f"{v:.2f} [{low:.2f}, {high:.2f}]"
+                "-" if isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]"
                 for v, low, high in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
             )
             table.add_row(escape(str(model)), *(escape(cell) for cell in cells))

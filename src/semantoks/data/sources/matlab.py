@@ -157,7 +157,8 @@ def matrix(signal: Any, file: Path, name: str = "") -> NDArray[np.float64]:
         rule = "must be real numbers of the shape (n_times, n_rois)"
         value = f"{array.dtype} {array.shape}"
         raise InputError(rule, file=file, field=name or None, value=value)
-    return np.asarray(array, np.float64)
+    with np.errstate(invalid="ignore"):  # damaged numbers; what is not finite is refused later
+        return np.asarray(array, np.float64)
 
 
 def choose(arrays: dict[str, Any], variable: str | None, file: Path) -> str:

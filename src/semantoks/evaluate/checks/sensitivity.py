@@ -23,9 +23,11 @@ from semantoks.evaluate.checks.corruption import (
     known_corruption,
 )
 from semantoks.evaluate.compare.evaluation import Probe
+from semantoks.evaluate.compare.roles import CHANCE
+from semantoks.evaluate.compare.scoring import Outcomes
 from semantoks.evaluate.compare.targets import Target, class_order, target_values
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
-from semantoks.evaluate.stats.inference import Inference, Jackknife, Measured, inference_blocks
+from semantoks.evaluate.stats.inference import Inference, Jackknife, Measured
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.evaluate.stats.metrics import METRICS
 
@@ -185,24 +187,29 @@ class _Cross:
 
     def measured(self) -> Measured:
         """Return what metrics read of every tested subject, by name."""
+        base: list[Array]
         if self.classes is not None:
-            codes = (self.y[:, None] == self.classes).argmax(axis=1)
-            y, base = codes, np.full((len(codes), len(self.classes)), 1.0 / len(self.classes))
-            known = [base[fold.test] for fold in self.folds]
+            y = (self.y[:, None] == self.classes).argmax(axis=1)
+            base = [
+                np.full((len(f.test), len(self.classes)), 1 / len(self.classes)) for f in self.folds
+            ]
         else:
             y = self.y
-            known = [np.full(len(f.test), y[f.train].mean()) for f in self.folds]
+            base = [np.full(len(f.test), y[f.train].mean()) for f in self.folds]
         truth = self._means([y[fold.test] for fold in self.folds])
-        names = self._tested()
-        _, first = np.unique(names, return_index=True)
-        fold = np.repeat(np.arange(len(self.folds)), [len(f.test) for f in self.folds])[first]
-        rows = np.concatenate([f.test for f in self.folds])[first]
-        site = self.part.table["site"].fillna("").astype(str).to_numpy(str)[rows]
-        by_site = not (site == "").any() and len(set(site)) > 1
-        strata = np.unique(site if by_site else fold, return_inverse=True)[1]
-        y = np.asarray(truth if self.classes is None else truth.round().astype(np.intp))
-        blocks = inference_blocks(names[first], strata, y, self.seed)
-        return Measured(y, strata[None], blocks, self._means(known)[None], n_folds=1)
+        subjects, first = np.unique(self._tested(), return_index=True)
+        sites = self.part.table["site"].fillna("").astype(str).to_numpy(str)
+        fold = np.repeat([f.name for f in self.folds], [len(f.test) for f in self.folds])
+        outcomes = Outcomes(
+            self.kind,
+            truth if self.classes is None else truth.astype(np.intp),
+            {CHANCE: self._means(base)[None]},
+            subjects,
+            subjects,
+            sites[np.concatenate([f.test for f in self.folds])[first]],
+            fold[first][None],
+        )
+        return outcomes.tested(CHANCE)
 
     def _means(self, parts: Sequence[NDArray[Any]]) -> Array:
         """Return the mean over the recordings of every tested subject, by name."""

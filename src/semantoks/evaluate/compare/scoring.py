@@ -84,8 +84,6 @@ class Outcomes:
         kind : {"classification", "ordinal", "regression"}
         classes : sequence of str, optional
         """
-        if "replicate" not in predictions:
-            predictions = predictions.assign(replicate=0)
         stacks: dict[str, Array] = {}
         without: dict[str, Array] = {}
         for model, part in predictions.groupby("model", sort=False):

@@ -225,7 +225,7 @@ class RidgePath:
             out[rows] = self.Y[rows] - left / w
         return out
 
-    def without(self, strength: float, groups: Sequence[Rows]) -> list[Fit]:
+    def without(self, strength: float, groups: Sequence[Rows]) -> Fit:
         """Return for every group of rows the fit without that group: exact, without refitting.
 
         Parameters
@@ -233,16 +233,22 @@ class RidgePath:
         strength : float
         groups : sequence of int arrays
             Rows; an empty group gives the whole fit.
+
+        Returns
+        -------
+        coef, intercept : arrays of shape (r, n_groups * n_outputs) and (n_groups * n_outputs,)
+            The outputs of a group next to each other.
         """
         inner = (self.rotated.T @ self.target) / (self.values + strength)[:, None]
         residual = self.target - self.rotated @ inner
         total = float(np.square(self.root).sum())
-        fits = []
+        coefs, intercepts = [], []
         for rows in groups:
             U, w = self.rotated[rows], self.root[rows]
             shrunk = U / (self.values + strength)
             hat = shrunk @ U.T + w @ w.T / total
             left = np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])
             coef = self.axes @ (inner - shrunk.T @ left)
-            fits.append((coef, self.mean - (w.T @ left)[0] / total - self.centre @ coef))
-        return fits
+            coefs.append(coef)
+            intercepts.append(self.mean - (w.T @ left)[0] / total - self.centre @ coef)
+        return np.hstack(coefs), np.concatenate(intercepts)

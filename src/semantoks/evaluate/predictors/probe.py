@@ -137,11 +137,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._choose(space.coordinates, signs, weight, parts)
         coef, intercept = _fits(self.model, space.coordinates, signs, weight, [self.strength_])[0]
         self.coef_, self.intercept_ = space.restore(coef, intercept)
-        self._without: list[Fit] | None = None
+        self._without: Fit | None = None
         if blocks is not None:
             path = self._path(space.coordinates, signs, weight, coef, intercept)
-            fits = () if path is None else path.without(self.strength_, blocks)
-            self._without = [space.restore(*fit) for fit in fits] or None
+            if path is not None:
+                self._without = space.restore(*path.without(self.strength_, blocks))
         return self
 
     def _path(
@@ -226,8 +226,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._without is None:
             return None
         X = np.asarray(validate_data(self, X, dtype=_FLOATS, reset=False))
-        scores = np.stack([X @ coef.T + intercept for coef, intercept in self._without], axis=1)
-        scores /= self.temperature_
+        coef, intercept = self._without
+        scores = (X @ coef.T + intercept) / self.temperature_
+        scores = scores.reshape(len(X), -1, len(self.coef_))
         if len(self.classes_) > 2:
             return np.asarray(softmax(scores, axis=-1))
         p = expit(scores[..., 0])
@@ -311,9 +312,9 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.strength_ = float(self.strengths[_best(self.strengths, losses)])
         coef, intercept = space.restore(*path.fit(self.strength_))
         self.coef_, self.intercept_ = coef[0], float(intercept[0])
-        self._without: list[Fit] | None = None
+        self._without: Fit | None = None
         if blocks is not None:
-            self._without = [space.restore(*f) for f in path.without(self.strength_, blocks)]
+            self._without = space.restore(*path.without(self.strength_, blocks))
         return self
 
     def _inner_folds(self, n_rows: int, groups: ArrayLike | None) -> Iterator[Rows]:
@@ -334,9 +335,8 @@ class LinearProbeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if self._without is None:
             return None
         X = np.asarray(validate_data(self, X, dtype=_FLOATS, reset=False))
-        return np.stack(
-            [(X @ coef.T + intercept)[:, 0] for coef, intercept in self._without], axis=1
-        )
+        coef, intercept = self._without
+        return np.asarray(X @ coef.T + intercept)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the predictions, (n,)."""

@@ -6,9 +6,10 @@ blocks, corrected for the fact that in cross-validation every block is tested on
 otherwise:
 
 - `own`: the score changes by this much if a block is not tested. Their variance N is what tests
-  over people or sites use. It takes fitted models as given; two noise models then differ
-  "significantly" in 12-16 % of comparisons, because the product of two blocks enters the score
-  twice, once with either as the training part, and N counts it as two independent facts.
+  over people or sites use. It takes fitted models as given and is half the variance of a score of
+  noise, because the product of two blocks enters the score twice, once with either as the training
+  part, and N counts it as two independent facts: a test at 5 % would find 17 % of differences
+  between noise models.
 - `full`: the score changes by this much if a block is neither tested nor trained on. Their
   variance J counts such products twice too often (Efron & Stein 1981, Annals of Statistics 9:586).
 

@@ -22,6 +22,11 @@ from semantoks.evaluate.stats.kinds import Kind
 Codes = NDArray[np.intp]
 
 
+def _strata(strata: Codes | None, n: int) -> Codes:
+    """Return the strata; one of all where there are none."""
+    return np.zeros(n, np.intp) if strata is None else strata
+
+
 def balanced_accuracy(y: Codes, scores: Array) -> float:
     """Mean over classes of the share recognised.
 
@@ -65,8 +70,7 @@ def auroc(y: Codes, scores: Array, strata: Codes | None = None) -> float:
 
 
 def _stratified_area(positive: NDArray[np.bool_], score: Array, strata: Codes | None) -> float:
-    if strata is None:
-        strata = np.zeros(len(score), np.intp)
+    strata = _strata(strata, len(score))
     n = np.bincount(strata)
     n1 = np.bincount(strata, weights=positive, minlength=len(n))
     n0 = n - n1
@@ -95,8 +99,7 @@ def concordance(y: Array, predicted: Array, strata: Codes | None = None) -> floa
     y, predicted : array of shape (n,)
     strata : int array of shape (n,), optional
     """
-    if strata is None:
-        strata = np.zeros(len(y), np.intp)
+    strata = _strata(strata, len(y))
     right = total = 0.0
     for code in np.unique(strata):
         truth, guess = y[strata == code], predicted[strata == code]
@@ -173,8 +176,7 @@ def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
     y, predicted : array of shape (n,)
     strata : int array of shape (n,), optional
     """
-    if strata is None:
-        strata = np.zeros(len(y), np.intp)
+    strata = _strata(strata, len(y))
     n = np.bincount(strata)
     size = np.maximum(n, 1)
     a = y - (np.bincount(strata, weights=y) / size)[strata]

@@ -15,15 +15,9 @@ import torch
 from pydantic import Discriminator
 from torch import Tensor, nn
 
+from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 from semantoks.model.tokenizers.longconv import StructuredConv, convolve_rois, shifts
-
-
-def _check_positive(branch: Branch, *names: str) -> None:
-    for name in names:
-        value = getattr(branch, name)
-        if value is not None and value <= 0:
-            raise ConfigError("must be positive", field=f"encoder.branches.{name}", value=value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +34,7 @@ class DenseBranch:
     """Distance between the kernel's taps, time points; above 1 the branch is dilated."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "width", "kernel_length", "dilation")
+        check_positive(self, "encoder.branches", "width", "kernel_length", "dilation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +51,7 @@ class SeparableBranch:
     """Distance between the kernel's taps, time points."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "width", "kernel_length", "dilation")
+        check_positive(self, "encoder.branches", "width", "kernel_length", "dilation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +72,9 @@ class StructuredBranch:
     """Decay of the last ROI's kernel; linear in between."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "width", "n_scales", "base_length", "decay_min", "decay_max")
+        check_positive(
+            self, "encoder.branches", "width", "n_scales", "base_length", "decay_min", "decay_max"
+        )
 
 
 # Chosen by `kind`, so that an error is about the branch that was meant.

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semantoks.atlas.channels import Channels, TokenRows
+from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 from semantoks.model.positions import LearnedPositions
 from semantoks.model.spectral import principal_axes, spectral_connectivity
@@ -54,10 +55,7 @@ class ConnectomeConfig:
                     field=f"encoder.connectome.{name}",
                     value=getattr(self, name),
                 )
-        if self.factor <= 0:
-            raise ConfigError(
-                "must be positive", field="encoder.connectome.factor", value=self.factor
-            )
+        check_positive(self, "encoder.connectome", "factor")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(
                 "must lie in [0, 1)", field="encoder.connectome.dropout", value=self.dropout
