@@ -25,6 +25,8 @@ ORDER = [
     "arrays",
     "flags",
     "config",
+    "text",
+    "tables",
     "atlas",
     "data",
     "datasets",
