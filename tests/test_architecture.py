@@ -27,6 +27,8 @@ ORDER = [
     "arrays",
     "flags",
     "config",
+    "text",
+    "tables",
     "atlas",
     "data",
     "datasets",

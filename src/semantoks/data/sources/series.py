@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semantoks.data import tables
+from semantoks import tables
 from semantoks.data.sources.columns import Names, read_columns
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.matlab import choose, matrix, read_matlab
