@@ -93,10 +93,20 @@ class ProbeResult:
         predicted : list of arrays of shape (n_subjects, n_classes) or (n_subjects,)
             One per model; means over the repetitions and replicates.
         """
+        tested = self.outcomes(target, models)
+        return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
+
+    def outcomes(self, target: str, models: Sequence[str]) -> Outcomes:
+        """Return the tested units of one target, with their sites and folds.
+
+        Parameters
+        ----------
+        target : str
+        models : sequence of str
+        """
         facts = self.meta["targets"][target]
         rows = self.predictions["target"].eq(target) & self.predictions["model"].isin(list(models))
-        tested = Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])
-        return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
+        return Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])
 
     def save(self, folder: str | Path) -> None:
         """Write the result into a new folder.

@@ -117,11 +117,12 @@ class Outcomes:
     @property
     def strata(self) -> Codes:
         """Return the stratum of every unit in every repetition, shape (n_repeats, n)."""
-        names = [self.sites] * len(self.folds) if self._by_site else list(self.folds)
+        names = [self.sites] * len(self.folds) if self.within_sites else list(self.folds)
         return np.stack([np.unique(of, return_inverse=True)[1] for of in names])
 
     @property
-    def _by_site(self) -> bool:
+    def within_sites(self) -> bool:
+        """Whether the strata are sites; else they are folds."""
         if self.by_site is not None:
             return self.by_site
         return not (self.sites == "").any() and len(set(self.sites)) > 1
@@ -136,7 +137,7 @@ class Outcomes:
             self.clusters[rows],
             self.sites[rows],
             self.folds[:, rows],
-            by_site=self._by_site,
+            by_site=self.within_sites,
         )
 
     def tested(self, chance: str) -> Measured:
