@@ -38,7 +38,7 @@ from semantoks.data.store import StoreWriter, write_store
 from semantoks.workflow.describe import describe_path
 from semantoks.workflow.evaluate import evaluate_store
 from semantoks.workflow.prepare import prepare_store
-from semantoks.workflow.slurm import SlurmJob, batch_script
+from semantoks.workflow.slurm import SlurmJob, batch_script, submit
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_two_writers_of_one_folder(tmp_path, spec, recordings):
     assert len(RecordingStore(tmp_path / "own")) == 1
 
 
-def full(handle):  # noqa: ARG001
+def full(*_, **__):
     raise OSError(28, "No space left on device")
 
 
@@ -400,3 +400,29 @@ def test_jobs_of_a_cluster():
     with advised("workflow/slurm.batch_script", "semantoks slurm [OPTIONS] pretrain RUN [...]"):
         batch_script(["pretrain", "--epochs", "3"], job)
     batch_script(["pretrain", "runs/a", "--epochs", "3"], job)
+
+
+def sbatch(folder, text):
+    """Put a program called sbatch into a folder, and return the folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sbatch").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "sbatch").chmod(0o755)
+    return folder
+
+
+def test_submitting_jobs(tmp_path, monkeypatch):
+    script = batch_script(["pretrain", "runs/a"], SlurmJob())
+    place = "workflow/slurm.submit"
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with advised(place, "Submit on a login node of a cluster with Slurm, or print the script"):
+        submit(script)
+    sbatch(tmp_path / "bin", 'echo "sbatch: error: not today" >&2; exit 1')
+    advice = "Try the script that --print shows with `sbatch --test-only`"
+    with advised("workflow/slurm._refusal", advice):
+        submit(script)
+    sbatch(tmp_path / "bin", "echo 4711")
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", full)
+        with advised(place, "Submit from a folder that you may write to"):
+            submit(script)
+    assert submit(script) == "4711"
