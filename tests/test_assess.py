@@ -45,9 +45,9 @@ from semantoks.evaluate.predictors.training import FineTuned
 from semantoks.evaluate.predictors.tuning import Tuning
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.weights import weights_hash
+from semantoks.report.evaluation import evaluation_section
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.page import write_report
-from semantoks.report.sections import evaluation_section
 from semantoks.report.terminal import assessment_summary
 
 CHEAP = ("subgroups", "confounds", "reliability", "alarms", "maps")
@@ -486,7 +486,7 @@ def test_fine_tuning_is_said_in_the_methods_and_on_the_page(store, plan, tmp_pat
     assert text.count("AdamW") == 1
     section = evaluation_section("o", found)
     assert "and fine-tuned models are fitted" in section["design"]
-    claims = {v.claim + v.rest for v in section["targets"][0]["verdicts"]}
+    claims = {v.claim + v.rest for v in section["answers"][0]["verdicts"]}
     against = next(c for c in claims if "than random weights (b)" in c)
     assert "b (lora)" in against
     assert "a (lora)" not in against
@@ -549,8 +549,11 @@ def test_the_methods_say_what_was_run(folder):
 def test_a_small_sample_curve_is_drawn(store, plan, tmp_path):
     plan = replace(plan, curve=SmallSamples(n_subjects=(4,), n_draws=2), baselines=())
     found = assess(store, tmp_path / "o", {}, plan, parts=(), say=silent)
-    block = evaluation_section("o", found)["targets"][0]
-    assert "number of training subjects" in block["curve"].alt
+    blocks = evaluation_section("o", found)["details"][0].blocks
+    alts = [
+        picture.alt for block in blocks if block.block == "pictures" for picture in block.pictures
+    ]
+    assert any("number of training subjects" in alt for alt in alts)
 
 
 def test_a_plain_result_is_shown_too(store, tmp_path):

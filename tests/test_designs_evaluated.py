@@ -21,8 +21,8 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
-from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.predictors.base import person_weights

@@ -719,3 +719,82 @@ def test_every_part_is_read_once(tmp_path, study, monkeypatch):
     arrays = {key: n for key, n in read.items() if key[1] in ("signal", "kept", "profile")}
     assert len(arrays) == 3 * 3 - 1  # of who is excluded, not which volumes are kept
     assert set(arrays.values()) == {1}
+
+
+# -- decisions about the cohort --------------------------------------------------------------------
+
+
+def listed(folder, study, columns):
+    """Return a table that lists the recordings of a study, with further columns."""
+    path = trees.table(folder, study)
+    pd.read_csv(path, sep="\t", dtype=str).assign(**columns).to_csv(path, sep="\t", index=False)
+    return path
+
+
+def test_a_contradiction_fails_one_recording_before_anything_is_read(tmp_path, study, monkeypatch):
+    source = listed(tmp_path / "t", study, {"site": ["A", "B", "C"]})
+    rows = [("01", "A"), ("02", "A"), ("03", "C")]
+    table = participants(tmp_path / "p.tsv", rows, ("participant_id", "site"))
+    tried = []
+    monkeypatch.setattr("semantoks.data.prepare._one", count_calls(tried))
+    monkeypatch.setattr("semantoks.workflow.prepare.write_quality_page", lambda _: None)
+    report = prepare_store(
+        str(source),
+        tmp_path / "store",
+        reading=Reading(atlas=study.atlas, roi_names=study.atlas.labels),
+        phenotypes=PhenotypeRules(tables=(table,)),
+    )
+    assert tried == ["sub-01_task-rest", "sub-03_task-rest"]
+    failed = report.quality.set_index("id").loc["sub-02_task-rest"]
+    assert failed["status"] == "failed"
+    assert "the source says 'B', the table of phenotypes 'A'" in failed["reason"]
+    assert RecordingStore(report.store).table["site"].tolist() == ["A", "C"]
+
+
+def count_calls(tried):
+    from semantoks.data import prepare as module
+
+    real = module._one
+
+    def one(item, *others):
+        tried.append(item.id)
+        return real(item, *others)
+
+    return one
+
+
+def test_labels_that_differ_within_a_subject_fail_all_of_its_recordings(tmp_path, study):
+    columns = {"subject": ["01", "01", "02"], "session": ["a", "b", "a"], "sex": ["F", "M", "F"]}
+    source = listed(tmp_path / "t", study, columns)
+    reading = Reading(atlas=study.atlas, roi_names=study.atlas.labels)
+    store, report = prepared(source, tmp_path / "store", reading)
+    assert store.table["subject"].tolist() == ["02"]
+    reasons = report.quality["reason"].tolist()
+    assert reasons[0] == reasons[1]
+    assert "--varying sex" in reasons[0]
+    varying = PhenotypeRules(varying=("sex",))
+    store, _ = prepared(source, tmp_path / "again", reading, phenotypes=varying)
+    assert store.table["sex"].tolist() == ["F", "M", "F"]
+
+
+def test_columns_that_mix_kinds_are_refused_before_anything_is_read(tmp_path, study, monkeypatch):
+    source = listed(tmp_path / "t", study, {"group": ["1", "2", "n/a"]})
+    table = participants(tmp_path / "p.tsv", [("03", "control")], ("participant_id", "group"))
+    tried = []
+    monkeypatch.setattr("semantoks.data.prepare._one", count_calls(tried))
+    with pytest.raises(InputError, match="group: mixes numbers and text over the recordings"):
+        prepare_store(
+            str(source),
+            tmp_path / "store",
+            reading=Reading(atlas=study.atlas, roi_names=study.atlas.labels),
+            phenotypes=PhenotypeRules(tables=(table,)),
+        )
+    assert tried == []
+
+
+def test_one_file_under_two_subjects_is_named(tmp_path, study):
+    source = listed(tmp_path / "t", study, {"file": ["01.npy", "02.npy", "01.npy"]})
+    reading = Reading(atlas=study.atlas, roi_names=study.atlas.labels)
+    _, report = prepared(source, tmp_path / "store", reading)
+    (told,) = (remark for remark in report.remarks if "same signal" in remark)
+    assert told.startswith("sub-01_task-rest and sub-03_task-rest hold the same signal")

@@ -121,9 +121,9 @@ def test_the_page_is_whole_and_needs_nothing_else(material):
     assert len(anchors) == 3, "a result, a run, a store"
     # Of the run three curves, two monitors, maps by site, sex, age and having been seen.
     pictures = 3 + 2 + 4
-    # Of the result per target a forest plot and four models' predictions, calibration of one;
-    # corruptions, fingerprints, maps by site, sex, age and motion, networks.
-    pictures += 2 * (1 + 4) + 1 + len(CORRUPTIONS) + 3 + 4 + 1
+    # Of the result per target the scores, a forest plot, and ROC and calibration or two models'
+    # predictions; corruptions, fingerprints, maps by site, sex, age and motion, networks.
+    pictures += 2 * (1 + 1 + 2) + len(CORRUPTIONS) + 3 + 4 + 1
     assert page.tags.count("img") == pictures == len(page.values("alt"))
     assert all(page.values("alt"))
     assert page.tags.count("th") == len(page.values("scope"))
@@ -210,8 +210,8 @@ def frame(columns, *rows):
     return pd.DataFrame(rows, columns=columns.split())
 
 
-SCORES = "model metric value detectable verdict"
-GAPS = "model against metric value detectable verdict"
+SCORES = "model metric value ci_low ci_high detectable verdict chance"
+GAPS = "model against metric value ci_low ci_high detectable verdict"
 OPEN = "no significant difference"
 
 
@@ -219,57 +219,69 @@ def test_tests_decide_and_neither_points_nor_intervals_do():
     m = "AUROC"
     scores = frame(
         SCORES,
-        ("good", m, 0.80, 0.1, "better"),
-        ("lucky", m, 0.95, 0.5, OPEN),
-        ("bad", m, 0.30, 0.2, "worse"),
-        ("connectivity", m, 0.60, 0.1, "better"),
-        ("chance", m, 0.50, 0.0, ""),
-        ("bad", "Brier", 0.9, 0.1, ""),
+        ("good", m, 0.80, 0.7, 0.9, 0.1, "better", 0.5),
+        ("lucky", m, 0.95, 0.6, 1.1, 0.5, OPEN, 0.5),
+        ("bad", m, 0.30, 0.2, 0.4, 0.2, "worse", 0.5),
+        ("connectivity", m, 0.60, 0.52, 0.7, 0.1, "better", 0.5),
+        ("chance", m, 0.50, 0.5, 0.5, 0.0, "", 0.5),
+        ("bad", "Brier", 0.9, 0.8, 1.0, 0.1, "", 0.25),
     )
     gaps = frame(
         GAPS,
-        ("good", "connectivity", m, 0.20, 0.1, "better"),
-        ("lucky", "connectivity", m, 0.35, 0.417, OPEN),
-        ("bad", "connectivity", m, -0.30, 0.1, "worse"),
-        ("chance", "connectivity", m, -0.1, 0.1, ""),
-        ("bad", "connectivity", "Brier", 0.3, 0.1, ""),
+        ("good", "connectivity", m, 0.20, 0.1, 0.3, 0.1, "better"),
+        ("lucky", "connectivity", m, 0.35, -0.05, 0.75, 0.417, OPEN),
+        ("bad", "connectivity", m, -0.30, -0.4, -0.2, 0.1, "worse"),
+        ("chance", "connectivity", m, -0.1, -0.2, 0.0, 0.1, ""),
+        ("bad", "connectivity", "Brier", 0.3, 0.2, 0.4, 0.1, ""),
     )
     assert verdicts(scores, gaps) == [
         Verdict(
-            "Better than connectivity: good.",
-            "Worse: bad. No significant difference: lucky (0.42 would be found).",
+            "Better than connectivity: good (+0.200 [0.100, 0.300]).",
+            "Worse: bad (-0.300 [-0.400, -0.200]). No significant difference: lucky (+0.350 "
+            "[-0.050, 0.750]; detectable: 0.42).",
         ),
         Verdict(
-            "Better than chance: good, connectivity.",
-            "Worse: bad. No significant difference: lucky (0.5 would be found).",
+            "Better than chance (0.5): good (0.800 [0.700, 0.900]), connectivity (0.600 [0.520, "
+            "0.700]).",
+            "Worse: bad (0.300 [0.200, 0.400]). No significant difference: lucky (0.950 [0.600, "
+            "1.100]; detectable: 0.5).",
         ),
     ]
-    assert verdicts(scores, gaps, "4 sites are tested") == [
-        Verdict("No verdict: 4 sites are tested.", "")
+    one = gaps[gaps["model"] == "good"]
+    assert verdicts(scores, one, "4 sites are tested") == [
+        Verdict(
+            "No verdict: 4 sites are tested.",
+            "Difference from connectivity, untested: good +0.200 [0.100, 0.300].",
+        )
     ]
 
 
 def test_training_is_held_against_its_own_control():
     m = "MAE gain"
-    scores = frame(SCORES, ("a", m, 0.3, 0.1, "better"), ("random weights (a)", m, -0.4, 0.2, OPEN))
+    scores = frame(
+        SCORES,
+        ("a", m, 0.3, 0.2, 0.4, 0.1, "better", 0.0),
+        ("random weights (a)", m, -0.4, -0.9, 0.1, 0.2, OPEN, 0.0),
+    )
     gaps = frame(
         GAPS,
-        ("a", "random weights (a)", m, 0.3, 0.1, "better"),
-        ("b", "random weights (a)", m, 0.7, 0.1, "better"),
-        ("tangent space", "random weights (a)", m, 0.6, 0.1, "better"),
+        ("a", "random weights (a)", m, 0.7, 0.6, 0.8, 0.1, "better"),
+        ("b", "random weights (a)", m, 0.7, 0.6, 0.8, 0.1, "better"),
+        ("tangent space", "random weights (a)", m, 0.6, 0.5, 0.7, 0.1, "better"),
     )
     assert verdicts(scores, gaps) == [
-        Verdict("Better than random weights (a): a.", ""),
+        Verdict("Better than random weights (a): a (+0.700 [0.600, 0.800]).", ""),
         Verdict(
-            "Better than chance: a.",
-            "No significant difference: random weights (a) (0.2 would be found).",
+            "Better than chance (0): a (0.300 [0.200, 0.400]).",
+            "No significant difference: random weights (a) (-0.400 [-0.900, 0.100]; detectable: "
+            "0.2).",
         ),
     ]
 
 
 def test_nothing_tested_is_nothing_said():
-    scores = frame(SCORES, ("a", "MAE", 3.0, 1.0, ""))
-    gaps = frame(GAPS, ("a", "connectivity", "MAE", -1.0, 1.0, ""))
+    scores = frame(SCORES, ("a", "MAE", 3.0, 2.0, 4.0, 1.0, "", float("nan")))
+    gaps = frame(GAPS, ("a", "connectivity", "MAE", -1.0, -2.0, 0.0, 1.0, ""))
     assert verdicts(scores, gaps) == []
 
 

@@ -353,11 +353,11 @@ def test_a_subject_with_two_diagnoses_is_refused(parcellation, tmp_path):
             make(parcellation, session="2", phenotypes=second, source="b.tsv"),
         ]
 
-    message = r"b\.tsv.*diagnosis = 'control': subject '01' has diagnosis = 'autism' in a\.tsv"
+    message = r"diagnosis: subject '01' has several: 'autism' \(a\.tsv.*\), 'control' \(b\.tsv"
     labels = ({"diagnosis": "autism"}, {"diagnosis": "control"})
     with pytest.raises(InputError, match=message):
         write_store(tmp_path / "s", two(*labels), parcellation, RAW)
-    with pytest.raises(InputError, match="patient = False: subject '01' has patient = True"):
+    with pytest.raises(InputError, match=r"patient: subject '01' has several: True .*, False"):
         write_store(tmp_path / "s", two({"patient": True}, {"patient": False}), parcellation, RAW)
     # Numbers change from session to session, an unknown label contradicts none, and what may
     # change can be declared.

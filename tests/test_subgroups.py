@@ -59,9 +59,10 @@ def test_scores_within_sites_are_scikit_learn_s(evaluated):
     found = subgroup_scores(result, table, "site")
     at = found.set_index(["target", "group", "model", "metric"]).sort_index()
     outcomes = result.outcomes("sex", ["m"])
-    y, decided = outcomes.y, outcomes.decided("m")
+    y = outcomes.y
     # What orders people of different folds is the probability divided by the threshold.
     scores = balanced(outcomes.predicted["m"][0], outcomes.thresholds["m"][0])
+    decided = scores.argmax(axis=1)
     units = np.sort(result.predictions["unit"].unique())
     site = table.drop_duplicates("subject").set_index("subject")["site"][units].to_numpy(str)
     for name in ("s0", "s1", "s2"):

@@ -12,8 +12,8 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.phenotypes import Phenotypes
 from semantoks.data.sources.columns import named_columns, read_columns
 from semantoks.data.sources.items import Reading, read_names
-from semantoks.data.tables import read_table
 from semantoks.errors import InputError
+from semantoks.tables import read_table
 
 SIGNAL = np.random.default_rng(2).standard_normal((6, 3)).round(3)
 NAMES = ("left", "right", "süd, 2")

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from semantoks.tables import read_words
+
 TABLES = Path(__file__).parent / "tables"
 
 _SCHAEFER = range(100, 1001, 100)  # numbers of parcels
@@ -22,18 +24,13 @@ def builtin_names() -> tuple[str, ...]:
 def builtin_table(name: str) -> pd.DataFrame:
     """Return the table of a built-in parcellation, in the columns of `Parcellation.load`."""
     if name.startswith("4s"):
-        cortex = read_table(TABLES / f"schaefer{int(name[2:]) - 56}.tsv")
-        frame = pd.concat([cortex, read_table(TABLES / "_4s-subcortex.tsv")], ignore_index=True)
+        cortex = read_words(TABLES / f"schaefer{int(name[2:]) - 56}.tsv")
+        frame = pd.concat([cortex, read_words(TABLES / "_4s-subcortex.tsv")], ignore_index=True)
         index = np.arange(1, len(frame) + 1)
         return frame.assign(space=frame["space"][0], index=index).fillna("")
     if name.startswith("schaefer") and name.endswith("-17n"):
-        return _in_17_network_order(read_table(TABLES / f"{name.removesuffix('-17n')}.tsv"))
-    return read_table(TABLES / f"{name}.tsv")
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a tab-separated table, all as text: "NA" and "1" may be names of ROIs."""
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        return _in_17_network_order(read_words(TABLES / f"{name.removesuffix('-17n')}.tsv"))
+    return read_words(TABLES / f"{name}.tsv")
 
 
 def _in_17_network_order(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semantoks.atlas.builtin import TABLES, builtin_names, builtin_table, read_table
+from semantoks.atlas.builtin import TABLES, builtin_names, builtin_table
 from semantoks.atlas.channels import Channels
-from semantoks.errors import InputError, nearest, readable
+from semantoks.errors import InputError, nearest
+from semantoks.tables import read_words
+from semantoks.text import has_decimal_commas
 
 _SCHAEFER_NAME = re.compile(
     r"(7Networks_|17Networks_)?[LR]H_(Vis|SomMot|DorsAttn|SalVentAttn|Limbic|Cont|Default|TempPar)"
@@ -93,12 +95,12 @@ class Parcellation(Channels):
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Parcellation:
-        """Load a built-in parcellation by name, or one of your own from a TSV file.
+        """Load a built-in parcellation by name, or one of your own from a table.
 
         Parameters
         ----------
         name_or_path : str or path
-            A name from `available`, or a tab-separated file with the columns ``label`` and
+            A name from `available`, or a table (`semantoks.tables`) with the columns ``label`` and
             ``network``, and optionally ``x``, ``y``, ``z`` (millimetres), ``space`` (one for all),
             ``alias`` (other names of the ROI, separated by ``|``) and ``index`` (values in the
             atlas's image).
@@ -118,8 +120,11 @@ class Parcellation(Channels):
                 value=str(name_or_path),
                 fix=nearest(str(name_or_path), builtin_names(), n=3),
             )
-        with readable(path):
-            return cls.from_frame(read_table(path), name=path.stem, source=path)
+        frame = read_words(path)
+        for axis in {*"xyz"} & {*frame.columns}:
+            if has_decimal_commas([*frame[axis]]):
+                frame[axis] = frame[axis].str.replace(",", ".")
+        return cls.from_frame(frame, name=path.stem, source=path)
 
     @classmethod
     def from_frame(
@@ -129,7 +134,7 @@ class Parcellation(Channels):
         for column in ("label", "network"):
             if column not in frame.columns:
                 rule = f"has no column {column!r}"
-                fix = "Give a tab-separated table with the columns label and network"
+                fix = "Give a table with the columns label and network"
                 raise InputError(rule, file=source, field="columns", value=[*frame], fix=fix)
         spaces = set(frame["space"]) if "space" in frame.columns else {"unknown"}
         if len(spaces) > 1:
@@ -357,7 +362,7 @@ def recognise(roi_names: Sequence[str]) -> str | None:
         if indices == list(range(len(known))):
             return name
         if f"{name}-17n" in builtin_names() and name.startswith("schaefer"):
-            place = read_table(TABLES / f"{name}.tsv")["index_17network"].astype(int).to_numpy()
+            place = read_words(TABLES / f"{name}.tsv")["index_17network"].astype(int).to_numpy()
             if (np.diff(place[indices]) > 0).all():
                 return f"{name} in 17-network order"
         return f"{name} in another order"
@@ -376,9 +381,8 @@ def _coordinates(frame: pd.DataFrame, source: str | Path) -> NDArray[np.float64]
     if len(present) < 3:
         rule = "coordinates need all of x, y and z, in millimetres"
         raise InputError(rule, file=source, field="columns", value=present)
-    axes = frame[present].replace("", np.nan)
-    try:
-        return axes.astype(np.float64).to_numpy()
+    try:  # an empty cell becomes NaN
+        return np.asarray(frame[present].apply(pd.to_numeric), np.float64)
     except ValueError as error:
         rule = f"coordinates must be numbers, in millimetres ({error})"
         raise InputError(rule, file=source, field="x, y, z") from None

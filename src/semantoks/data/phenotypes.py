@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from semantoks.data.encode import INDEX_COLUMNS
-from semantoks.data.tables import TypedTable, read_table, table_names
 from semantoks.errors import InputError, nearest
 from semantoks.flags import Flag
+from semantoks.tables import TypedTable, read_table, table_names
 
 #: Names of the columns of subjects and sessions, capitals, blanks and underscores apart.
 _SUBJECT = ("participantid", "subject", "subjectid", "subjectkey", "subid", "sub", "eid")
@@ -73,7 +73,7 @@ class Phenotypes:
         Parameters
         ----------
         tables : sequence of path
-            ``participants.tsv`` or any table (`semantoks.data.tables`) with a column
+            ``participants.tsv`` or any table (`semantoks.tables`) with a column
             ``participant_id`` or ``subject``, and perhaps one of the session. Prefixes ``sub-`` and
             ``ses-`` are cut.
         columns : sequence of str, optional

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from semantoks.data.cohort import contradictions
 from semantoks.data.encode import INDEX_COLUMNS, Encoded, StoreSpec, encode
 from semantoks.data.layout import HEADER
 from semantoks.data.parts import Parts
@@ -45,6 +46,7 @@ from semantoks.errors import InputError, SemantoksError, StoreError, fault
 QUALITY, CARPETS = "quality.parquet", "carpets.npz"
 N_CARPETS = 4  # of the worst, and of the best recordings
 _CARPET_ROWS, _CARPET_TIMES = 300, 600
+_MEASURED = ("tr", "mean_fd", "censored_fraction")
 
 #: Called with the numbers of recordings tried, failed, and altogether.
 Progress = Callable[[int, int, int], None]
@@ -152,14 +154,18 @@ def prepare(
         check_overlap(phenotypes, keys)
     if (target / HEADER).exists():
         return _existing(target, key, phenotypes, keys)
+    refused = contradictions(
+        {item.id: _facts(item) for item in items}, phenotypes, varying=varying, keep_case=keep_case
+    )
     parts = Parts(target.with_name(target.name + ".partial"), settings)
-    _work(items, parts, spec, n_jobs, shard, progress)
+    chosen = list(items) if shard is None else of_shard(items, shard)
+    _work([item for item in chosen if item.id not in refused], parts, spec, n_jobs, progress)
+    notes = {item.id: note for item in chosen if (note := parts.note(item)) is not None}
+    notes |= {item.id: {"error": refused[item.id]} for item in chosen if item.id in refused}
     join = None if phenotypes is None else join_report(phenotypes, keys)
     if shard is not None:
-        chosen = of_shard(items, shard)
-        table = pd.DataFrame([_outcome(item, parts.note(item)) for item in chosen])
+        table = pd.DataFrame([_outcome(item, notes.get(item.id)) for item in chosen])
         return PrepareReport(store=target, finished=False, quality=table, join=join)
-    notes = {item.id: note for item in items if (note := parts.note(item)) is not None}
     quality = _judge(items, parts, notes, rules)
     rows, spelled = _rows(quality, notes, phenotypes, keep_case)
     remarks = [
@@ -190,6 +196,13 @@ def _who(item: Item) -> tuple[str, str | None]:
     return str(subject), item.facts.get("session") or entities.get("ses")
 
 
+def _facts(item: Item) -> dict[str, Any]:
+    """Return what is known of a recording before it is read, without what is measured."""
+    subject, session = _who(item)
+    own = {k: v for k, v in item.facts.items() if k != "phenotypes" and k not in _MEASURED}
+    return {**own, "subject": subject, "session": session}
+
+
 def _existing(target: Path, key: str, phenotypes: Phenotypes | None, keys: Any) -> PrepareReport:
     """Return the report of a store that this very call has written before."""
     store = RecordingStore(target)
@@ -210,17 +223,15 @@ def _work(
     parts: Parts,
     spec: StoreSpec,
     n_jobs: int,
-    shard: tuple[int, int] | None,
     progress: Progress | None,
 ) -> None:
-    chosen = list(items) if shard is None else of_shard(items, shard)
-    todo = [item for item in chosen if not parts.done(item)]
-    tried, failed = len(chosen) - len(todo), 0
+    todo = [item for item in items if not parts.done(item)]
+    tried, failed = len(items) - len(todo), 0
     report = progress or (lambda *_: None)
-    report(tried, failed, len(chosen))
+    report(tried, failed, len(items))
     for succeeded in _outcomes(todo, parts, spec, n_jobs):
         tried, failed = tried + 1, failed + (not succeeded)
-        report(tried, failed, len(chosen))
+        report(tried, failed, len(items))
 
 
 def _outcomes(todo: Sequence[Item], parts: Parts, spec: StoreSpec, n_jobs: int) -> Iterator[bool]:

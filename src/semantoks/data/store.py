@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semantoks import __version__
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.cohort import differing, is_unknown, one_kind
 from semantoks.data.encode import INDEX_COLUMNS, MIN_TIMES, Encoded, StoreSpec, encode
 from semantoks.data.layout import (
     FORMAT,
@@ -152,14 +153,12 @@ class StoreWriter:
             before, other = self._labels.get((row["subject"], name), (None, ""))
             constant = isinstance(value, (str, bool, np.bool_)) and name not in self.varying
             if constant and before is not None and value != before:
-                rule = f"subject {row['subject']!r} has {name} = {before!r} in {other}"
-                fix = f"Correct the label, or declare that it may vary: varying=[{name!r}]"
-                raise InputError(rule, file=where, field=name, value=value, fix=fix)
+                raise differing(row["subject"], name, [(other, before), (where, value)])
 
     def _remember(self, encoded: Encoded) -> None:
         self._sources[encoded.row["id"]] = encoded.source
         for name in encoded.phenotypes:
-            if not _missing(encoded.row[name]):
+            if not is_unknown(encoded.row[name]):
                 label = (encoded.row[name], encoded.source)
                 self._labels[encoded.row["subject"], name] = label
 
@@ -193,10 +192,7 @@ class StoreWriter:
         frame = pd.DataFrame(self._rows, columns=list(known))
         frame = frame.astype({"mean_fd": float, "censored_fraction": float})
         for name in set(known) - set(INDEX_COLUMNS):
-            kinds = {_kind(value) for value in frame[name] if not _missing(value)}
-            if len(kinds) > 1:
-                rule = f"mixes {' and '.join(sorted(kinds))} over the recordings"
-                raise InputError(rule, file=self.path, field=name, fix="Give values of one kind")
+            one_kind(str(name), frame[name], self.path)
         return frame
 
     def _header(self, rois: Path, index: Path, kept: Path) -> dict[str, Any]:
@@ -274,13 +270,3 @@ def _save(stream: BinaryIO, signals: Sequence[NDArray[Any]]) -> None:
     for signal in signals:
         # Time-major whatever its layout, so that a crop is one contiguous read.
         stream.write(np.ascontiguousarray(signal).data)
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, (bool, np.bool_)):
-        return "truth values"
-    return "text" if isinstance(value, str) else "numbers"

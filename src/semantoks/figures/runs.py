@@ -35,7 +35,7 @@ def score_intervals(rows: pd.DataFrame, level: tuple[float, str] | None) -> Figu
     level : (float, str), optional
         Score at chance and its name, drawn as a dashed line.
     """
-    figure = Figure(figsize=(4.8, 0.85 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(4.8, 0.75 + 0.27 * len(rows)), layout="constrained")
     axes = panel_axes(figure)
     places = np.arange(len(rows))[::-1]
     if level is not None:

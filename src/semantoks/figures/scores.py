@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from semantoks.evaluate.compare.roles import role
 from semantoks.evaluate.stats.metrics import reliability_curve
+from semantoks.evaluate.stats.operating import RocCurve
 from semantoks.figures.style import FAINT, INK, PALETTE, SOFT, panel_axes, short
 
 _PANEL = (3.4, 2.7)
@@ -89,17 +90,31 @@ def calibration(
     return figure
 
 
-def predictions(
-    y: NDArray[np.float64], predicted: NDArray[np.float64], title: str, name: str
+def roc(
+    curves: Mapping[str, RocCurve], points: Mapping[str, tuple[float, float]], label: str
 ) -> Figure:
-    """Draw predicted against true values, one dot per person."""
-    figure = Figure(figsize=(3.0, 2.9), layout="constrained")
-    axes = panel_axes(figure, short(title))
-    low, high = float(np.min(y)), float(np.max(y))
-    axes.plot([low, high], [low, high], color=FAINT, ls=(0, (4, 3)), lw=1.2)
-    axes.scatter(y, predicted, s=9, color=PALETTE[0], alpha=0.6, lw=0, rasterized=len(y) > 2000)
-    axes.set_xlabel(f"true {short(name, 18)}", fontsize=9, color=INK, parse_math=False)
-    axes.set_ylabel("predicted", fontsize=9, color=INK)
+    """Draw ROC curves, and where the chosen threshold is.
+
+    Parameters
+    ----------
+    curves : mapping of model to RocCurve
+    points : mapping of model to (float, float)
+        Share of false positives and sensitivity at the threshold, over all people.
+    label : str
+        Name of the positive class.
+    """
+    figure = Figure(figsize=(3.4, 3.0 + 0.18 * -(-len(curves) // 2)), layout="constrained")
+    axes = panel_axes(figure, "ROC curve")
+    axes.plot([0, 1], [0, 1], color=FAINT, ls=(0, (4, 3)), lw=1.2)
+    for model, color in model_colors([*curves]).items():
+        x = np.concatenate([[0.0], curves[model].false_positives, [1.0]])
+        y = np.concatenate([[0.0], curves[model].sensitivity, [1.0]])
+        axes.step(x, y, where="post", color=color, lw=1.4, label=short(model))
+        axes.plot(*points[model], "o", color=color, ms=6.5, mec="white", mew=0.8)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_xlabel("1 − specificity", fontsize=9, color=INK)
+    axes.set_ylabel(f"sensitivity ({short(label, 14)})", fontsize=9, color=INK, parse_math=False)
+    _legend(figure)
     return figure
 
 
@@ -128,12 +143,16 @@ def corruption_panel(curves: pd.DataFrame, clean: pd.DataFrame) -> Figure:
     return figure
 
 
-def sample_sizes(curve: pd.DataFrame) -> Figure:
-    """Draw one metric of all models against the number of training subjects."""
+def sample_sizes(curve: pd.DataFrame, chance: float | None = None) -> Figure:
+    """Draw one metric of all models with its intervals against the number of training subjects."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = panel_axes(figure)
+    if chance is not None:
+        axes.axhline(chance, color=FAINT, ls=(0, (4, 3)), lw=1.2)
     for model, color in model_colors(curve["model"].unique().tolist()).items():
         rows = curve[curve["model"] == model].sort_values("n_train")
+        low, high = rows["ci_low"], rows["ci_high"]
+        axes.fill_between(rows["n_train"], low, high, color=color, alpha=0.13, lw=0)
         axes.plot(rows["n_train"], rows["value"], ".-", color=color, label=short(model), lw=1.4)
     sizes = sorted(curve["n_train"].unique())
     axes.set_xscale("log")

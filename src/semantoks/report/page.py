@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import platform
 import warnings
 from collections.abc import Sequence
@@ -18,11 +17,12 @@ from markupsafe import Markup
 
 from semantoks import __version__
 from semantoks.assess.assessment import Assessment
-from semantoks.assess.parts.section import Column
 from semantoks.data.store import RecordingStore
 from semantoks.figures.picture import Picture
 from semantoks.files import refuse_existing, write_file
-from semantoks.report.sections import evaluation_section, run_section, store_section
+from semantoks.report.cells import NUMERIC, cell, download, minus, number
+from semantoks.report.evaluation import evaluation_section
+from semantoks.report.sections import run_section, store_section
 
 Paths = Sequence[str | Path]
 
@@ -75,7 +75,14 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"image": _image, "number": _number, "p": _p_value, "cell": _cell}
+    environment.filters |= {
+        "image": _image,
+        "number": number,
+        "cell": cell,
+        "download": download,
+        "minus": minus,
+    }
+    environment.globals |= {"NUMERIC": NUMERIC}
     return environment.get_template(name)
 
 
@@ -86,44 +93,11 @@ def _image(picture: Picture) -> Markup:
     with mpl.rc_context(style), warnings.catch_warnings():
         # A name in a script that the figure's font lacks is drawn as boxes; the tables show it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        picture.figure.savefig(stream, format="svg", dpi=160, metadata={"Date": None})
+        picture.figure.savefig(
+            stream, format="svg", dpi=160, metadata={"Date": None}, transparent=True
+        )
     data = base64.b64encode(stream.getvalue()).decode()
     width, height = (round(inches * 96) for inches in picture.figure.get_size_inches())
     return Markup(
         '<img alt="{}" width="{}" height="{}" src="data:image/svg+xml;base64,{}">'
     ).format(picture.alt, width, height, data)
-
-
-def _cell(value: Any, column: Column) -> Markup:
-    """Return a ``<td>`` of a `Table` of the parts."""
-    if column.kind == "estimate":
-        middle, low, high = (
-            _number(value[name], column.form) for name in ("value", "ci_low", "ci_high")
-        )
-        inside = Markup("{} <span>[{}, {}]</span>").format(middle, low, high)
-        return Markup('<td class="number">{}</td>').format(inside)
-    if column.kind == "number":
-        return Markup('<td class="number">{}</td>').format(_number(value, column.form))
-    if column.kind == "p":
-        return Markup('<td class="number">{}</td>').format(_p_value(value))
-    if column.kind == "verdict":
-        decided = " decided" if value in ("better", "worse") else ""
-        return Markup('<td class="verdict{}">{}</td>').format(decided, value)
-    return Markup("<td>{}</td>").format(value)
-
-
-def _number(value: float, form: str = ".3f") -> str:
-    """Return a number with a typographic minus sign; a dash for NaN."""
-    if math.isnan(value):
-        return "–"
-    text = format(value, form)
-    if not any(digit in text for digit in "123456789"):
-        text = text.replace("-", "")  # no "-0.000"
-    return text.replace("-", "−")
-
-
-def _p_value(value: float) -> str:
-    """Return a p-value with two significant digits; a dash where there was no test."""
-    if math.isnan(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

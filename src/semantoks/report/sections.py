@@ -1,4 +1,4 @@
-"""Sections of the report: plain values and figures of runs, stores and evaluations."""
+"""Sections of the report about runs and stores: plain values and figures."""
 
 from __future__ import annotations
 
@@ -12,22 +12,15 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from semantoks import config as trees
-from semantoks.assess.assessment import Assessment
-from semantoks.assess.parts.table import PARTS
 from semantoks.data.seen import people_of
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.roles import CHANCE, role
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.figures import runs as plots
-from semantoks.figures import scores as charts
 from semantoks.figures.picture import Picture
 from semantoks.figures.style import short
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
-from semantoks.report.methods import methods_paragraph
-from semantoks.report.verdicts import counted_sentence, design_sentences, seen_facts, verdicts
 from semantoks.train.logs import TERM
 from semantoks.train.run import RunConfig
 from semantoks.train.setup import CONFIG, ENVIRONMENT, METRICS
@@ -222,118 +215,3 @@ def _range(values: pd.Series, form: str) -> str:
         return "–"
     low, high = form.format(values.min()), form.format(values.max())
     return low if low == high else f"{low} – {high}"
-
-
-# -- evaluations -----------------------------------------------------------------------------------
-
-#: Baselines in one calibration plot where there is no model.
-_CURVES = 4
-
-
-def evaluation_section(name: str, found: Assessment) -> Facts:
-    """Return what is shown of one evaluation: the comparison, and the section of every part."""
-    result = found.comparison
-    questions = [(part.load(), found.parts[n]) for n, part in PARTS.items() if n in found.parts]
-    return {
-        "name": name,
-        "meta": result.meta,
-        "design": design_sentences(result.meta),
-        "models": {m: seen_facts(facts) for m, facts in result.meta["models"].items()},
-        "on_top": [question.show(part) for question, part in questions if question.on_top],
-        "targets": [_target_block(result, target) for target in result.meta["targets"]],
-        "tests": _tests(result),
-        "parts": [question.show(part) for question, part in questions if not question.on_top],
-        "why_not": found.why_not,
-        "methods": methods_paragraph(found),
-    }
-
-
-def _target_block(result: ProbeResult, target: str) -> Facts:
-    facts = result.meta["targets"][target]
-    scores = result.scores[result.scores["target"] == target]
-    gaps = result.differences[result.differences["target"] == target]
-    first = str(scores["metric"].iloc[0])
-    drawn = scores[scores["metric"] == first].assign(role=lambda t: t["model"].map(role))
-    chance = float(drawn["chance"].iloc[0])
-    alt = "; ".join(
-        f"{r.model} {r.value:.2f}, interval {r.ci_low:.2f} to {r.ci_high:.2f}"
-        for r in drawn.itertuples()
-    )
-    return {
-        "name": target,
-        "facts": facts,
-        "n_subjects": int(scores["n_subjects"].iloc[0]),
-        "metrics": list(dict.fromkeys(scores["metric"])),
-        "rows": _rows(scores, ["model"]),
-        "picture": Picture(
-            plots.score_intervals(drawn, None if np.isnan(chance) else (chance, "chance")),
-            f"{first} of {target} with 95 % intervals: {alt}",
-        ),
-        "verdicts": verdicts(scores, gaps, facts["counted"]["why_not"]),
-        "counted": counted_sentence(facts["counted"]),
-        "predictions": _predictions(result, target, facts),
-        "curve": _curve(result, target, first),
-    }
-
-
-def _rows(table: pd.DataFrame, keys: list[str]) -> list[Facts]:
-    """Return a row per combination of keys, with its metrics under ``cells``."""
-    rows: dict[tuple[Any, ...], Facts] = {}
-    for record in table.to_dict("records"):
-        key = tuple(record[k] for k in keys)
-        row = rows.setdefault(key, {k: record[k] for k in keys} | {"cells": {}})
-        row["cells"][record["metric"]] = record
-    return list(rows.values())
-
-
-def _predictions(result: ProbeResult, target: str, facts: Facts) -> list[Picture]:
-    """Return confusion matrices and calibration, or predicted against true values."""
-    scores = result.scores[result.scores["target"] == target]
-    with_predictions = ("model", "connectivity", "baseline")
-    shown = [m for m in dict.fromkeys(scores["model"]) if role(m) in with_predictions]
-    y, predicted = result.arrays(target, shown)
-    if facts["kind"] != "classification":
-        return [
-            Picture(
-                charts.predictions(y, values, model, target),
-                f"{target} predicted by {model} against the true values",
-            )
-            for model, values in zip(shown, predicted, strict=True)
-        ]
-    classes = [str(c) for c in facts["classes"]]
-    outcomes = result.outcomes(target, shown)
-    pictures = [
-        Picture(
-            charts.confusion(y, outcomes.decided(model), classes, model),
-            f"Confusion matrix of {model}, {target}",
-        )
-        for model in shown
-    ]
-    of = classes[1] if len(classes) == 2 else "the predicted class"
-    in_question = [role(m) != "baseline" for m in shown]
-    if sum(in_question) < 2:  # no model: connectivity and the first baselines
-        in_question = [i < _CURVES for i in range(len(shown))]
-    curves = zip(shown, predicted, in_question, strict=True)
-    curve = charts.calibration(y, {name: scores for name, scores, asked in curves if asked}, of)
-    return [*pictures, Picture(curve, f"Calibration of the probabilities of {target}")]
-
-
-def _curve(result: ProbeResult, target: str, metric: str) -> Picture | None:
-    curve = result.curve
-    rows = curve[
-        (curve["target"] == target) & (curve["metric"] == metric) & (curve["model"] != CHANCE)
-    ]
-    if rows.empty:
-        return None
-    return Picture(charts.sample_sizes(rows), f"{metric} against the number of training subjects")
-
-
-def _tests(result: ProbeResult) -> list[Facts]:
-    """Return the tested differences, each pair of models once."""
-    table = result.differences[result.differences["p_value"].notna()]
-    rows: dict[tuple[str, frozenset[str]], Facts] = {}
-    for record in table.to_dict("records"):
-        row = {str(name): value for name, value in record.items()}
-        # b - a repeats a - b.
-        rows.setdefault((row["target"], frozenset((row["model"], row["against"]))), row)
-    return list(rows.values())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from semantoks.evaluate.compare.roles import CHANCE, RANDOM, role
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, role
 from semantoks.evaluate.compare.scoring import UNDECIDED
 from semantoks.evaluate.predictors.tuning import untuned_name
 
@@ -20,9 +20,10 @@ class Verdict:
     Parameters
     ----------
     claim : str
-        Which models are significantly better.
+        Which models are significantly better, by how much, with 95 % intervals.
     rest : str
-        Which are worse or do not differ significantly; may be empty.
+        Which are worse or do not differ significantly, with the smallest difference that would be
+        found with a power of 80 %; may be empty.
     """
 
     claim: str
@@ -45,11 +46,12 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
         Against functional connectivity, against random weights (trained models only), and
         against chance, as far as the result holds them.
     """
-    if why_not:
-        return [Verdict(f"No verdict: {why_not}.", "")]
     metric = str(scores["metric"].iloc[0])
+    gaps = differences[differences["metric"] == metric]
+    if why_not:
+        return [Verdict(f"No verdict: {why_not}.", _untested(gaps))]
     scores = scores[(scores["metric"] == metric) & (scores["verdict"] != "")]
-    gaps = differences[(differences["metric"] == metric) & (differences["verdict"] != "")]
+    gaps = gaps[gaps["verdict"] != ""]
     found = []
     for against, rows in gaps.groupby("against", sort=False):
         other = str(against)
@@ -58,25 +60,38 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
             rows = rows[rows["model"].map(role) == "model"]
             rows = rows if other == RANDOM else rows[rows["model"].map(untuned_name) == of]
         if len(rows):
-            found.append(_verdict(rows, other))
+            found.append(_verdict(rows, other, "+.3f"))
     if len(scores):
-        found.append(_verdict(scores, CHANCE))
+        level = float(scores["chance"].iloc[0])
+        found.append(_verdict(scores, f"{CHANCE} ({level:g})", ".3f"))
     return found
 
 
-def _verdict(rows: pd.DataFrame, name: str) -> Verdict:
+def _verdict(rows: pd.DataFrame, name: str, form: str) -> Verdict:
     of: dict[str, list[str]] = {"better": [], "worse": [], UNDECIDED: []}
     for row in rows.to_dict("records"):
-        model = str(row["model"])
+        numbers = _numbers(row, form)
         if row["verdict"] == UNDECIDED:  # what could have been found, not silence
-            model += f" ({row['detectable']:.2g} would be found)"
-        of[row["verdict"]].append(model)
+            numbers += f"; detectable: {row['detectable']:.2g}"
+        of[row["verdict"]].append(f"{row['model']} ({numbers})")
     claim = f"Better than {name}: {', '.join(of['better'])}." if of["better"] else ""
     rest = [("Worse", of["worse"]), (UNDECIDED.capitalize(), of[UNDECIDED])]
     return Verdict(
         claim or f"No model is significantly better than {name}.",
         " ".join(f"{title}: {', '.join(names)}." for title, names in rest if names),
     )
+
+
+def _untested(gaps: pd.DataFrame) -> str:
+    """Return the differences between models and connectivity, which nothing tests."""
+    rows = gaps[(gaps["against"] == CONNECTIVITY) & gaps["model"].map(role).eq("model")]
+    named = [f"{row['model']} {_numbers(row, '+.3f')}" for row in rows.to_dict("records")]
+    return f"Difference from {CONNECTIVITY}, untested: {', '.join(named)}." if named else ""
+
+
+def _numbers(row: Mapping[Hashable, Any], form: str) -> str:
+    low, high = (format(row[name], ".3f") for name in ("ci_low", "ci_high"))
+    return f"{row['value']:{form}} [{low}, {high}]"
 
 
 def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:
@@ -117,9 +132,8 @@ def counted_sentence(counted: Mapping[str, Any]) -> str:
     counted : mapping
         ``meta["targets"][name]["counted"]`` of a `ProbeResult`.
     """
-    if counted["why_not"]:
-        return f"Intervals are over {counted['n']} {counted['units']}; {counted['why_not']}."
-    return f"Intervals and tests are over {counted['n']} {counted['units']}."
+    what = "Intervals" if counted["why_not"] else "Intervals and tests"
+    return f"{what} are over {counted['n']} {counted['units']}."
 
 
 def design_sentences(meta: dict[str, Any]) -> str:

@@ -25,9 +25,10 @@ from semantoks.data.sources.find import find_items, transfer_of
 from semantoks.data.sources.images import is_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.datasets import DATASETS, sample_items
-from semantoks.errors import InputError, nearest, readable
+from semantoks.errors import InputError, nearest
 from semantoks.files import refuse_existing, staged_file
 from semantoks.report.quality import write_quality_page
+from semantoks.tables import as_numbers, read_words
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def _items(
             "the parcellation of the recordings is not stated",
             file=source,
             field="atlas",
-            fix="Give a built-in one (e.g. schaefer400, cc200 or aal116), or a TSV of your own",
+            fix="Give a built-in one (e.g. schaefer400, cc200 or aal116), or a table of your own",
         )
     return find_items(source, reading), reading.atlas, reading.to_dict()
 
@@ -183,7 +184,7 @@ def assign_atlas(
     out : path
         New .tsv that `Parcellation.load` reads.
     labels : path, optional
-        Table (.tsv, .csv) with the columns ``index`` (value in the image) and ``label``.
+        Table (`semantoks.tables`) with the columns ``index`` (value in the image) and ``label``.
 
     Returns
     -------
@@ -199,14 +200,24 @@ def assign_atlas(
     refuse_existing(file)
     names = None
     if labels is not None:
-        separator = "," if Path(labels).suffix == ".csv" else "\t"
-        with readable(labels):
-            frame = pd.read_csv(labels, sep=separator, dtype={"label": str})
-            if not {"index", "label"} <= {*frame.columns}:
-                raise ValueError("must be a table with the columns index and label")
-            names = dict(zip(frame["index"].astype(int), frame["label"], strict=True))
+        names = _labels_of_values(Path(labels))
     table = assign_by_overlap(image, names)
     Parcellation.from_frame(table, name=file.stem, source=image)  # refuses repeated labels
     with staged_file(file) as partial:
         table.to_csv(partial, sep="\t", index=False, lineterminator="\n")
     return table, weak(table)
+
+
+def _labels_of_values(file: Path) -> dict[int, str]:
+    """Return the label of every value of an image, from a table."""
+    table = read_words(file)
+    if not {"index", "label"} <= {*table.columns}:
+        rule, fix = "must have the columns index and label", "Name its columns so"
+        raise InputError(rule, file=file, field="columns", value=[*table.columns], fix=fix)
+    values = as_numbers(table["index"])
+    whole = [value.is_integer() for value in values]  # not of NaN
+    if not all(whole):
+        at = whole.index(False)
+        rule = "must be a whole number: the value of the ROI in the image"
+        raise InputError(rule, file=file, field="index", value=table["index"][at])
+    return dict(zip(map(int, values), table["label"], strict=True))

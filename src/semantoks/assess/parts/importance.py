@@ -58,7 +58,7 @@ def show(found: Found) -> Section:
         pictures = [Picture(occlusion_figure(summary), f"Distances of masked networks, {model}")]
         if brain is not None:
             pictures.insert(0, Picture(brain, f"Glass brain: importance of networks, {model}"))
-        blocks += [Heading(model), Pictures(pictures, wide=True)]
+        blocks += [Heading(model), Pictures(pictures, size="wide")]
     note = (
         "Cosine distance by which the embedding of a recording moves when a network is masked "
         "(glass brain, right panel), or when all others are (left panel); "

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from semantoks.figures.picture import Picture
 
-CellKind = Literal["text", "number", "estimate", "p", "verdict"]
+CellKind = Literal["text", "number", "estimate", "range", "p", "verdict", "flag"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,10 @@ class Column:
     Parameters
     ----------
     head : str
-    kind : {"text", "number", "estimate", "p", "verdict"}
-        What its cells are: text; a number; a mapping with value, ci_low and ci_high; a p-value;
-        better, worse or no significant difference.
+    kind : {"text", "number", "estimate", "range", "p", "verdict", "flag"}
+        What its cells are: text; a number; a mapping with value, ci_low, ci_high and, if there is
+        more to tell, note; the same without a value; a p-value; better, worse or no significant
+        difference; a mapping with text and flagged, whether it is a reason for doubt.
     form : str
         Format of numbers.
     """
@@ -32,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table; the first cell of a row names the row.
+    """A table, which the reader can download; the first cell of a row names the row.
 
     Parameters
     ----------
@@ -53,11 +54,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures, as many next to each other as fit, or each as wide as the page."""
+    """Figures, as many next to each other as fit, two of them, or each as wide as the page."""
 
     block: ClassVar[str] = "pictures"
     pictures: Sequence[Picture]
-    wide: bool = False
+    size: Literal["small", "half", "wide"] = "small"
 
 
 @dataclass(frozen=True)

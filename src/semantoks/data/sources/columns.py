@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semantoks.data.sources.items import Reading
-from semantoks.data.tables import table_cells
-from semantoks.data.text import Cells, has_decimal_commas, number
 from semantoks.errors import InputError, listed
+from semantoks.tables import table_cells
+from semantoks.text import Cells, has_decimal_commas, number
 
 #: Names of columns that count or time the volumes.
 _COUNTERS = ("", "index", "time", "times", "volume", "frame", "tr", "scan", "timepoint", "subbrick")

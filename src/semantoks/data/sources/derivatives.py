@@ -42,7 +42,6 @@ from semantoks.data.sources.scans import (
     motion_file,
     motion_files,
     only,
-    read_motion,
     read_outliers,
     removed,
     whole,
@@ -50,6 +49,7 @@ from semantoks.data.sources.scans import (
 from semantoks.data.sources.series import read_series
 from semantoks.data.sources.variants import choose
 from semantoks.errors import InputError
+from semantoks.tables import read_words
 
 
 def derivative_items(root: str | Path, reading: Reading) -> list[Item]:
@@ -96,7 +96,7 @@ def _load_image(
     confounds = only(tables, file.path)
     found = metadata(file, root, ("bold",))
     timing = settle_tr(file.path, reading.tr, [*sidecar_trs(found), image_tr(file.path, image)])
-    table = read_motion(confounds) if confounds else None
+    table = read_words(confounds) if confounds else None
     if table is not None and len(table) != len(image.signal):
         rule = f"has {len(table)} rows where the image has {len(image.signal)} volumes"
         raise InputError(rule, file=confounds, field="confounds")
@@ -190,7 +190,7 @@ def _load_series(
     timing = settle_tr(file.path, reading.tr, [*stated, header])
     moved = motion_file(around["motion"], file.path)
     censored = only(around["outliers"], file.path)
-    motion = read_motion(moved) if moved else None
+    motion = read_words(moved) if moved else None
     outliers = read_outliers(censored) if censored else None
     n_dummies, n_rows = dummy_scans(motion), len(signal if outliers is None else outliers)
     start = start_time(found)

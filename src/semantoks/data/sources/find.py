@@ -28,8 +28,8 @@ from semantoks.data.sources.series import ENDINGS as SERIES
 from semantoks.data.sources.series import is_series, read_series
 from semantoks.data.sources.table import table_items
 from semantoks.data.sources.toolboxes import is_toolbox, toolbox_items
-from semantoks.data.tables import KINDS, is_table
 from semantoks.errors import InputError
+from semantoks.tables import KINDS, is_table
 
 
 def find_items(source: str | Path, reading: Reading) -> list[Item]:

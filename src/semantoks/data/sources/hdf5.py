@@ -62,7 +62,7 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
         row = {name: _plain(values[i]) for name, values in labels.items()}
         identity = _identity(str(row.pop(_SUBJECT)))
         load = functools.partial(_load, file, names, i, identity, row, reading)
-        facts = {"subject": identity[0], "session": identity[1]}
+        facts = {**row, "subject": identity[0], "session": identity[1]}
         items.append(Item(recording_id(*identity), (file,), load, facts))
     return items
 

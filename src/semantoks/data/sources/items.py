@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from semantoks import tables
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import override
-from semantoks.data import tables
 from semantoks.data.recording import Recording
 from semantoks.data.signal import check_tr
 from semantoks.errors import InputError
@@ -25,7 +25,7 @@ def read_names(text: str | Path) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        It is neither, or the file cannot be read (`semantoks.data.tables.read_names`).
+        It is neither, or the file cannot be read (`semantoks.tables.read_names`).
     """
     if str(text) in Parcellation.available():
         return Parcellation.load(text).labels
@@ -64,7 +64,7 @@ class Reading:
     """How files are read; everything that they do not say themselves."""
 
     atlas: Annotated[Parcellation, Flag(metavar="ATLAS", panel="Atlas", read=Parcellation.load)]
-    """Store the ROIs of this parcellation: a built-in name or a TSV of your own."""
+    """Store the ROIs of this parcellation: a built-in name or a table of your own."""
     atlas_images: Annotated[
         tuple[Path, ...], Flag(name="--atlas-image", metavar="FILE", panel="Atlas")
     ] = ()

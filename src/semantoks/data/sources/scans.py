@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.sources.bids import BidsFile
-from semantoks.errors import InputError, readable
+from semantoks.errors import InputError, listed
+from semantoks.tables import as_numbers, read_words
 
 #: XCP-D's ``exact_100``: volumes that a random choice of 100 leaves out, good ones among them.
 _CHOICES = "exact_"
@@ -119,7 +120,7 @@ def motion_file(files: Sequence[Path], file: Path) -> Path | None:
     """Return the file of motion that is meant: unfiltered, or the only one with displacement."""
     if len(files) > 1 and all("desc" in BidsFile(path).entities for path in files):
         column = "framewise_displacement"
-        files = [path for path in files if column in read_motion(path).columns] or files
+        files = [path for path in files if column in read_words(path).columns] or files
     return only(files, file)
 
 
@@ -153,25 +154,19 @@ def whole(
 
 def read_outliers(path: Path) -> NDArray[np.bool_]:
     """Return which volumes are outliers in any column of the file (XCP-D: displacement)."""
-    frame = read_motion(path)
-    frame = frame[[name for name in frame.columns if not str(name).startswith(_CHOICES)]]
-    values = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    table = read_words(path)
+    chosen = [name for name in table.columns if not name.startswith(_CHOICES)]
+    values = np.array([as_numbers(table[name]) for name in chosen]).reshape(len(chosen), len(table))
     if not np.isin(values, (0, 1)).all():
         raise InputError("must hold 0 and 1", file=path, field="outliers")
-    return np.asarray((values > 0).any(axis=1))
-
-
-def read_motion(path: Path) -> pd.DataFrame:
-    """Return a tab-separated table with a header, such as one row per volume."""
-    with readable(path):
-        return pd.read_csv(path, sep="\t", na_values=["n/a"])
+    return np.asarray((values > 0).any(axis=0))
 
 
 def dummy_scans(table: pd.DataFrame | None) -> int:
     """Return how many volumes at the beginning fMRIPrep found to precede the steady state."""
     if table is None:
         return 0
-    return sum(str(name).startswith("non_steady_state_outlier") for name in table.columns)
+    return sum(name.startswith("non_steady_state_outlier") for name in table.columns)
 
 
 def removed(n: int) -> tuple[str, ...]:
@@ -183,8 +178,9 @@ def mean(table: pd.DataFrame | None, column: str) -> float | None:
     """Return the mean of a column, None if it is absent or has no numbers."""
     if table is None or column not in table.columns:
         return None
-    value = pd.to_numeric(table[column], errors="coerce").mean()
-    return None if np.isnan(value) else float(value)
+    values = np.array(as_numbers(table[column]))
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else None
 
 
 def coverage_of(
@@ -202,17 +198,16 @@ def coverage_of(
             rule = f"needs one value for each of the {len(names)} ROIs"
             raise InputError(rule, file=where, field="Coverage")
         return np.array([np.nan if v is None else v for v in stated], np.float64)
-    frame = read_motion(path)
-    if len(frame.columns) == 2:  # XCP-D: Node, coverage
-        values = dict(zip(frame.iloc[:, 0].astype(str), frame.iloc[:, 1], strict=True))
-    elif len(frame) == 1:
-        values = {str(name): value for name, value in frame.iloc[0].items()}
+    table = read_words(path)
+    if len(table.columns) == 2:  # XCP-D: Node, coverage
+        values = dict(zip(table.iloc[:, 0], as_numbers(table.iloc[:, 1]), strict=True))
+    elif len(table) == 1:
+        values = dict(zip(table.columns, as_numbers(table.iloc[0]), strict=True))
     else:
         rule = "must have two columns, or one row"
-        raise InputError(rule, file=path, field="columns", value=[*frame.columns][:4])
+        raise InputError(rule, file=path, field="columns", value=[*table.columns][:4])
     unknown = [name for name in names if name not in values]
     if unknown:
-        rule = f"says nothing about {len(unknown)} ROIs: {', '.join(unknown[:3])}"
+        rule = f"must state the coverage of all ROIs, and lacks {len(unknown)}: {listed(unknown)}"
         raise InputError(rule, file=path, field="coverage")
-    coverage = pd.to_numeric(pd.Series([values[name] for name in names]), errors="coerce")
-    return coverage.fillna(0).to_numpy(np.float64)
+    return np.nan_to_num(np.array([values[name] for name in names], np.float64))

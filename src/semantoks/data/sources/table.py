@@ -15,9 +15,9 @@ from semantoks.data.sources.bids import Stated, settle_tr, sidecar, sidecar_trs,
 from semantoks.data.sources.images import image_tr, is_image, read_image
 from semantoks.data.sources.items import Item, Reading
 from semantoks.data.sources.series import read_joined
-from semantoks.data.tables import TypedTable, read_table
-from semantoks.data.text import number
 from semantoks.errors import InputError
+from semantoks.tables import TypedTable, read_table
+from semantoks.text import number
 
 _PREFIXES = {"subject": "sub-", "session": "ses-", "task": "task-", "run": "run-"}
 _NUMBERS = ("tr", "mean_fd", "censored_fraction")
@@ -30,7 +30,7 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
     Parameters
     ----------
     table : str or path
-        Table (`semantoks.data.tables`) with the columns ``file`` (relative to the table, or to the
+        Table (`semantoks.tables`) with the columns ``file`` (relative to the table, or to the
         root of `reading`; several that are joined with +) and ``subject``, and optionally
         ``session``, ``task``, ``acquisition``, ``run``, ``site``, ``tr`` (seconds), ``mean_fd``
         (millimetres), ``censored_fraction``. All others are phenotypes. The files hold time series

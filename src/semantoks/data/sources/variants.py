@@ -19,8 +19,8 @@ from semantoks.data.sources.images import VOLUMES, read_ptseries
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.scans import Tree
 from semantoks.data.sources.series import is_series, read_series
-from semantoks.data.tables import is_table
 from semantoks.errors import InputError, listed
+from semantoks.tables import is_table
 
 _NOT_SIGNALS = ("confounds", "motion", "outliers", "physio")
 #: Spaces of a person, in which no atlas is.

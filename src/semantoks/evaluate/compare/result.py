@@ -107,7 +107,13 @@ class ProbeResult:
         return tested.y, [tested.predicted[model].mean(axis=0) for model in models]
 
     def outcomes(self, target: str, models: Sequence[str]) -> Outcomes:
-        """Return what some models predict of the tested units, in one order."""
+        """Return the tested units of one target, with their sites and folds.
+
+        Parameters
+        ----------
+        target : str
+        models : sequence of str
+        """
         facts = self.meta["targets"][target]
         rows = self.predictions["target"].eq(target) & self.predictions["model"].isin(list(models))
         return Outcomes.of(self.predictions[rows], facts["kind"], facts["classes"])

@@ -131,11 +131,12 @@ class Outcomes:
     @property
     def strata(self) -> Codes:
         """Return the stratum of every unit in every repetition, shape (n_repeats, n)."""
-        names = [self.sites] * len(self.folds) if self._by_site else list(self.folds)
+        names = [self.sites] * len(self.folds) if self.within_sites else list(self.folds)
         return np.stack([np.unique(of, return_inverse=True)[1] for of in names])
 
     @property
-    def _by_site(self) -> bool:
+    def within_sites(self) -> bool:
+        """Whether the strata are sites; else they are folds."""
         if self.by_site is not None:
             return self.by_site
         return not (self.sites == "").any() and len(set(self.sites)) > 1
@@ -151,15 +152,16 @@ class Outcomes:
             self.sites[rows],
             self.folds[:, rows],
             thresholds={model: limits[:, rows] for model, limits in self.thresholds.items()},
-            by_site=self._by_site,
+            by_site=self.within_sites,
         )
 
-    def decided(self, model: str) -> Codes:
-        """Return the class decided for, of every unit: over repetitions and replicates."""
-        p = self.predicted[model].mean(axis=0)
-        limits = self.thresholds.get(model)
-        p = p if limits is None else balanced(p, limits.mean(axis=0))
-        return np.asarray(p.argmax(axis=1), np.intp)
+    def balanced(self, model: str) -> Array:
+        """Return probabilities divided by thresholds, means over repetitions and replicates.
+
+        What metrics other than the Brier score read, shape (n, n_classes): the largest decides.
+        """
+        p, limits = self.predicted[model], self.thresholds.get(model)
+        return np.asarray((p if limits is None else balanced(p, limits)).mean(axis=0), np.float64)
 
     def tested(self, chance: str) -> Measured:
         """Return what metrics read; `chance` is the model that knows nothing."""

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
-from semantoks.data.text import number
 from semantoks.errors import InputError, listed
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.stats.kinds import Kind
+from semantoks.text import number
 
 
 @dataclass(frozen=True)

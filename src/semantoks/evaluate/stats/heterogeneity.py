@@ -1,4 +1,8 @@
-"""Random-effects summary of one score over sites."""
+"""Random-effects summary of one score over sites.
+
+It describes how a score differs between sites. Verdicts rest on the test of
+`semantoks.evaluate.stats.inference`, whose estimate weighs sites otherwise.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,12 @@ class RandomEffects:
     Parameters
     ----------
     mean, se : float
-        Random-effects mean and its standard error (Hartung & Knapp 2001).
+        Random-effects mean and its standard error (Hartung & Knapp 2001), which is not smaller than
+        that of equal scores at all sites (Röver, Knapp & Friede 2015).
+    ci_low, ci_high : float
+        95 % interval of the mean.
     low, high : float
-        95 % prediction interval: where the score of another site lies.
+        95 % prediction interval: where the true score of another site lies.
     tau : float
         Standard deviation of the true score over sites (Paule & Mandel 1982).
     i2 : float
@@ -34,6 +41,8 @@ class RandomEffects:
 
     mean: float
     se: float
+    ci_low: float
+    ci_high: float
     low: float
     high: float
     tau: float
@@ -72,9 +81,20 @@ def random_effects(values: Array, errors: Array) -> RandomEffects | None:
         tau2 = float(brentq(lambda t: q(t) - (k - 1), 0.0, high))
     w = 1 / (v + tau2)
     mean = float(w @ y / w.sum())
-    se = float(np.sqrt(q(tau2) / (k - 1) / w.sum()))
-    reach = float(t_distribution.ppf(1 - ALPHA / 2, k - 2)) * float(np.sqrt(tau2 + se**2))
+    se = float(np.sqrt(max(q(tau2) / (k - 1), 1.0) / w.sum()))
+    own, other = (float(t_distribution.ppf(1 - ALPHA / 2, df)) for df in (k - 1, k - 2))
+    reach = own * se
+    further = other * float(np.sqrt(tau2 + se**2))
     cochran = q(0.0)
-    i2 = max(0.0, 1 - (k - 1) / cochran) if cochran > 0 else 0.0
-    p = float(chi2.sf(cochran, k - 1))
-    return RandomEffects(mean, se, mean - reach, mean + reach, float(np.sqrt(tau2)), i2, p, k)
+    return RandomEffects(
+        mean=mean,
+        se=se,
+        ci_low=mean - reach,
+        ci_high=mean + reach,
+        low=mean - further,
+        high=mean + further,
+        tau=float(np.sqrt(tau2)),
+        i2=max(0.0, 1 - (k - 1) / cochran) if cochran > 0 else 0.0,
+        p_value=float(chi2.sf(cochran, k - 1)),
+        n_sites=k,
+    )

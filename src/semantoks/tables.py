@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from semantoks.data import text
-from semantoks.data.text import UNKNOWN, Cells, has_decimal_commas, number
+from semantoks import text
 from semantoks.errors import InputError, listed, readable
+from semantoks.text import UNKNOWN, Cells, has_decimal_commas, number
 
 #: Unknown among numbers; among words it is a category, e.g. of medication.
 _NONE = frozenset(("None", "none"))
@@ -91,18 +91,43 @@ def read_table(file: Path, words: Collection[str] = ()) -> TypedTable:
     """
     cells = _from_header(table_cells(file))
     names = _names(cells)
-    twice = [name for name, n in Counter(filter(None, names)).items() if n > 1]
-    if twice:
-        raise InputError("has this column twice", file=file, field="columns", value=twice[0])
     cells, notes = _without_descriptions(cells, names)
-    columns = _columns(cells, names)
     values = {}
-    for name, column in columns.items():
+    for name, column in _columns(cells, names).items():
         values[name], more = _typed(name, column, cells.lines, name in words)
         notes += more
     notes = [f"read as {cells.read_as}, {len(cells.rows)} rows", *notes]
     frame = pd.DataFrame(values, dtype=object)
     return TypedTable(frame, cells.lines, tuple(f"{file.name}: {note}" for note in notes))
+
+
+def read_words(file: Path) -> pd.DataFrame:
+    """Return a table with a header as text: "NA" and "1" may be names of ROIs.
+
+    Parameters
+    ----------
+    file : path
+
+    Returns
+    -------
+    DataFrame
+        Of strings; "" where a cell is empty.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is empty, names a column twice, or a row has too many cells.
+    """
+    cells = _from_header(table_cells(file))
+    return pd.DataFrame(_columns(cells.without(1), _names(cells)), dtype=object)
+
+
+def as_numbers(column: Iterable[str]) -> list[float]:
+    """Return the cells of a column as numbers, NaN for those that hold none."""
+    cells = [*column]
+    comma = has_decimal_commas(cells)
+    found = [number(cell, comma=comma) for cell in cells]
+    return [float("nan") if value is None else value for value in found]
 
 
 def table_names(file: Path) -> list[str]:
@@ -194,14 +219,19 @@ def _without_descriptions(cells: Cells, names: list[str]) -> tuple[Cells, list[s
 
 def _columns(cells: Cells, names: Sequence[str]) -> dict[str, list[str]]:
     """Return the cells of every column; a column without a name is left out."""
+    twice = [name for name, n in Counter(filter(None, names)).items() if n > 1]
+    if twice:
+        raise InputError("has this column twice", file=cells.file, field="columns", value=twice[0])
     for row, line in zip(cells.rows, cells.lines, strict=True):
         if len(row) > len(names) and any(row[len(names) :]):
             rule = f"has {len(row)} cells in line {line}, and {len(names)} columns"
             fix = "Quote the cells that hold the separator"
             raise InputError(rule, file=cells.file, field="columns", fix=fix)
+    padded = [[*row, *[""] * (len(names) - len(row))] for row in cells.rows]
+    columns = [[row[i] for row in padded] for i in range(len(names))]
     return {
-        name: [row[i] if i < len(row) else "" for row in cells.rows]
-        for i, name in enumerate(names)
+        name: column
+        for name, column in zip(names, columns, strict=True)
         if name and not name.startswith("Unnamed: ")
     }
 

@@ -40,6 +40,7 @@ _MARKS = {
 _ENCODINGS = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "cp1252": "Latin-1", "latin-1": "Latin-1"}
 _HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _COMMENT = ("#", "%")
+_VALUE = re.compile(r"#\d+[\t;,]")  # a ROI by its value in the image, as C-PAC names it
 _SAMPLE = 50  # lines from which the separator is told
 
 
@@ -166,10 +167,15 @@ def _comments(
     lines: list[tuple[int, str]],
 ) -> tuple[tuple[int, str] | None, list[tuple[int, str]], int]:
     """Return the comment before the table, which may be its header; the table; all comments."""
-    body = [(i, line) for i, line in lines if not line.lstrip().startswith(_COMMENT)]
-    if not body:  # a table of # and nothing else is one
+    first = next((i for i, line in lines if not line.lstrip().startswith(_COMMENT)), None)
+    if first is None:  # a table of # and nothing else is one
         return None, lines, 0
-    before = [pair for pair in lines if pair[0] < body[0][0]]
+    body = [
+        (i, line)
+        for i, line in lines
+        if not line.lstrip().startswith(_COMMENT) or (i > first and _VALUE.match(line))
+    ]
+    before = [pair for pair in lines if pair[0] < first]
     return (before[-1] if before else None), body, len(lines) - len(body)
 
 
