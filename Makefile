@@ -3,6 +3,8 @@
 # make lint   ruff and mypy
 # make stress kill, fill, flip and fuzz: counts of faults injected, survived, lost; under 30 minutes
 # make slurm pretrain, prepare and embed in a real Slurm that warns, preempts and fails; as root on Debian; docs/results/slurm.md
+# make versions  the tests with the oldest and newest dependencies on Python 3.11 to 3.14; docs/results/versions.md;
+#             one cell: VERSIONS='--python 3.12 --set oldest --tests test_model.py'
 # make calibrate known-answer simulations of the verdicts: false verdicts, coverage, power; docs/results/calibration.md
 # make fuzz   10,000 damaged and random inputs for every reader
 # make audit  known holes in the packages installed; needs the network
@@ -13,7 +15,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SIZE ?= default
 
-.PHONY: .venv demo test lint stress slurm calibrate fuzz audit bench clean
+.PHONY: .venv demo test lint stress slurm versions calibrate fuzz audit bench clean
 
 .venv: .venv/installed
 
@@ -42,6 +44,10 @@ slurm: .venv
 	tests/slurm/start_slurm build/slurm
 	SLURM_CONF=$(CURDIR)/build/slurm/slurm.conf $(BIN)/python tests/slurm/check.py build/slurm/check; \
 	code=$$?; tests/slurm/start_slurm build/slurm stop; exit $$code
+
+versions: .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" nice $(BIN)/python tests/versions/check.py build/versions $(VERSIONS)
 
 calibrate: .venv
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py docs/results/calibration.md

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,34 @@ from semantoks.data.recording import Recording
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import RecordingStore, write_store
 from semantoks.train.run import RunConfig
+
+PINS = Path(__file__).parents[1] / "constraints.txt"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors: all of them in the pinned environment, this package's own in others."""
+    config.addinivalue_line("filterwarnings", "error" if pinned() else "error:::semantoks")
+    config.addinivalue_line("markers", "clone: reads documents, scripts or data of the repository")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the repository where the tests lie beside an installed wheel."""
+    for item in items:
+        if item.get_closest_marker("clone") and not PINS.is_file():
+            item.add_marker(pytest.mark.skip(reason="needs a clone of the repository"))
+
+
+def pinned() -> bool:
+    """Return whether the packages are those of constraints.txt."""
+    if not PINS.is_file():
+        return False
+    versions = {
+        d.name.lower().replace("_", "-"): d.version.partition("+")[0]
+        for d in metadata.distributions()
+    }
+    pins = re.findall(r"(?m)^([\w.-]+)==([\w.]+)$", PINS.read_text(encoding="utf-8"))
+    return all(versions.get(name, version) == version for name, version in pins)
+
 
 # C = 11 ROIs in networks of 2, 4 and 5; patches of 6 time points, 4 per view: T = 24.
 NETWORK_SIZES = {"Vis": 2, "Limbic": 4, "Default": 5}

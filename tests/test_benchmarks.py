@@ -17,7 +17,8 @@ from semantoks.objectives.objective import Losses
 from semantoks.views.batch import ViewBatch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import large_store, plain
+plain = pytest.importorskip("benchmarks.plain", reason="needs a clone of the repository")
+large_store = pytest.importorskip("benchmarks.large_store")
 
 B, C, T, N, P, L = 5, 11, 24, 3, 4, 6
 BRANCHES = (DenseBranch(width=4), StructuredBranch(), SeparableBranch(width=6))

@@ -143,6 +143,7 @@ def test_the_whole_way(run, table, tmp_path):
     assert (code, page.stat().st_size > 50_000) == (0, True)
 
 
+@pytest.mark.clone
 def test_a_shipped_sample_is_prepared_and_described(run, tmp_path):
     code, text = run("prepare", "abide-sample", tmp_path / "s", "--tr", "3")
     assert code == 0, text

@@ -226,6 +226,7 @@ def test_a_command_is_imported_when_it_runs():
     assert done.stdout.splitlines() == ["[]", "[]", "['semantoks.commands.store']"]
 
 
+@pytest.mark.clone
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_documents_exist(page):
     text = page.read_text(encoding="utf-8")
@@ -237,6 +238,7 @@ def test_commands_in_the_documents_exist(page):
         assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
 
 
+@pytest.mark.clone
 def test_exit_codes_are_documented():
     page = (ROOT / "docs" / "preparing.md").read_text(encoding="utf-8")
     for number, meaning in output.EXIT_CODES.items():

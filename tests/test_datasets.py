@@ -14,6 +14,8 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
 
+pytestmark = pytest.mark.clone
+
 
 @pytest.fixture(scope="module")
 def stages():

@@ -37,6 +37,7 @@ from semantoks.train.trainer import Trainer
 from semantoks.views.masks import MASKS, MaskConfig, draw_masks
 from semantoks.workflow.prepare import prepare_store
 
+pytestmark = pytest.mark.clone
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 TABLES = (BASELINES, MASKS, OBJECTIVES, PARTS, SERIES, TOKENIZERS)
 PLAN = Plan(targets=(Target("sex"),), design=GroupedKFold(n_folds=2), n_bootstrap=20)

@@ -18,6 +18,7 @@ from semantoks.commands.main import app
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
 
+pytestmark = pytest.mark.clone
 PAGE = Path(__file__).parents[1] / "docs" / "preparing.md"
 BEGIN, END = "<!-- releases: written by tests/test_releases.py -->\n", "<!-- end -->\n"
 IMAGE = ("--atlas-image", "{volume}")

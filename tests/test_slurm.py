@@ -131,13 +131,45 @@ def test_submitting(cluster):
     assert printed.output.startswith("#!/bin/bash\n#SBATCH --job-name=semantoks-pretrain")
 
 
-def test_without_slurm_it_says_so(tmp_path, monkeypatch, cluster):
-    (cluster / "bin" / "sbatch").write_text("#!/bin/bash\necho 'invalid account' >&2; exit 1\n")
-    with pytest.raises(SlurmError, match="sbatch refuses the job: invalid account"):
-        submit("#!/bin/bash\n")
+def test_without_slurm_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SlurmError, match=r"no sbatch on this machine.*--print"):
+    with pytest.raises(SlurmError, match=r"no sbatch on this machine\. Submit on.*--print"):
         submit("#!/bin/bash\n")
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (
+            "sbatch: error: invalid partition specified: nosuch\n"
+            "sbatch: error: Batch job submission failed: Invalid partition name specified",
+            r"^--partition = 'nosuch': Slurm refuses the job \(invalid partition specified.*; "
+            r"Batch.*\)\. `sinfo --summarize` lists the partitions\.$",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition "
+            "combination specified",
+            r"^--account = 'lab': .*Invalid account.*sacctmgr",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Requested node configuration is not "
+            "available",
+            r"^Slurm refuses the job \(.*is not available\)\. .*--test-only",
+        ),
+    ],
+)
+def test_what_slurm_refuses_is_named(cluster, reply, message):
+    (cluster / "bin" / "sbatch").write_text(f"#!/bin/bash\necho '{reply}' >&2; exit 1\n")
+    script = batch_script(["embed", "a"], SlurmJob(partition="nosuch", account="lab"))
+    with pytest.raises(SlurmError, match=message):
+        submit(script)
+
+
+def test_a_folder_that_cannot_hold_the_log_is_refused(cluster, monkeypatch):
+    monkeypatch.chdir("/proc")  # nor may root write there
+    with pytest.raises(SlurmError, match=r"^/proc: the job must be able to write its log here"):
+        submit("#!/bin/bash\n")
+    assert not (cluster / "submitted").exists()
 
 
 STUB = """
@@ -203,6 +235,15 @@ def test_a_script_saves_requeues_and_returns_the_exit_code(
     assert job.wait(timeout=30) == code
     assert (cluster / "log").read_text() == log
     assert requeues(cluster) == warned
+
+
+def test_a_requeue_that_slurm_refuses_is_told_in_the_log(cluster, capfd):
+    (cluster / "bin" / "scontrol").write_text("#!/bin/bash\necho disabled >&2; exit 1\n")
+    job = start(cluster, 60, 0, "runs/a/checkpoints", "step-00000007")
+    warn(cluster, job, signal.SIGUSR1)
+    assert job.wait(timeout=30) == 130
+    told = "disabled\nSlurm refuses to requeue the job. Submit the same command again: it resumes."
+    assert told in capfd.readouterr().err
 
 
 def test_a_cancelled_job_is_not_requeued(cluster):

@@ -12,6 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "stress.py"
 
 
+@pytest.mark.clone
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_nothing_is_lost():
     some = ["--kills", "4", "--writes", "7", "--disks", "1", "--signals", "1", "--epochs", "2"]

@@ -278,6 +278,7 @@ def test_arithmetic_is_what_the_processor_is_fast_at(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiles with g++")
 @pytest.mark.filterwarnings("ignore")  # those of the compiler itself
 def test_compiled_blocks_learn_the_same_and_a_checkpoint_keeps_its_names(tiny_run, tmp_path):
+    pytest.importorskip("torch.utils.cpp_extension")  # torch 2.6 without setuptools
     from torch._dynamo.utils import counters
 
     settings = {"train__precision": "float64", "optim__epochs": 2}

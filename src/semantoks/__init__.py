@@ -5,7 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from semantoks.versions import check_dependencies
+
 __version__ = "0.1.0"
+
+check_dependencies()
 
 # Name -> module; imported on first use, so that `semantoks --help` need not wait for torch.
 _PUBLIC = {

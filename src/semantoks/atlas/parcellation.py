@@ -381,9 +381,8 @@ def _coordinates(frame: pd.DataFrame, source: str | Path) -> NDArray[np.float64]
     if len(present) < 3:
         rule = "coordinates need all of x, y and z, in millimetres"
         raise InputError(rule, file=source, field="columns", value=present)
-    axes = frame[present].replace("", np.nan)
-    try:
-        return axes.astype(np.float64).to_numpy()
+    try:  # an empty cell becomes NaN
+        return np.asarray(frame[present].apply(pd.to_numeric), np.float64)
     except ValueError as error:
         rule = f"coordinates must be numbers, in millimetres ({error})"
         raise InputError(rule, file=source, field="x, y, z") from None

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -83,9 +83,15 @@ def check_compiler(device: torch.device) -> None:
     else:
         names = (os.environ.get("CXX", "g++"), "clang++", "cl")
         there = any(shutil.which(name) for name in names)
+    needed = "the package triton" if device.type == "cuda" else "a C++ compiler"
+    if there:
+        try:
+            import_module("torch.utils.cpp_extension")
+        except ImportError as error:  # of setuptools, which torch 2.6 does not install
+            there, needed = False, f"the package {error.name}"
     if not there:
         raise ConfigError(
-            f"needs {'the package triton' if device.type == 'cuda' else 'a C++ compiler'}",
+            f"needs {needed}",
             field="train.compile",
             value=True,
             fix="Install one, or leave train.compile=false",
@@ -202,7 +208,8 @@ def open_run(run: Path, config: RunConfig, device: torch.device, precision: str)
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        # torch's own version names its build (+cpu, +cu124), its metadata need not.
+        "versions": {n: metadata.version(n) for n in _PACKAGES} | {"torch": str(torch.__version__)},
     }
     write_file(run / CONFIG, config.to_yaml(), overwrite=True, kind=ConfigError)
     text = json.dumps(environment, indent=1)

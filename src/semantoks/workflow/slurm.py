@@ -14,11 +14,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-from semantoks.errors import InputError, SemantoksError
+from semantoks.errors import InputError
 from semantoks.flags import Flag
 
 COMMANDS = ("pretrain", "prepare", "embed")
@@ -31,9 +33,14 @@ _STALLED = (
     "Raise --time, or --warning if a step and a checkpoint take longer than it."
 )
 _REFUSED = "Slurm refuses to requeue the job. Submit the same command again: it resumes."
+# What Slurm may refuse, and where its values are listed.
+_LISTED = {
+    "account": "`sacctmgr show associations user=$USER` lists your accounts",
+    "partition": "`sinfo --summarize` lists the partitions",
+}
 
 
-class SlurmError(SemantoksError):
+class SlurmError(InputError):
     """Slurm is missing, or refuses the job."""
 
 
@@ -216,17 +223,36 @@ def submit(script: str) -> str:
     Raises
     ------
     SlurmError
-        If there is no ``sbatch`` here, or it refuses the job.
+        If there is no ``sbatch`` here, it refuses the job, or the job could not write its log.
     """
     program = shutil.which("sbatch")
     if program is None:
         raise SlurmError(
-            "there is no sbatch on this machine. Run this on a login node of a cluster with Slurm, "
-            "or add --print to see the batch script"
+            "there is no sbatch on this machine",
+            fix="Submit on a login node of a cluster with Slurm, or print the script with --print",
         )
+    try:  # Without its log a job fails at once and leaves no message.
+        tempfile.TemporaryFile(dir=Path.cwd()).close()
+    except OSError as error:
+        raise SlurmError(
+            f"the job must be able to write its log here ({error.strerror})",
+            file=Path.cwd(),
+            fix="Submit from a folder that you may write to",
+        ) from None
     done = subprocess.run(
         [program, "--parsable"], input=script, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SlurmError(f"sbatch refuses the job: {done.stderr.strip()}")
+        raise _refusal(done.stderr, script)
     return done.stdout.strip().partition(";")[0]
+
+
+def _refusal(message: str, script: str) -> SlurmError:
+    """Return what ``sbatch`` refuses, with the option that it names."""
+    reason = "; ".join(re.sub(r"^sbatch: (error|fatal): ", "", x) for x in message.splitlines())
+    rule = f"Slurm refuses the job ({reason})"
+    for name, fix in _LISTED.items():
+        value = re.search(rf"^#SBATCH --{name}=(.*)$", script, re.MULTILINE)
+        if value and name in reason.lower():
+            return SlurmError(rule, field=f"--{name}", value=value[1], fix=fix)
+    return SlurmError(rule, fix="Try the script that --print shows with `sbatch --test-only`")

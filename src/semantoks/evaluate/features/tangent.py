@@ -21,7 +21,7 @@ from semantoks.evaluate.features.transformer import SignalTransformer, pair_name
 
 Matrices = NDArray[np.float64]  # (..., n, n), symmetric
 
-_BATCH = 64  # matrices decomposed at a time: in float64 all of them would need gigabytes
+_BATCH = 8  # matrices decomposed at a time: few enough to stay in the cache of a core
 _MAX_STEPS, _TOLERANCE = 50, 1e-7  # of the geometric mean
 # The curvature of the squared distances is above 1 between far matrices (the space is curved
 # negatively): whole steps overshoot, and on real covariances need three times as many.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Discriminator
 from torch import Tensor, nn
 
@@ -143,7 +142,9 @@ class DenseConv(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n_rois, L, M) to (width, L, M)."""
         (taps,), (dilation,), left = self.kernel_size, self.dilation, _left(self)
-        padded = F.pad(x, (0, 0, left, dilation * (taps - 1) - left))
+        # Not F.pad, which before torch 2.9 refuses a batch without patches.
+        zeros = x.new_zeros(len(x), dilation * (taps - 1), x.shape[2])
+        padded = torch.cat([zeros[:, :left], x, zeros[:, left:]], dim=1)
         starts = range(0, taps * dilation, dilation)
         lagged = torch.cat([padded[:, s : s + x.shape[1]] for s in starts])
         return _mix(lagged, self.weight.transpose(1, 2).flatten(1), self.bias)
