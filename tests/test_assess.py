@@ -531,7 +531,7 @@ def test_the_people_tested_are_described_site_by_site(recordings, parcellation, 
     mean, sd = table["age"].mean(), table["age"].std()
     n = table["age"].isna().sum()
     assert people.loc["all", "age"] == f"{mean:.3g} ({sd:.2g}); {n} unknown"
-    assert f"We tested {len(table)} people at 3 sites: sex female" in methods_paragraph(found)
+    assert f"We tested {len(table)} people at 3 sites (age {mean:.3g} (" in methods_paragraph(found)
 
 
 # -- names and words -------------------------------------------------------------------------------
@@ -544,8 +544,8 @@ def test_the_methods_say_what_was_run(folder):
         "13 recordings of 10 people",
         "parcellation toy11",
         "0.01 to 0.1 Hz",
-        "We predicted sex (classification of female and male",
-        "the same architecture with random weights",
+        "We predicted sex (classification; tested: ",
+        "the same architecture with random weights (one draw; seed 0)",
         "functional connectivity (Fisher-z",
         "the amplitude of fluctuations",
         "2 folds over subjects",
