@@ -391,3 +391,27 @@ def test_a_table_joins_files_with_plus(tmp_path):
     recording = item.load()
     assert np.array_equal(recording.signal, x)
     assert recording.tr == 2.5
+
+
+def test_a_damaged_file_says_nothing_of_other_people(tmp_path):
+    """Which files make up the atlas, and which sessions there are, is told by those that can be."""
+    for i, eid in enumerate((1000001, 1000002)):
+        folder = tmp_path / "ukb" / f"{eid}_31018_2_0"
+        folder.mkdir(parents=True)
+        x = signal(i)
+        for name, columns in (("Three", slice(3)), ("Two", slice(3, None))):
+            biobank(folder / f"fMRI.{name}.csv.gz", x[:, columns], ATLAS.labels[columns])
+    (tmp_path / "ukb" / "1000001_31018_2_0" / "fMRI.Three.csv.gz").write_bytes(b"\x1f\x8b damaged")
+    first, second = find_items(tmp_path / "ukb", Reading(atlas=ATLAS, tr=0.735))
+    assert np.array_equal(second.load().signal, signal(1))
+    with pytest.raises(InputError, match=r"fMRI\.Three\.csv\.gz: is not a table"):
+        first.load()
+    folder = tmp_path / "conn"
+    folder.mkdir()
+    for i in (1, 2):
+        conn(folder / f"ROI_Subject00{i}_Condition000.mat", signal(i), np.ones(len(signal(i))))
+    (folder / "ROI_Subject001_Condition000.mat").write_bytes(b"damaged")
+    first, second = find_items(folder, Reading(atlas=ATLAS, tr=2.0))
+    assert second.load().subject == "002"
+    with pytest.raises(InputError, match=r"Subject001_Condition000\.mat"):
+        first.load()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from advice import advised
 from semantoks.commands.main import app
 from semantoks.errors import InputError, StoreError
 from semantoks.evaluate.features.embed import Embedder
@@ -92,7 +93,11 @@ def test_missing_shards_are_named(embed, tmp_path):
         embed((4, 3))
     assert not list(tmp_path.iterdir())
     embed((2, 3))
-    with pytest.raises(StoreError, match=r"2 of 3 shards are missing or not finished: 1/3, 3/3"):
+    message = r"2 of 3 shards are missing or not finished: 1/3, 3/3"
+    with (
+        pytest.raises(StoreError, match=message),
+        advised("workflow/embed_shards.merge_shards", "Run them, --shard ", raised=True),
+    ):
         embed()
     all_shards(embed)
     (tmp_path / "e.parquet.partial" / "shard-3-of-3-block-1.npz").unlink()
@@ -130,8 +135,12 @@ def test_another_store_and_an_engine_that_may_differ_are_refused(embed, tmp_path
     (other / "store.json").write_text(json.dumps(header))
     with pytest.raises(StoreError, match=r"other settings \(store\)"):
         embed((2, 3), store=other)
-    with pytest.raises(InputError, match=r"engine = 'auto'.*Name one"):
+    with (
+        pytest.raises(InputError, match=r"engine = 'auto'.*Name one"),
+        advised("workflow/embed._made_from", "Name one: torch, onnx or openvino", raised=True),
+    ):
         embed((2, 3), engine="auto")
+    embed((2, 3), engine="torch")
 
 
 def test_files_from_elsewhere_are_named(embed, tmp_path):
@@ -140,14 +149,23 @@ def test_files_from_elsewhere_are_named(embed, tmp_path):
     mine, others = (tmp_path / f"{name}.parquet.partial" for name in ("e", "other"))
     copy = mine / "shard-1-of-3-block-0 (copy).npz"
     shutil.copy(mine / "shard-1-of-3-block-0.npz", copy)
-    with pytest.raises(StoreError, match=r"none of the 3 shards: shard-1-of-3-block-0 \(copy\)"):
+    place = "workflow/embed_shards.merge_shards"
+    with (
+        pytest.raises(StoreError, match=r"none of the 3 shards: shard-1-of-3-block-0 \(copy\)"),
+        advised(place, "Take it out of the folder", raised=True),
+    ):
         embed()
     copy.unlink()
     name = "shard-2-of-3-block-1.npz"
     shutil.copy(others / name, mine / name)
     (mine / "shard-3-of-3-block-0.npz").write_bytes(b"half")
-    with pytest.raises(StoreError, match=rf"damaged ones: {name}, shard-3-of-3-block-0\.npz"):
+    with (
+        pytest.raises(StoreError, match=rf"damaged ones: {name}, shard-3-of-3-block-0\.npz"),
+        advised(place, "Delete these files and run their shards again", raised=True),
+    ):
         embed()
+    for file in (mine / name, mine / "shard-3-of-3-block-0.npz"):
+        file.unlink()
     all_shards(embed)  # puts both right
     expected = embed(out="whole.parquet")
     assert embed().equals(expected)

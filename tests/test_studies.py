@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from advice import advised
 from semantoks.config import to_yaml
 from semantoks.errors import ConfigError, InputError
 from semantoks.evaluate.compare.result import ProbeResult
@@ -65,7 +66,10 @@ def test_ablations_are_compared_with_the_first_over_seeds_and_resumed(
         ["| chance", "1"],
     ]
 
-    with pytest.raises(InputError, match="holds the result of a study already"):
+    with (
+        pytest.raises(InputError, match="holds the result of a study already"),
+        advised("workflow/study._pretrain_all", "Choose another folder", raised=True),
+    ):
         ablate(configs, tmp_path / "a", PROBING, overrides=overrides)
     (tmp_path / "a" / "result").rename(tmp_path / "before")
     _, again = ablate(configs, tmp_path / "a", PROBING, overrides=overrides, say=said.append)

@@ -76,7 +76,8 @@ class Censoring:
         if len(breaks) and self.long_gaps == "refuse":
             longest = float(np.diff(at).max() * tr)
             rule = f"has {len(breaks)} gaps of censored volumes longer than {self.max_gap:g} s"
-            fix = "Cut the recording at them (long_gaps='cut'), allow longer ones, or leave it out"
+            fix = "Cut the recording at them (--cut-gaps), allow longer ones (--max-gap), "
+            fix += "or leave it out"
             value = f"{longest:g} s"
             raise InputError(rule, file=source, field="censoring", value=value, fix=fix)
         first = at[np.r_[0, breaks + 1]]
@@ -88,7 +89,7 @@ class Censoring:
         share = float(kept[chosen].mean())
         if share < self.min_kept:
             rule = f"fewer than {self.min_kept:.0%} of the volumes are kept"
-            fix = "Leave the recording out, or lower min_kept"
+            fix = "Leave the recording out, or lower min_kept (--min-kept)"
             raise InputError(rule, file=source, field="censoring", value=f"{share:.0%}", fix=fix)
         return chosen
 
@@ -155,7 +156,7 @@ def regress_out(
     design = np.column_stack([np.ones(len(x)), confounds])
     if design.shape[1] >= kept.sum():
         rule = f"has {confounds.shape[1]} confounds for {kept.sum()} kept volumes"
-        fix = "Choose fewer confounds (e.g. n_compcor), or leave the recording out"
+        fix = "Choose fewer confounds (e.g. --denoise-option motion=basic), or leave it out"
         raise InputError(rule, file=source, field="confounds", fix=fix)
     y = np.asarray(x, np.float64)[kept]
     weights = np.linalg.lstsq(design[kept], y, rcond=RANK_TOLERANCE)[0]

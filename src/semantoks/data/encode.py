@@ -229,7 +229,7 @@ def _in_order(
         who = [f"{atlas.labels[i]} ({reasons[i]})" for i in np.flatnonzero(lost)]
         shown = ", ".join(who[:5]) + (", ..." if len(who) > 5 else "")
         rule = f"{len(who)} ROIs have no data: {shown}"
-        fix = "Leave the recording out, or store it with missing_rois='mark'"
+        fix = "Leave the recording out, or mark them (missing_rois, --missing-rois mark)"
         raise InputError(rule, file=where, field="signal", fix=fix)
     if lost.all():
         raise InputError("no ROI has data", file=where, field="signal")

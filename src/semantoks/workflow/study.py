@@ -171,7 +171,9 @@ def _pretrain_all(
 ) -> dict[str, list[Path]]:
     """Return the runs of every configuration, one per seed."""
     if (out / "result").exists():
-        raise InputError("holds the result of a study already", file=out, fix="Choose another")
+        raise InputError(
+            "holds the result of a study already", file=out, fix="Choose another folder"
+        )
     ready: dict[tuple[str, int], RunConfig] = {}
     for name, config in configs.items():
         tested: Sequence[str] = probing.test_sites

@@ -138,7 +138,7 @@ def _oriented(signal: NDArray[np.float64], file: Path, reading: Reading) -> NDAr
     if n is not None and signal.shape[1] != n:
         turned = {"time-first": "rois-first", "rois-first": "time-first"}[reading.orientation]
         rule = f"has {signal.shape[1]} columns (read {reading.orientation}) for {n} names of ROIs"
-        fix = f"Its other axis has {n}: read it with orientation {turned}"
+        fix = f"Its other axis has {n}: read it so (orientation, --orientation {turned})"
         wrong = signal.shape[0] != n
         raise InputError(rule, file=file, field="shape", fix=None if wrong else fix)
     return signal

@@ -30,6 +30,7 @@ _DPABI = re.compile(r"ROISignals_(?:sub-)?(.+?)\.(mat|txt)")
 _BIOBANK = re.compile(r"fMRI\..+\.csv(\.gz)?")
 _EID = re.compile(r"(\d{7})(?:_\d+_(\d+)(?:_\d+)?)?")
 _INSTANCE = re.compile(r"i?(\d)")
+_TRIED = 5  # files of a kind from which its ROIs are told
 
 Matches = list[tuple[Path, re.Match[str]]]
 
@@ -85,7 +86,10 @@ def _conn(found: Matches, folder: Path, reading: Reading) -> list[Item]:
     for file, match in found:
         if match[2] != wanted:
             continue
-        sessions = conn_sessions(file)
+        try:
+            sessions = conn_sessions(file)
+        except InputError:  # raised again when the recording is read: the others are
+            sessions = [1]
         for k in sessions:
             run = str(k) if len(sessions) > 1 else None
             own = replace(reading, variable=run)
@@ -112,7 +116,7 @@ def _biobank(found: Matches, folder: Path, reading: Reading) -> list[Item]:
             raise InputError(rule, file=file, field="subject")
         inner = _INSTANCE.fullmatch(parts[-1])
         people[eid[1], eid[2] or (inner and inner[1])][file.name] = file
-    kinds = _kinds(max(people.values(), key=len), folder, reading)
+    kinds = _kinds([*people.values()], folder, reading)
     return [
         _item([files[kind] for kind in kinds if kind in files], reading, subject=eid, session=ses)
         for (eid, ses), files in sorted(people.items(), key=str)
@@ -120,22 +124,37 @@ def _biobank(found: Matches, folder: Path, reading: Reading) -> list[Item]:
     ]
 
 
-def _kinds(files: dict[str, Path], folder: Path, reading: Reading) -> list[str]:
+def _kinds(people: Sequence[dict[str, Path]], folder: Path, reading: Reading) -> list[str]:
     """Return the names of the files that make up the atlas: the largest first, none twice."""
-    rois: dict[str, set[int]] = {}
-    for name, file in sorted(files.items()):
-        labels = read_series(file, reading).names or ()
-        if all(map(reading.atlas.has, labels)):
-            rois[name] = {*map(int, reading.atlas.indices_of(labels, str(file)))}
+    names = sorted({name for files in people for name in files})
+    rois, reasons = {}, []
+    for name in names:
+        rois[name], reason = _rois_of([files[name] for files in people if name in files], reading)
+        reasons += [reason] if reason else []
     chosen: list[str] = []
-    for name in sorted(rois, key=lambda name: -len(rois[name])):
-        if not any(rois[name] & rois[other] for other in chosen):
+    for name in sorted(names, key=lambda name: -len(rois[name])):
+        if rois[name] and not any(rois[name] & rois[other] for other in chosen):
             chosen.append(name)
     if not chosen:
-        rule = f"no file has the ROIs of {reading.atlas.name}: {listed(sorted(files))}"
+        why = f" ({reasons[0]})" if reasons else ""
+        rule = f"no file has the ROIs of {reading.atlas.name}: {listed(names)}{why}"
         fix = "Choose the parcellation of the files (--atlas)"
         raise InputError(rule, file=folder, field="atlas", fix=fix)
     return chosen
+
+
+def _rois_of(files: Sequence[Path], reading: Reading) -> tuple[set[int], str | None]:
+    """Return the ROIs of the atlas in files of one kind, told by the first that can be read."""
+    reason = None
+    for file in files[:_TRIED]:
+        try:
+            labels = read_series(file, reading).names or ()
+        except InputError as error:  # a damaged file says nothing of the others
+            reason = reason or f"{file.name}: {error.rule}"
+            continue
+        known = all(map(reading.atlas.has, labels))
+        return ({*map(int, reading.atlas.indices_of(labels, str(file)))} if known else set()), None
+    return set(), reason
 
 
 #: What finds the recordings of a folder, by the pattern of its files' names.
