@@ -552,7 +552,7 @@ def test_the_methods_say_what_was_run(folder):
         "seed 0",
         "L2-penalised logistic regression with balanced class weights",
         "95 % intervals from a jackknife over 10 people",
-        "with chance by AUROC of sex with t tests",
+        "with chance by AUROC of sex with two-sided t tests",
         "Holm, 1979",
         "(10 s between them) of 10 people at 3 sites",
         "scikit-learn",
