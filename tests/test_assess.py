@@ -487,7 +487,7 @@ def test_fine_tuning_is_said_in_the_methods_and_on_the_page(store, plan, tmp_pat
     section = evaluation_section("o", found)
     assert "and fine-tuned models are fitted" in section["design"]
     claims = {v.claim + v.rest for v in section["answers"][0]["verdicts"]}
-    against = next(c for c in claims if "than random weights (b)" in c)
+    against = next(c for c in claims if "random weights (b)." in c)
     assert "b (lora)" in against
     assert "a (lora)" not in against
     write_report(tmp_path / "r.html", results=[tmp_path / "o"])
@@ -510,6 +510,28 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_written(store, 
             assess(store, tmp_path / "o", models, replace(plan, **change), say=silent)
     assert not (tmp_path / "o").exists()
     assert "finetune" not in plan.settings(), "older folders can be gone on with"
+
+
+def test_the_people_tested_are_described_site_by_site(recordings, parcellation, tmp_path):
+    """Two recordings of a person count once; what is unknown is counted."""
+    changed = [
+        replace(r, site=None if r.site == "east" else r.site,
+                phenotypes={**r.phenotypes, "age": None if r.subject == "p01" else 20.0 + i})
+        for i, r in enumerate(recordings)
+    ]  # fmt: skip
+    store = write_store(tmp_path / "s", changed, parcellation, Preprocessing(tr=2.0))
+    plan = Plan(targets=(Target("sex"),), design=GroupedKFold(n_folds=2))
+    found = assess(store, tmp_path / "o", {}, plan, parts=("cohort",), say=silent)
+    people = found.parts["cohort"].tables["people"].set_index("site")
+    table = store.table.groupby("subject").agg({"sex": "first", "site": "first", "age": "mean"})
+    assert people.loc["all", "people"] == len(table) == people["people"][:-1].sum()
+    assert people.loc["not stated", "people"] == table["site"].isna().sum() > 0
+    counts = table["sex"].value_counts()
+    assert people.loc["all", "sex"] == f"female {counts['female']}, male {counts['male']}"
+    mean, sd = table["age"].mean(), table["age"].std()
+    n = table["age"].isna().sum()
+    assert people.loc["all", "age"] == f"{mean:.3g} ({sd:.2g}); {n} unknown"
+    assert f"We tested {len(table)} people at 3 sites: sex female" in methods_paragraph(found)
 
 
 # -- names and words -------------------------------------------------------------------------------
