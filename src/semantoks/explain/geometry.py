@@ -51,8 +51,8 @@ def geometry(embeddings: NDArray[np.floating], networks: tuple[str, ...]) -> Geo
         If fewer than 3 networks have data, or two of them in no recording together.
     """
     x = np.asarray(embeddings, np.float64)
-    there = np.isfinite(x).all(axis=2)
-    some = there.any(axis=0)
+    there = np.asarray(np.isfinite(x).all(axis=2))
+    some = np.asarray(there.any(axis=0))
     networks = tuple(name for name, known in zip(networks, some, strict=True) if known)
     if len(networks) < 3:
         raise InputError("a hierarchy needs at least 3 networks", field="networks", value=networks)
