@@ -5,7 +5,7 @@
 FLOPs are those of the model on whole views, counted from its sizes (two per multiply and add): the
 student forward and backward (three forward passes), the teacher forward. What our step leaves out
 is counted all the same, as usual for model FLOP utilisation; `--peak` is the processor's dense
-bfloat16 rate.
+bfloat16 rate. No GPU was at hand so far: the script itself has run only up to its check for one.
 """
 
 from __future__ import annotations

@@ -487,7 +487,7 @@ def test_fine_tuning_is_said_in_the_methods_and_on_the_page(store, plan, tmp_pat
     section = evaluation_section("o", found)
     assert "and fine-tuned models are fitted" in section["design"]
     claims = {v.claim + v.rest for v in section["answers"][0]["verdicts"]}
-    against = next(c for c in claims if "than random weights (b)" in c)
+    against = next(c for c in claims if "random weights (b)." in c)
     assert "b (lora)" in against
     assert "a (lora)" not in against
     write_report(tmp_path / "r.html", results=[tmp_path / "o"])
@@ -512,6 +512,28 @@ def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_written(store, 
     assert "finetune" not in plan.settings(), "older folders can be gone on with"
 
 
+def test_the_people_tested_are_described_site_by_site(recordings, parcellation, tmp_path):
+    """Two recordings of a person count once; what is unknown is counted."""
+    changed = [
+        replace(r, site=None if r.site == "east" else r.site,
+                phenotypes={**r.phenotypes, "age": None if r.subject == "p01" else 20.0 + i})
+        for i, r in enumerate(recordings)
+    ]  # fmt: skip
+    store = write_store(tmp_path / "s", changed, parcellation, Preprocessing(tr=2.0))
+    plan = Plan(targets=(Target("sex"),), design=GroupedKFold(n_folds=2))
+    found = assess(store, tmp_path / "o", {}, plan, parts=("cohort",), say=silent)
+    people = found.parts["cohort"].tables["people"].set_index("site")
+    table = store.table.groupby("subject").agg({"sex": "first", "site": "first", "age": "mean"})
+    assert people.loc["all", "people"] == len(table) == people["people"][:-1].sum()
+    assert people.loc["not stated", "people"] == table["site"].isna().sum() > 0
+    counts = table["sex"].value_counts()
+    assert people.loc["all", "sex"] == f"female {counts['female']}, male {counts['male']}"
+    mean, sd = table["age"].mean(), table["age"].std()
+    n = table["age"].isna().sum()
+    assert people.loc["all", "age"] == f"{mean:.3g} ({sd:.2g}); {n} unknown"
+    assert f"We tested {len(table)} people at 3 sites (age {mean:.3g} (" in methods_paragraph(found)
+
+
 # -- names and words -------------------------------------------------------------------------------
 
 
@@ -522,8 +544,8 @@ def test_the_methods_say_what_was_run(folder):
         "13 recordings of 10 people",
         "parcellation toy11",
         "0.01 to 0.1 Hz",
-        "We predicted sex (classification of female and male",
-        "the same architecture with random weights",
+        "We predicted sex (classification; tested: ",
+        "the same architecture with random weights (one draw; seed 0)",
         "functional connectivity (Fisher-z",
         "the amplitude of fluctuations",
         "2 folds over subjects",
@@ -532,7 +554,7 @@ def test_the_methods_say_what_was_run(folder):
         "chosen by the squared error of people left out in inner folds over groups (subject)",
         "From the same left-out people came the calibration (Platt, 1999) and the threshold",
         "95 % intervals from a jackknife over 10 people",
-        "with chance by AUROC of sex with t tests",
+        "with chance by AUROC of sex with two-sided t tests",
         "Holm, 1979",
         "(10 s between them) of 10 people at 3 sites",
         "scikit-learn",

@@ -171,6 +171,27 @@ def no_progress() -> str:
     return "stopped with a message after two jobs without a checkpoint"
 
 
+def refusals() -> list[tuple[str, str, str]]:
+    """Name a partition that does not exist, and requeue a job that may not be requeued."""
+    job = ["embed", "reference", "store", "a.tsv"]
+    words = ["slurm", "--cpus", "1", "--partition", "nosuch", *job]
+    done = subprocess.run([*SEMANTOKS, *words], capture_output=True, text=True, check=False)
+    assert "--partition = 'nosuch': Slurm refuses" in " ".join(done.stderr.split()), done
+    run = "run-kept"
+    training = ["pretrain", run, *TRAINING]
+    number = submit(training, change=lambda s: s.replace("--requeue", "--no-requeue"))
+    until(lambda: steps_logged(run) > 3)
+    sh("scancel", "--batch", "--signal=USR1", number)
+    until(lambda: over(number))
+    stopped = newest_step(run)
+    assert "Slurm refuses to requeue the job. Submit" in log_tail(), log_tail()
+    again = submit(training)
+    until(lambda: over(again))
+    how = f"stopped at step {stopped}; message in the log; submitted again"
+    same = "equal" if weights(run) == weights("reference") else "DIFFERENT"
+    return [("unknown partition", "refused with its name", "-"), ("requeue refused", how, same)]
+
+
 def arrays() -> list[tuple[str, str, str]]:
     sh(*SEMANTOKS, "embed", "reference", "store", "whole.tsv")
     job = submit(["embed", "reference", "store", "array.tsv"], "--shards", "3")
@@ -211,7 +232,7 @@ def main() -> None:
         rows.append((name, f"stopped at step {stopped}; {how}", "equal" if same else "DIFFERENT"))
         print(*rows[-1], sep=" | ", flush=True)
     rows.append(("stalled", no_progress(), "-"))
-    rows += arrays()
+    rows += [*refusals(), *arrays()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     text = (
         f"# Slurm\n\n`make slurm` on {version}, one node, CPUs.\n\n"

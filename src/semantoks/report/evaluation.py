@@ -16,9 +16,10 @@ from semantoks.figures import runs as plots
 from semantoks.figures import scores as charts
 from semantoks.figures.picture import Picture
 from semantoks.report.methods import methods_paragraph
+from semantoks.report.names import metric_name
 from semantoks.report.predictions import prediction_blocks, shown_models
 from semantoks.report.sections import Facts
-from semantoks.report.sites import Pair, forest_blocks, forest_note, site_table
+from semantoks.report.sites import Pair, forest_blocks, site_table
 from semantoks.report.verdicts import counted_sentence, design_sentences, seen_facts, verdicts
 
 
@@ -86,8 +87,9 @@ def _headline(result: ProbeResult) -> Table:
         for row in [{str(k): v for k, v in r.items()} for r in scores.to_dict("records")]
     }
     return Table(
-        caption=f"Scores with 95 % intervals, and what differs significantly from {CHANCE} and "
-        f"from {CONNECTIVITY} (p < 0.05 after Holm)",
+        caption=f"Scores with 95 % intervals, and what they differ from significantly, of {CHANCE} "
+        f"and {CONNECTIVITY}; n.s.: from neither. Detectable: the difference from {CONNECTIVITY} "
+        "that would be found with a power of 80 %",
         columns=[
             Column("model"),
             *(
@@ -106,19 +108,25 @@ def _decided(result: ProbeResult, score: Facts) -> str:
     """Return what the tests of one score decide, in a few words."""
     if not score["verdict"]:
         return ""
-    words = [f"{score['verdict']} than {CHANCE}"] if score["verdict"] != UNDECIDED else []
+    of: dict[str, list[str]] = {"better": [], "worse": []}
+    detectable = []
     gaps = result.differences
     same = [gaps[key] == score[key] for key in ("target", "model", "metric")]
-    of = np.logical_and.reduce([*same, gaps["against"] == CONNECTIVITY])
-    for verdict in gaps.loc[of, "verdict"]:
-        words += [f"{verdict} than {CONNECTIVITY}"] if verdict not in ("", UNDECIDED) else []
-    return "; ".join(words) or UNDECIDED
+    rows = np.logical_and.reduce([*same, gaps["against"] == CONNECTIVITY])
+    for gap in gaps[rows & (gaps["verdict"] != "")].to_dict("records"):
+        if gap["verdict"] == UNDECIDED:
+            detectable.append(f"detectable {gap['detectable']:.2g}")
+        else:
+            of[gap["verdict"]].append(CONNECTIVITY)
+    if score["verdict"] != UNDECIDED:
+        of[score["verdict"]].append(CHANCE)
+    words = [f"{verdict} than {' and '.join(names)}" for verdict, names in of.items() if names]
+    return "; ".join([*(words or ["n.s."]), *detectable])
 
 
 def _main_comparison(result: ProbeResult, target: str) -> list[SectionBlock]:
     """Return the forest plot of the first model in question against connectivity."""
-    blocks = forest_blocks(result, target, _pairs(result)[:1])
-    return [*blocks, forest_note(result, target)] if blocks else []
+    return forest_blocks(result, target, _pairs(result)[:1], explained=True)
 
 
 def _pairs(result: ProbeResult) -> list[Pair]:
@@ -130,19 +138,6 @@ def _pairs(result: ProbeResult) -> list[Pair]:
 
 
 # -- what it rests on ------------------------------------------------------------------------------
-
-
-def metric_name(result: ProbeResult, target: str, metric: str) -> str:
-    """Return a metric's name in full: of which class, and whether it is a mean over classes."""
-    classes = result.meta["targets"][target]["classes"]
-    if not classes or metric not in ("AUROC", "pooled AUROC", "AUPRC"):
-        return metric
-    if len(classes) > 2:
-        return f"macro {metric}"
-    if metric != "AUPRC":
-        return metric
-    truth = result.outcomes(target, [CHANCE]).y
-    return f"AUPRC of {classes[1]} (prevalence {np.mean(truth == 1):.2f})"
 
 
 def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:
@@ -197,7 +192,7 @@ def _curve(result: ProbeResult, target: str, metric: str) -> list[SectionBlock]:
         fold="closed",
     )
     note = Text("Bands: 95 % intervals over people, for the models as they were fitted.")
-    return [Pictures([Picture(figure, alt)]), note, table]
+    return [Pictures([Picture(figure, alt)], size="half"), note, table]
 
 
 def _comparisons(result: ProbeResult) -> list[SectionBlock]:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import t as t_distribution
 
 from semantoks.assess.parts.base import listed
-from semantoks.assess.parts.section import Column, Pictures, SectionBlock, Table, Text
+from semantoks.assess.parts.section import Column, Pictures, SectionBlock, Table
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CONNECTIVITY
 from semantoks.evaluate.stats.heterogeneity import RandomEffects, random_effects
@@ -44,7 +44,9 @@ class _OverSites:
     summary: RandomEffects | None
 
 
-def forest_blocks(result: ProbeResult, target: str, pairs: Sequence[Pair]) -> list[SectionBlock]:
+def forest_blocks(
+    result: ProbeResult, target: str, pairs: Sequence[Pair], *, explained: bool = False
+) -> list[SectionBlock]:
     """Return forest plots of pairs of models, and a table of their summaries over sites.
 
     Nothing where sites are not known.
@@ -57,13 +59,16 @@ def forest_blocks(result: ProbeResult, target: str, pairs: Sequence[Pair]) -> li
     rests = "estimate" if counted["why_not"] else "verdict"
     over = f"{rests}, over {counted['n']} {counted['units']}"
     pictures = [_picture(one, f"{metric} of {target}", over) for one in found]
-    return [Pictures(pictures, size="half"), _summaries(target, metric, rests, found)]
+    note = _note(counted["units"]) if explained else ""
+    return [
+        Pictures(pictures, size="half", note=note),
+        _summaries(target, metric, rests, found),
+    ]
 
 
-def forest_note(result: ProbeResult, target: str) -> Text:
+def _note(counted: str) -> str:
     """Return how to read forest plots, and which number decides."""
-    counted = result.meta["targets"][target]["counted"]["units"]
-    return Text(
+    return (
         f"Squares: one site each, in brackets the people tested, intervals over its people; of "
         f"more than {FOREST_SITES} sites the largest. Filled diamond: the estimate that a verdict "
         f"rests on, which counts {counted}. Open diamond: the random-effects mean, another number, "

@@ -20,10 +20,10 @@ class Verdict:
     Parameters
     ----------
     claim : str
-        Which models are significantly better, by how much, with 95 % intervals.
+        Which models are significantly better or worse, by how much, with 95 % intervals.
     rest : str
-        Which are worse or do not differ significantly, with the smallest difference that would be
-        found with a power of 80 %; may be empty.
+        Which do not differ significantly, with the difference that would be found with a power of
+        80 %; may be empty.
     """
 
     claim: str
@@ -32,6 +32,8 @@ class Verdict:
 
 def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "") -> list[Verdict]:
     """Return what the tests of the first metric of one target show.
+
+    Differences are those of the models in question; without any, those of the baselines.
 
     Parameters
     ----------
@@ -52,6 +54,8 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
         return [Verdict(f"No verdict: {why_not}.", _untested(gaps))]
     scores = scores[(scores["metric"] == metric) & (scores["verdict"] != "")]
     gaps = gaps[gaps["verdict"] != ""]
+    asked = gaps["model"].map(role) == "model"
+    gaps = gaps[asked] if asked.any() else gaps
     found = []
     for against, rows in gaps.groupby("against", sort=False):
         other = str(against)
@@ -60,38 +64,39 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
             rows = rows[rows["model"].map(role) == "model"]
             rows = rows if other == RANDOM else rows[rows["model"].map(untuned_name) == of]
         if len(rows):
-            found.append(_verdict(rows, other, "+.3f"))
+            found.append(_verdict(rows, other, numbers=True))
     if len(scores):
         level = float(scores["chance"].iloc[0])
-        found.append(_verdict(scores, f"{CHANCE} ({level:g})", ".3f"))
+        found.append(_verdict(scores, f"{CHANCE} ({level:g})", numbers=False))
     return found
 
 
-def _verdict(rows: pd.DataFrame, name: str, form: str) -> Verdict:
+def _verdict(rows: pd.DataFrame, name: str, *, numbers: bool) -> Verdict:
     of: dict[str, list[str]] = {"better": [], "worse": [], UNDECIDED: []}
     for row in rows.to_dict("records"):
-        numbers = _numbers(row, form)
+        known = [_numbers(row)] if numbers else []
         if row["verdict"] == UNDECIDED:  # what could have been found, not silence
-            numbers += f"; detectable: {row['detectable']:.2g}"
-        of[row["verdict"]].append(f"{row['model']} ({numbers})")
-    claim = f"Better than {name}: {', '.join(of['better'])}." if of["better"] else ""
-    rest = [("Worse", of["worse"]), (UNDECIDED.capitalize(), of[UNDECIDED])]
-    return Verdict(
-        claim or f"No model is significantly better than {name}.",
-        " ".join(f"{title}: {', '.join(names)}." for title, names in rest if names),
-    )
+            known.append(f"detectable: {row['detectable']:.2g}")
+        of[row["verdict"]].append(f"{row['model']} ({'; '.join(known)})" if known else row["model"])
+    claims = [
+        f"{word.capitalize()} than {name}: {', '.join(of[word])}."
+        for word in ("better", "worse")
+        if of[word]
+    ]
+    rest = f"{UNDECIDED.capitalize()}: {', '.join(of[UNDECIDED])}." if of[UNDECIDED] else ""
+    return Verdict(" ".join(claims) or f"No model differs significantly from {name}.", rest)
 
 
 def _untested(gaps: pd.DataFrame) -> str:
     """Return the differences between models and connectivity, which nothing tests."""
     rows = gaps[(gaps["against"] == CONNECTIVITY) & gaps["model"].map(role).eq("model")]
-    named = [f"{row['model']} {_numbers(row, '+.3f')}" for row in rows.to_dict("records")]
+    named = [f"{row['model']} {_numbers(row)}" for row in rows.to_dict("records")]
     return f"Difference from {CONNECTIVITY}, untested: {', '.join(named)}." if named else ""
 
 
-def _numbers(row: Mapping[Hashable, Any], form: str) -> str:
+def _numbers(row: Mapping[Hashable, Any]) -> str:
     low, high = (format(row[name], ".3f") for name in ("ci_low", "ci_high"))
-    return f"{row['value']:{form}} [{low}, {high}]"
+    return f"{row['value']:+.3f} [{low}, {high}]"
 
 
 def seen_facts(facts: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ everything else, so that a resumed run equals an uninterrupted one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -241,21 +242,21 @@ class Trainer:
         self.objective.train()
         plan = self.objective.plan(batch, self._moment)
         losses, backward = self._gradient.losses(batch, plan, self._context)
-        norm = torch.tensor(torch.nan)
-        if torch.isfinite(losses.total):
-            backward()
-            norm = torch.nn.utils.clip_grad_norm_(self._trained, self.config.optim.clip_norm)
-            usable = bool(torch.isfinite(norm))
-            if usable:
-                self._update()
-            self._optimizer.zero_grad()  # now, so that the next forward pass has the memory
-            if usable:
-                self._guard.passed()
-                return losses, float(norm)
-        what = "gradient" if torch.isfinite(losses.total) else "loss"
+        backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, self.config.optim.clip_norm)
+        # The one wait for a GPU; before the gradient it would leave the GPU idle.
+        loss, size = torch.stack([losses.total.detach().to(norm), norm]).tolist()
+        usable = math.isfinite(loss) and math.isfinite(size)
+        if usable:
+            self._update()
+        self._optimizer.zero_grad()  # now, so that the next forward pass has the memory
+        if usable:
+            self._guard.passed()
+            return losses, size
+        what = "gradient" if math.isfinite(loss) else "loss"
         recordings = self._loader.recordings(self.step)
         self._guard.refuse(what, self.step, recordings, batch, losses, logs)
-        return None, float(norm)
+        return None, size
 
     @contextmanager
     def _context(self, part: int) -> Iterator[None]:

@@ -92,11 +92,15 @@ def sentence(found: Found) -> str:
     if REGRESSED in done and facts["confounds"]:
         columns = listed(facts["confounds"])
         how.append(f"with {columns} regressed out of the features (Snoek et al., 2019)")
-    how += [f"after {v} (Johnson et al., 2007)" for v in done if v.startswith("ComBat")]
-    return (
-        f"Models were also scored {listed(how)}, fitted in the training part; a target was never "
-        "among its own confounds."
-    )
+    fitted = ["Regressions were fitted in the training part; a target was never its own confound."]
+    text = [] if not how else fitted
+    for variant in (v for v in done if v.startswith("ComBat")):
+        how.append(f"after {variant} (Johnson et al., 2007)")
+        text.append(
+            "ComBat was fitted in the training part; a batch that the training part did not hold "
+            "was adapted to it from the features of its own people, without labels."
+        )
+    return " ".join([f"Models were also scored {listed(how)}.", *text])
 
 
 def show(found: Found) -> Section:
@@ -112,8 +116,7 @@ def show(found: Found) -> Section:
         key = (gap["target"], gap["model"], gap["variant"])
         rows.append([*key, original[key], cleaned[key], gap, gap["p_holm"], gap["verdict"]])
     table = Table(
-        caption="Scores with confounds removed, or sites harmonised; both fitted in the training "
-        "part",
+        caption="Scores with confounds regressed out, or sites harmonised",
         columns=[
             Column("target"),
             Column("model"),
@@ -129,10 +132,10 @@ def show(found: Found) -> Section:
     facts = found.facts
     names = [f"{c} (unknown in {n})" if n else c for c, n in facts["unknown"].items()]
     note = (
-        f"Confounds: {', '.join(names) or 'none'}; a target is never among its own. Regression "
-        "keeps the offset of a site that the training part does not hold, and that of an unknown "
-        "value. ComBat estimates the offset of such a site from all its people together, without "
-        "labels."
+        f"Confounds: {', '.join(names) or 'none'}; a target is never among its own. Both are "
+        "fitted in the training part. Regression keeps the offset of a site that the training part "
+        "does not hold, and that of an unknown value. ComBat estimates the offset of such a site "
+        "from the features of all its people together, without labels."
     )
     missing = [
         Text(f"{variant} was not computed: {why}.") for variant, why in facts["left_out"].items()

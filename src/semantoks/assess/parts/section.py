@@ -54,11 +54,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures, as many next to each other as fit, two of them, or each as wide as the page."""
+    """Figures, as many next to each other as fit, two of them, or each as wide as the page.
+
+    The note, in small type, stands next to them if there is room.
+    """
 
     block: ClassVar[str] = "pictures"
     pictures: Sequence[Picture]
     size: Literal["small", "half", "wide"] = "small"
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def show(found: Found) -> Section:
                     [group, cells[models[0]]["n_subjects"], *(cells[m] for m in models)]
                     for group, cells in groups.items()
                 ],
-                fold="closed" if tables else "open",
+                fold="closed",
             )
         )
     note = Text(

@@ -42,6 +42,7 @@ PARTS: dict[str, Part] = {
         help="Look for shared people, leaks, duplicate scans and implausible scores.",
         load=partial(_late, "alarms"),
     ),
+    "cohort": Part(help="Describe the tested people, site by site.", load=partial(_late, "cohort")),
     "subgroups": Part(
         help="Score within sites, TRs and thirds of motion.", load=partial(_late, "subgroups")
     ),
