@@ -44,6 +44,13 @@ TARGETS = ("diagnosis", "sex", "log age")
 LEARNED = {"cls": ("cls",), "mean + cls": ("mean", "cls"), "tokens": ("tokens",)}
 
 
+def targets_of(people: pd.DataFrame) -> Array:
+    """Return the targets of every recording, shape (n, 3)."""
+    diagnosis = np.where(people["diagnosis"] == "autism", 1.0, -1.0)
+    sex = np.where(people["sex"] == "female", 1.0, -1.0)
+    return np.stack([diagnosis, sex, np.log(people["age"].to_numpy(float))], axis=1)
+
+
 def groups_of(sites: NDArray[np.str_]) -> list[list[str]]:
     """Divide the sites into groups of similar size, the largest dealt out first."""
     names, counts = np.unique(sites, return_counts=True)
@@ -199,14 +206,7 @@ def main() -> None:
     store = RecordingStore(given.store)
     given.out.mkdir(parents=True, exist_ok=True)
     sites = store.table["site"].to_numpy(str)
-    Y = np.stack(
-        [
-            np.where(store.table["diagnosis"] == "autism", 1.0, -1.0),
-            np.where(store.table["sex"] == "female", 1.0, -1.0),
-            np.log(store.table["age"].to_numpy(float)),
-        ],
-        axis=1,
-    )
+    Y = targets_of(store.table)
     whole = [store.signal(i)[store.kept(i)] for i in range(len(store))]
     half = [x[: len(x) // 2] for x in whole]
     groups = [[*ABIDE_SAMPLE_SITES]] if given.included else groups_of(sites)

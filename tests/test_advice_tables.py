@@ -16,13 +16,17 @@ from semantoks.atlas.channels import Channels
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.atlas.transfer import Transfer
 from semantoks.atlas.volume import AtlasVolume
-from semantoks.data.phenotypes import Phenotypes, check_overlap
+from semantoks.data.phenotypes import PhenotypeRules, Phenotypes, check_overlap
+from semantoks.data.reader import RecordingStore
+from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.series import read_series
 from semantoks.data.sources.table import table_items
+from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.pretrained import save_model
 from semantoks.tables import read_names, read_table
-from semantoks.workflow.prepare import _items, assign_atlas
+from semantoks.workflow.prepare import _items, assign_atlas, prepare_store
 
 NETWORKS = ("Vis", "Vis", "Cont", "Cont", "Default")
 ATLAS = Parcellation(name="five", labels=("a1", "a2", "b1", "b2", "c1"), networks=NETWORKS)
@@ -225,6 +229,34 @@ def test_labels_of_values(tmp_path, write):
     assert assign_atlas(image, tmp_path / "out.tsv", labels)[0]["label"].tolist() == ["thalamus"]
 
 
+# -- preprocessing for a model ---------------------------------------------------------------------
+
+
+def test_a_store_is_prepared_for_a_model(tmp_path, write, parcellation, monkeypatch):
+    monkeypatch.setattr("semantoks.workflow.prepare.write_quality_page", lambda _: None)
+    steps = Preprocessing(tr=1.5, low_hz=None, high_hz=0.2)
+    config = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patches=4)
+    encoder = Encoder.random(config, parcellation, steps, seed=2)
+    (tmp_path / "model").mkdir()
+    weights = {f"teacher.encoder.{k}": v for k, v in encoder.state_dict().items()}
+    save_model(tmp_path / "model", weights, encoder, roles=("teacher",))
+    signal = np.random.default_rng(3).standard_normal((60, len(parcellation)))
+    file = write("sub-1_ts.csv", pd.DataFrame(signal, columns=parcellation.labels))
+
+    def prepare(preprocessing=None):
+        return prepare_store(
+            str(file),
+            tmp_path / "store",
+            reading=Reading(atlas=parcellation, tr=1.5),
+            preprocessing=preprocessing,
+            for_model=tmp_path / "model",
+        )
+
+    with advised("workflow/prepare._preprocessing", "Leave TR, band and scaling out"):
+        prepare(Preprocessing(tr=0.8))
+    assert RecordingStore(prepare().store).preprocessing == steps
+
+
 # -- phenotypes ------------------------------------------------------------------------------------
 
 
@@ -269,6 +301,17 @@ def test_sessions_and_leading_zeros(write, dropped):
         check_overlap(Phenotypes.read([file]), recordings)
     write("people.tsv", "participant_id\tage\n01\t30\n")
     check_overlap(Phenotypes.read([file]), recordings)
+
+
+def test_a_table_of_other_people(tmp_path, write):
+    file = write("participants.tsv", "participant_id\tage\nA\t30\n")
+    recordings = [("sub-01", ("01", None))]
+    advice = "Write the subjects alike, or join no table (--no-participants)"
+    with advised("data/phenotypes.check_overlap", advice):
+        check_overlap(PhenotypeRules().read(tmp_path), recordings)
+    assert PhenotypeRules(participants=False).read(tmp_path) is None
+    file.write_text("participant_id\tage\n01\t30\n")
+    check_overlap(PhenotypeRules().read(tmp_path), recordings)
 
 
 # -- series ----------------------------------------------------------------------------------------

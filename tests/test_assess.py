@@ -531,7 +531,7 @@ def test_the_people_tested_are_described_site_by_site(recordings, parcellation, 
     mean, sd = table["age"].mean(), table["age"].std()
     n = table["age"].isna().sum()
     assert people.loc["all", "age"] == f"{mean:.3g} ({sd:.2g}); {n} unknown"
-    assert f"We tested {len(table)} people at 3 sites: sex female" in methods_paragraph(found)
+    assert f"We tested {len(table)} people at 3 sites (age {mean:.3g} (" in methods_paragraph(found)
 
 
 # -- names and words -------------------------------------------------------------------------------
@@ -544,22 +544,24 @@ def test_the_methods_say_what_was_run(folder):
         "13 recordings of 10 people",
         "parcellation toy11",
         "0.01 to 0.1 Hz",
-        "We predicted sex (classification of female and male",
-        "the same architecture with random weights",
+        "We predicted sex (classification; tested: ",
+        "the same architecture with random weights (one draw; seed 0)",
         "functional connectivity (Fisher-z",
         "the amplitude of fluctuations",
         "2 folds over subjects",
         "seed 0",
-        "L2-penalised logistic regression with balanced class weights",
+        "ridge regression on class signs, people weighing the same",
+        "chosen by the squared error of people left out in inner folds over groups (subject)",
+        "From the same left-out people came the calibration (Platt, 1999) and the threshold",
         "95 % intervals from a jackknife over 10 people",
-        "with chance by AUROC of sex with t tests",
+        "with chance by AUROC of sex with two-sided t tests",
         "Holm, 1979",
         "(10 s between them) of 10 people at 3 sites",
         "scikit-learn",
         "torch",
     ):
         assert part in text, part
-    for absent in ("ridge regression", "motion spikes", "regressed out", "  ", "None"):
+    for absent in ("ridge regression for numbers", "motion spikes", "regressed out", "  ", "None"):
         assert absent not in text, absent
     assert methods_paragraph(replace(found, parts={})).count("Reliability") == 0
     for name in found.parts:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.explain.filters import impulse_response, network_filters
@@ -33,6 +34,26 @@ def test_network_embeddings_average_to_the_mean_token(encoder, store):
     assert embeddings.shape == (13, 3, 16)
     whole = Embedder(encoder, n_crops=3).fit_transform(store)
     np.testing.assert_allclose(embeddings.mean(axis=1), whole[:, :16], atol=1e-5)
+
+
+def test_network_embeddings_are_of_patches_with_data(
+    encoder, recordings, parcellation, preprocessing, tmp_path
+):
+    """A recording of 15 time points has no data in the last of four patches of 6."""
+    one = replace(recordings[0], signal=recordings[0].signal[:15])
+    store = write_store(tmp_path / "s", [one], parcellation, preprocessing, min_times=12)
+    found = network_embeddings(encoder, store, n_crops=1)[0]
+    view = np.zeros((1, len(parcellation), 24), np.float32)
+    view[0, :, :15] = store.signal(0).T
+    mask = torch.zeros(1, 3, 4, dtype=torch.bool)
+    mask[:, :, 3] = True
+    with torch.inference_mode():
+        grid = encoder(torch.from_numpy(view), mask).tokens.view(3, 4, 16)
+    np.testing.assert_allclose(found, grid[:, :3].mean(dim=1).numpy(), atol=1e-5)
+    part = _store_without_vis(recordings, parcellation, preprocessing)
+    embeddings = network_embeddings(encoder, part, n_crops=2)
+    assert np.isnan(embeddings[1, 0]).all()
+    assert np.isfinite(np.delete(embeddings.reshape(9, 16), 3, axis=0)).all()
 
 
 def test_occlusion_finds_the_only_network_that_matters(encoder, store):
@@ -65,16 +86,13 @@ def test_a_network_without_data_has_no_distance(encoder, recordings, parcellatio
 
 
 def _store_without_vis(recordings, parcellation, preprocessing):
-    import dataclasses
     import tempfile
     from pathlib import Path
-
-    from semantoks.data.store import write_store
 
     some = [recordings[0], recordings[5], recordings[8]]
     signal = some[1].signal.copy()
     signal[:, parcellation.network_indices[0]] = 0
-    some[1] = dataclasses.replace(some[1], signal=signal)
+    some[1] = replace(some[1], signal=signal)
     path = Path(tempfile.mkdtemp()) / "s"
     return write_store(path, some, parcellation, preprocessing, missing_rois="mark")
 
@@ -154,6 +172,25 @@ def test_geometry_finds_planted_groups():
     assert found.cophenetic > 0.95
     with pytest.raises(InputError, match="at least 3 networks"):
         geometry(x[:, :2], ("a", "b"))
+
+
+def test_networks_without_data_have_no_place_in_the_geometry():
+    x = np.random.default_rng(1).standard_normal((9, 4, 20))
+    names = ("a", "b", "c", "d")
+    gaps = np.insert(x, 2, np.nan, axis=1)
+    found = geometry(gaps, ("a", "b", "none", "c", "d"))
+    assert found.networks == names
+    np.testing.assert_allclose(found.similarity, geometry(x, names).similarity)
+    gaps = x.copy()
+    gaps[:3, 0] = np.nan  # of three recordings
+    centred = x[3:] - x[3:].mean(axis=1, keepdims=True)
+    unit = centred / np.linalg.norm(centred, axis=2, keepdims=True)
+    assert geometry(gaps, names).similarity[0, 3] == pytest.approx(
+        (unit[:, 0] * unit[:, 3]).sum(1).mean()
+    )
+    gaps[3:, 3] = np.nan
+    with pytest.raises(InputError, match="no recording has data of both a and d"):
+        geometry(gaps, names)
 
 
 # -- the whole -------------------------------------------------------------------------------------

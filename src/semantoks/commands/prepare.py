@@ -40,6 +40,14 @@ def prepare(
     phenotypes: Annotated[PhenotypeRules, Flag(panel="Phenotypes")],
     quality: Annotated[QualityRules, Flag(panel="Quality")],
     running: Annotated[Running, Flag(panel="Running")],
+    for_model: Annotated[
+        str | None,
+        Flag(
+            metavar="MODEL",
+            panel="Signal",
+            help="Take TR, band and scaling from this model, which then reads the store.",
+        ),
+    ] = None,
 ) -> None:
     """Read recordings, check and preprocess them into a store.
 
@@ -56,6 +64,7 @@ def prepare(
             store,
             reading=reading,
             preprocessing=preprocessing,
+            for_model=for_model,
             censoring=censoring,
             rois=rois,
             phenotypes=phenotypes,

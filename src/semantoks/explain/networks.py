@@ -71,7 +71,7 @@ class Occlusion:
 def network_embeddings(
     encoder: Encoder, X: Signals, *, tr: float | None = None, n_crops: int = 8
 ) -> NDArray[np.float32]:
-    """Return the embedding of every network: its tokens averaged over patches and crops.
+    """Return the embedding of every network: its tokens with data averaged over patches and crops.
 
     Parameters
     ----------
@@ -84,12 +84,15 @@ def network_embeddings(
     Returns
     -------
     ndarray of float32, shape (n_recordings, N, D)
+        NaN where a network has no data.
     """
     rows = []
     for views, missing in _crops(encoder, X, tr, n_crops):
         tokens = encoder(views, missing if missing.any() else None).tokens
         grid = tokens.view(len(views), encoder.n_networks, -1, tokens.shape[-1])
-        rows.append(grid.mean(dim=(0, 2)).float().numpy())
+        real = ~missing.expand(grid.shape[:3])[..., None]
+        mean = (grid * real).sum(dim=(0, 2)) / real.sum(dim=(0, 2))  # 0 / 0 is NaN
+        rows.append(mean.float().numpy())
     return np.stack(rows)
 
 

@@ -16,6 +16,7 @@ from semantoks.figures import runs as plots
 from semantoks.figures import scores as charts
 from semantoks.figures.picture import Picture
 from semantoks.report.methods import methods_paragraph
+from semantoks.report.names import metric_name
 from semantoks.report.predictions import prediction_blocks, shown_models
 from semantoks.report.sections import Facts
 from semantoks.report.sites import Pair, forest_blocks, site_table
@@ -137,19 +138,6 @@ def _pairs(result: ProbeResult) -> list[Pair]:
 
 
 # -- what it rests on ------------------------------------------------------------------------------
-
-
-def metric_name(result: ProbeResult, target: str, metric: str) -> str:
-    """Return a metric's name in full: of which class, and whether it is a mean over classes."""
-    classes = result.meta["targets"][target]["classes"]
-    if not classes or metric not in ("AUROC", "pooled AUROC", "AUPRC"):
-        return metric
-    if len(classes) > 2:
-        return f"macro {metric}"
-    if metric != "AUPRC":
-        return metric
-    truth = result.outcomes(target, [CHANCE]).y
-    return f"AUPRC of {classes[1]} (prevalence {np.mean(truth == 1):.2f})"
 
 
 def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:

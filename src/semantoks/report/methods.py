@@ -9,8 +9,11 @@ from typing import Any
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts.base import listed
 from semantoks.assess.parts.table import PARTS
-from semantoks.evaluate.compare.roles import role
+from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.roles import CHANCE, role
 from semantoks.evaluate.features.baselines import BASELINES
+from semantoks.evaluate.stats.metrics import METRICS
+from semantoks.report.names import metric_name
 
 _MODEL = {
     "logistic": "L2-penalised logistic regression",
@@ -25,6 +28,11 @@ _TRAINED = {
     "head": "the head alone",
 }
 
+_WITHIN = {
+    name for of_kind in METRICS.values() for name, metric in of_kind.items() if metric.within
+}
+_WITHIN |= {f"macro {name}" for name in _WITHIN}
+
 
 def methods_paragraph(found: Assessment) -> str:
     """Return what was run as one paragraph: data, models, design, scores, tests, versions."""
@@ -32,11 +40,12 @@ def methods_paragraph(found: Assessment) -> str:
     meta = result.meta
     sentences = [
         _data(meta, found.settings),
-        *_targets(meta),
-        _models(meta),
+        *(_target(result, name) for name in meta["targets"]),
+        _models(meta, found.settings),
         *_fine_tunings(meta),
         _design(meta),
-        _scores(result.scores["metric"].unique().tolist(), meta),
+        _few(result, found.settings),
+        _scores(result),
         _tests(meta),
         *_parts(found),
         _versions(meta),
@@ -49,45 +58,78 @@ def _data(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     people = f"{store['n_recordings']} recordings of {store['n_subjects']} people"
     text = f"We evaluated on {people} (data set {store['name']}, "
     text += f"parcellation {store['parcellation']}, TR {store['tr']:g} s"
-    steps = settings.get("preprocessing")
-    if steps:
-        band = f"{steps['low_hz'] or 'open'} to {steps['high_hz'] or 'open'} Hz"
-        text += f"; signals {'detrended, ' if steps['detrend'] else ''}band-pass filtered ({band})"
-        text += ", resampled" + (" and z-scored per region" if steps["zscore"] else "")
-    return text + ")."
+    done = _preprocessing(settings["preprocessing"]) if "preprocessing" in settings else []
+    return f"{text}; signals {listed(done)})." if done else f"{text})."
 
 
-def _targets(meta: Mapping[str, Any]) -> list[str]:
-    texts = []
-    for name, facts in meta["targets"].items():
-        what = f"We predicted {name} ({facts['kind']}"
-        what += f" of {listed(facts['classes'])}" if facts["classes"] else ""
-        what += f"; {facts['n_recordings']} recordings with a value"
-        what += f", {facts['n_left_out']} without one excluded" if facts["n_left_out"] else ""
-        texts.append(f"{what}).")
-    return texts
+def _preprocessing(steps: Mapping[str, Any]) -> list[str]:
+    """Return what was done to every signal; an open edge of the band filters nothing."""
+    low, high = steps["low_hz"], steps["high_hz"]
+    done = ["linearly detrended"] if steps["detrend"] else []
+    if low and high:
+        done.append(f"band-pass filtered ({low:g} to {high:g} Hz)")
+    elif low or high:
+        done.append(f"{'high' if low else 'low'}-pass filtered ({low or high:g} Hz)")
+    done.append("resampled to this TR where the scanner's was another")
+    return [*done, "z-scored per region"] if steps["zscore"] else done
 
 
-def _models(meta: Mapping[str, Any]) -> str:
-    trained = {
-        n: f for n, f in meta["models"].items() if role(n) == "model" and "fine_tuned" not in f
-    }
-    texts = []
-    for name, facts in trained.items():
-        seen = facts.get("n_test_subjects_seen")
-        data = "pretraining data not stated"
-        if seen is not None:
-            record = facts["pretraining"]
-            how = "and then fine-tuned" if record.get("fine_tuned") else "without labels"
-            data = (
-                f"pretrained {how} on {record['n_recordings']} recordings, "
-                f"{seen or 'none'} of the {facts['n_test_subjects']} tested people among them"
-            )
-        texts.append(f"{name} ({data})")
-    others = [BASELINES[n].sentence() for n in meta["models"] if n in BASELINES]
-    text = f"Frozen embeddings of {listed(texts)} were compared with " if texts else "We compared "
-    random = ["the same architecture with random weights"] if texts else []
-    return f"{text}{listed([*random, *others])}, all with the same folds and the same linear model."
+def _target(result: ProbeResult, name: str) -> str:
+    """Return a target with its kind and the distribution among tested people."""
+    facts = result.meta["targets"][name]
+    y = result.outcomes(name, [CHANCE]).y
+    if facts["classes"]:
+        counts = [f"{(y == code).sum()} {each}" for code, each in enumerate(facts["classes"])]
+        what = f"{facts['kind']}; tested: {listed(counts)}"
+        if len(counts) == 2:
+            what += f"; {facts['classes'][1]} is the positive class"
+    else:
+        what = f"{facts['kind']}; tested: {len(y)}, mean {y.mean():.3g}, "
+        what += f"standard deviation {y.std(ddof=1):.2g}"
+    if facts["n_left_out"]:
+        what += f"; {facts['n_left_out']} of {facts['n_left_out'] + facts['n_recordings']} "
+        what += "recordings without a value excluded"
+    return f"We predicted {name} ({what})."
+
+
+def _models(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    roles = {n: role(n) for n in meta["models"]}
+    frozen = [n for n, f in meta["models"].items() if roles[n] == "model" and "fine_tuned" not in f]
+    texts = [f"{name} ({_seen(meta['models'][name])})" for name in frozen]
+    random = [facts for name, facts in meta["models"].items() if roles[name] == "random"]
+    controls = [_random(random, meta["seed"])] if random else []
+    controls += [BASELINES[n].sentence() for n in meta["models"] if n in BASELINES]
+    if not texts:
+        text = f"We compared {listed(controls)}"
+    elif "n_crops" in settings:
+        n = settings["n_crops"]
+        crops = f"{n} evenly spaced crops" if n > 1 else "one crop"
+        text = f"Frozen embeddings of {listed(texts)}, means over {crops} per recording, "
+        text += f"were compared with {listed(controls)}"
+    else:
+        text = f"Frozen features of {listed(texts)} were compared with {listed(controls)}"
+    return f"{text}, all with the same folds and the same linear model."
+
+
+def _seen(facts: Mapping[str, Any]) -> str:
+    """Return what a model was pretrained on."""
+    seen, n = facts.get("n_test_subjects_seen"), facts["n_replicates"]
+    runs = f"{n} pretraining runs, whose mean is scored; " if n > 1 else ""
+    if seen is None:
+        return f"{runs}pretraining data not stated"
+    record = facts["pretraining"]
+    how = "and then fine-tuned" if record.get("fine_tuned") else "without labels"
+    data = f"pretrained {how} on {record['n_recordings']} recordings"
+    return (
+        f"{runs}{data}, {seen or 'none'} of the {facts['n_test_subjects']} tested people among them"
+    )
+
+
+def _random(random: Sequence[Mapping[str, Any]], seed: int) -> str:
+    """Return how many draws of random weights there were."""
+    n = max(facts["n_replicates"] for facts in random)
+    draws = f"{n} draws, whose mean is scored" if n > 1 else "one draw"
+    return f"the same architecture with random weights ({draws}; seed {seed})"
 
 
 def _fine_tunings(meta: Mapping[str, Any]) -> list[str]:
@@ -133,14 +175,35 @@ def _design(meta: Mapping[str, Any]) -> str:
     probe = _MODEL[meta["design"]["probe"]["model"]]
     kinds = {facts["kind"] for facts in meta["targets"].values()}
     fitted = [probe + _weights(meta)] if "classification" in kinds else []
-    fitted += ["ridge regression for numbers"] if "regression" in kinds else []
+    fitted += ["ridge regression for numbers"] if kinds - {"classification"} else []
     return (
         f"{meta['design']['sentence']} There {folds} per target (seed {meta['seed']}); no person "
-        "was in both parts of a fold. On standardised features we fitted "
-        f"{listed(fitted)}; the strength of the penalty was chosen by inner cross-validation over "
-        f"groups ({meta['design']['group']}) within the training part, where all fitted steps were "
-        "fitted. The predictions of a person's recordings were averaged."
+        "was in both parts of a fold. Features were centred and divided by the root of their total "
+        "variance (amplitudes, spectra and confounds: standardised one by one), and we fitted "
+        f"{listed(fitted)}, people weighing the same; the strength of the penalty was chosen by "
+        f"{listed(_criteria(meta, kinds))} of people left out in inner folds over groups "
+        f"({meta['design']['group']}) within the training part, where all fitted steps were "
+        f"fitted. {_decided(meta) if 'classification' in kinds else ''}The predictions of a "
+        "person's recordings were averaged."
     )
+
+
+def _criteria(meta: Mapping[str, Any], kinds: set[str]) -> list[str]:
+    """Return what the strength was chosen by."""
+    probe = meta["design"]["probe"]
+    usual = "squared error" if probe["model"] == "ridge" else "log loss"
+    chosen = [probe.get("criterion") or usual] if "classification" in kinds else []
+    chosen += ["squared error"] if kinds - {"classification"} else []
+    return [f"the {name}" for name in dict.fromkeys(chosen)]
+
+
+def _decided(meta: Mapping[str, Any]) -> str:
+    """Return where probabilities and decisions come from."""
+    platt = (
+        "" if meta["design"]["probe"]["model"] == "logistic" else "the calibration (Platt, 1999)"
+    )
+    learned = listed([text for text in (platt, "the threshold for balanced accuracy") if text])
+    return f"From the same left-out people came {learned}. "
 
 
 def _weights(meta: Mapping[str, Any]) -> str:
@@ -148,25 +211,56 @@ def _weights(meta: Mapping[str, Any]) -> str:
     return " with balanced class weights" if weight == "balanced" else ""
 
 
-def _scores(metrics: Sequence[str], meta: Mapping[str, Any]) -> str:
+def _few(result: ProbeResult, settings: Mapping[str, Any]) -> str:
+    """Return that models were fitted to few people too, where they were."""
+    sizes = [f"{n}" for n in sorted(result.curve["n_train"].unique())]
+    if not sizes:
+        return ""
+    draws = (settings.get("curve") or {}).get("n_draws")
+    often = f", {draws} times" if draws else ""
+    return f"Models were also fitted to {listed(sizes)} people drawn from the training part{often}."
+
+
+def _scores(result: ProbeResult) -> str:
+    meta = result.meta
+    metrics = [
+        metric_name(result, target, str(metric))
+        for target in meta["targets"]
+        for metric in result.scores.loc[result.scores["target"] == target, "metric"].unique()
+    ]
+    within = [name for name in dict.fromkeys(metrics) if name in _WITHIN]
     counted = {f["counted"]["units"]: f["counted"]["n"] for f in meta["targets"].values()}
     over = listed([f"{n} {units}" for units, n in counted.items()])
-    return (
-        f"Scores ({listed(metrics)}) have 95 % intervals from a jackknife over {over}, corrected "
-        "for the overlap of training parts (Efron and Stein, 1981); AUROC, concordance and r are "
-        "those within sites, or within folds where sites are unknown, averaged."
+    text = (
+        f"Scores ({listed([*dict.fromkeys(metrics)])}) have 95 % intervals from a jackknife over "
+        f"{over}, corrected for the overlap of training parts (Efron and Stein, 1981)."
     )
+    if within:
+        text += f" {listed(within)} compare people within sites, or within folds where sites are "
+        text += "unknown, and combine them."
+    if len(result.sites):
+        text += " Over sites we also state the random-effects mean (Paule and Mandel, 1982; "
+        text += "Hartung and Knapp, 2001), which is not tested."
+    return text
 
 
 def _tests(meta: Mapping[str, Any]) -> str:
-    of = [f"{facts['metric']} of {name}" for name, facts in meta["targets"].items()]
-    chosen = any(facts["chosen"] for facts in meta["targets"].values())
-    return (
-        f"Models were compared with their controls and with chance by {listed(of)}"
-        f"{', chosen by the analyst before the analysis,' if chosen else ''} with t tests on the "
-        "same jackknife; p-values were adjusted for the number of models and targets (Holm, 1979), "
-        "and adjusted p < 0.05 was called significant."
-    )
+    tested = {n: f for n, f in meta["targets"].items() if not f["counted"]["why_not"]}
+    texts = []
+    if tested:
+        of = [f"{facts['metric']} of {name}" for name, facts in tested.items()]
+        chosen = any(facts["chosen"] for facts in tested.values())
+        texts.append(
+            f"Models were compared with their controls and with chance by {listed(of)}"
+            f"{', chosen by the analyst before the analysis,' if chosen else ''} with two-sided t "
+            "tests on the same jackknife; p-values were adjusted for the number of models and "
+            "targets (Holm, 1979), and adjusted p < 0.05 was called significant. Detectable "
+            "differences are those found with a power of 80 %, unadjusted."
+        )
+    for name, facts in meta["targets"].items():
+        if facts["counted"]["why_not"]:
+            texts.append(f"Nothing was tested of {name}: {facts['counted']['why_not']}.")
+    return " ".join(texts)
 
 
 def _parts(found: Assessment) -> list[str]:

@@ -39,6 +39,7 @@ def prepare_store(
     *,
     reading: Reading | None = None,
     preprocessing: Preprocessing | None = None,
+    for_model: str | Path | None = None,
     censoring: Censoring | None = None,
     rois: RoiRules | None = None,
     phenotypes: PhenotypeRules | None = None,
@@ -60,6 +61,8 @@ def prepare_store(
         The parcellation, and what the files do not say; the shipped samples know theirs.
     preprocessing : Preprocessing, optional
         The paper's by default.
+    for_model : path or str, optional
+        Preprocess as this model expects (`load_pretrained`), in place of `preprocessing`.
     censoring : Censoring, optional
         What is done about censored volumes.
     rois : RoiRules, optional
@@ -80,7 +83,8 @@ def prepare_store(
     Raises
     ------
     InputError
-        If the source is unknown, the atlas is not stated, or no recording can be used.
+        If the source is unknown, the atlas is not stated, no recording can be used, or both a
+        model and other preprocessing are given.
     StoreError
         If the folder exists or cannot be written.
     """
@@ -93,7 +97,7 @@ def prepare_store(
     phenotypes = phenotypes or PhenotypeRules()
     spec = StoreSpec(
         parcellation=atlas,
-        preprocessing=preprocessing or Preprocessing(),
+        preprocessing=_preprocessing(preprocessing or Preprocessing(), for_model),
         censoring=censoring or Censoring(),
         missing_rois=rois.missing_rois,
         extra_rois=rois.extra_rois,
@@ -115,6 +119,17 @@ def prepare_store(
     if report.finished and not (report.store / QUALITY_PAGE).exists():
         write_quality_page(report.store)
     return report
+
+
+def _preprocessing(given: Preprocessing, for_model: str | Path | None) -> Preprocessing:
+    if for_model is None:
+        return given
+    from semantoks.model.pretrained import load_pretrained  # slow to import
+
+    if given != Preprocessing():
+        rule, fix = "states the preprocessing itself", "Leave TR, band and scaling out"
+        raise InputError(rule, field="for_model", value=str(for_model), fix=fix)
+    return load_pretrained(for_model).preprocessing
 
 
 def _notes(items: Sequence[Item], reading: Reading) -> list[str]:

@@ -32,7 +32,8 @@ def compute(work: Work) -> Found:
         {"site": site, "people": len(group), **{c: _summary(group[c]) for c in shown}}
         for site, group in [*groups, (_ALL, each)]
     ]
-    return Found({"people": pd.DataFrame(rows)}, {"columns": shown, "n_sites": len(groups)})
+    facts = {"columns": shown, "targets": [target.column for target in work.plan.targets]}
+    return Found({"people": pd.DataFrame(rows)}, {**facts, "n_sites": len(groups)})
 
 
 def _is_number(values: pd.Series) -> bool:
@@ -54,25 +55,28 @@ def _summary(values: pd.Series) -> str:
     return f"{text}; {unknown} unknown" if unknown else text
 
 
-def _described(found: Found) -> str:
+def _described(found: Found, columns: list[str]) -> str:
     """Return all people in a phrase."""
     everyone = found.tables["people"].iloc[-1]
     n = found.facts["n_sites"]
-    parts = [f"{_NAMES.get(c, c)} {everyone[c]}" for c in found.facts["columns"]]
+    parts = [f"{_NAMES.get(c, c)} {everyone[c]}" for c in columns]
     at = f" at {n} sites" if n > 1 else ""
-    return f"{everyone['people']} people{at}: {'; '.join(parts)}"
+    about = f" ({'; '.join(parts)})" if parts else ""
+    return f"{everyone['people']} people{at}{about}"
 
 
 def sentence(found: Found) -> str:
-    """Return the part's sentence in the methods paragraph."""
-    return f"We tested {_described(found)} (counts, or mean and standard deviation)."
+    """Return the part's sentence in the methods paragraph, which describes targets elsewhere."""
+    others = [c for c in found.facts["columns"] if c not in found.facts["targets"]]
+    what = "; numbers: mean (standard deviation)" if others else ""
+    return f"We tested {_described(found, others)}{what}."
 
 
 def show(found: Found) -> Section:
     """Return a row per site, the last of all; unfolded where there are few."""
     columns = found.facts["columns"]
     table = Table(
-        caption=f"Tested: {_described(found)}",
+        caption=f"Tested: {_described(found, columns)}",
         columns=[
             Column("site"),
             Column("people", "number", "d"),
