@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,11 +154,11 @@ def _judge(
     label = (np.arange(len(table)), y, kind)
     task = make_task(cohort, Target("y", kind), label, design, None, "subject", seed)
     models = {**features, CHANCE: np.zeros((len(table), 1), np.float32)}
-    probe = Probe(model="ridge")
+    probe = partial(Probe().make, seed=seed)
     parts = [
-        part.assign(replicate=0)
+        part.rows.assign(replicate=0)
         for name, model in models.items()
-        for part in predict(cohort, name, model, [task], lambda of: probe.make(of, seed), 1)
+        for part in predict(cohort, name, model, [task], probe, 1)
     ]
     outcomes = outcomes_of(pd.concat(parts, ignore_index=True), task)
     first = dict([next(iter(METRICS[kind].items()))])

@@ -550,7 +550,9 @@ def test_the_methods_say_what_was_run(folder):
         "the amplitude of fluctuations",
         "2 folds over subjects",
         "seed 0",
-        "L2-penalised logistic regression with balanced class weights",
+        "ridge regression on class signs, people weighing the same",
+        "chosen by the squared error of people left out in inner folds over groups (subject)",
+        "From the same left-out people came the calibration (Platt, 1999) and the threshold",
         "95 % intervals from a jackknife over 10 people",
         "with chance by AUROC of sex with two-sided t tests",
         "Holm, 1979",
@@ -559,7 +561,7 @@ def test_the_methods_say_what_was_run(folder):
         "torch",
     ):
         assert part in text, part
-    for absent in ("ridge regression", "motion spikes", "regressed out", "  ", "None"):
+    for absent in ("ridge regression for numbers", "motion spikes", "regressed out", "  ", "None"):
         assert absent not in text, absent
     assert methods_paragraph(replace(found, parts={})).count("Reliability") == 0
     for name in found.parts:

@@ -372,8 +372,8 @@ def test_curves_of_a_number(planted):
         missing="drop",
     )
     r = found[found["metric"] == "r"].set_index("severity")["value"]
-    assert r[0.0] > 0.7
-    assert r[0.4] < r[0.0] - 0.15
+    assert r[0.0] > 0.6
+    assert r[0.4] < r[0.0] - 0.1
     assert set(found["metric"]) == {"MAE gain", "r", "MAE", "R2"}
     with pytest.raises(InputError, match="is not a corruption"):
         corruption_curves(planted, {"c": ConnectivityBaseline()}, "sex", corruptions=["snow"])

@@ -22,8 +22,10 @@ from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
+from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.model.encoder import Encoder, EncoderConfig
@@ -97,7 +99,7 @@ def test_repeated_folds_are_scored_by_repetition_and_tested_over_families(people
 
 def test_intervals_are_over_families_where_they_stay_whole(people):
     """Families are right or wrong as a whole: half as many facts as people."""
-    right = np.random.default_rng(0).uniform(size=(22, 1)) < 0.6
+    right = np.random.default_rng(0).uniform(size=(22, 1)) < 0.8
     male = (people.table[["sex"]] == "male").to_numpy()
     family = people.table["family"].str[1:].astype(int).to_numpy()
     X = np.where(right[family], male, ~male).astype(np.float32)
@@ -115,7 +117,8 @@ def test_intervals_are_over_families_where_they_stay_whole(people):
 def test_better_is_said_by_the_adjusted_test_only(people):
     rng = np.random.default_rng(0)
     signal = rng.standard_normal((48, 3)) + 3 * (people.table[["sex"]] == "male").to_numpy()
-    models = {"good": signal, "noise": rng.standard_normal((48, 3)), "connectivity": np.eye(48)}
+    noise = {name: rng.standard_normal((48, 3)) for name in ("noise", "connectivity")}
+    models = {"good": signal, **noise}
     result = evaluate_probes(people, models, ["sex", "stage"])
     gaps = result.differences.query("p_value.notna()").set_index(["target", "model"])
     assert set(gaps["against"]) == {"connectivity"}
@@ -208,10 +211,32 @@ def test_a_fixed_split_tunes_on_its_validation_part(people):
     train, test = np.flatnonzero(part != "test"), np.flatnonzero(part == "test")
     held = np.flatnonzero(part[train] == "validation")
     age = people.table["age"].to_numpy()
-    probe = LinearProbeRegressor().fit(X[train], age[train], held_out=[held])
+    weight = person_weights(people.table["subject"].to_numpy(str)[train])
+    probe = LinearProbeRegressor().fit(X[train], age[train], held_out=[held], sample_weight=weight)
     expected = pd.Series(probe.predict(X[test])).groupby(people.table["subject"].to_numpy()[test])
     _, (found,) = result.arrays("age", ["x"])
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-6)
+
+
+def test_what_is_chosen_depends_on_the_training_part_only(people):
+    """Test rows with other features and the other class change no choice."""
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((48, 60)).astype(np.float32)
+    design = FixedSplit(validation="none")
+    test = (people.table["split"] == "test").to_numpy()
+    other = X.copy()
+    other[test] = 100 * rng.standard_normal((test.sum(), 60))
+    table = people.table.copy()
+    table.loc[test, "age"] = 200.0 - table.loc[test, "age"]
+    table.loc[test, "sex"] = np.where(table.loc[test, "sex"] == "male", "female", "male")
+    changed = people.select(np.arange(48))
+    changed.table = table
+    targets = ["age", Target("sex", positive="female")]
+    before = evaluate_probes(people, {"x": X}, targets, design=design)
+    after = evaluate_probes(changed, {"x": other}, targets, design=design)
+    assert len(before.choices) == 4
+    pd.testing.assert_frame_equal(before.choices, after.choices)
+    assert not before.predictions["scores"].equals(after.predictions["scores"])
 
 
 def test_training_on_one_store_and_testing_on_another(people, recordings, tmp_path):
@@ -228,6 +253,7 @@ def test_training_on_one_store_and_testing_on_another(people, recordings, tmp_pa
         ConnectivityBaseline().fit_transform(kept),
         kept.table["sex"],
         groups=kept.table["subject"],
+        sample_weight=person_weights(kept.table["subject"]),
     )
     p = probe.predict_proba(ConnectivityBaseline().fit_transform(small))
     p = p[:, np.searchsorted(probe.classes_, result.meta["targets"]["sex"]["classes"])]
@@ -262,7 +288,8 @@ def test_the_probe_is_a_choice(people):
     ]
     values = [first(result, "stage", "Brier").loc["x", "value"] for result in scores]
     assert len(set(values)) == 3
-    assert scores[1].meta["design"]["probe"] == {"model": "ridge", "class_weight": "balanced"}
+    facts = {"model": "ridge", "class_weight": "balanced", "criterion": None}
+    assert scores[1].meta["design"]["probe"] == facts
 
 
 def test_a_fine_tuned_model_is_a_model_too(people, parcellation, preprocessing):

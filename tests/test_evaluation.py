@@ -101,7 +101,8 @@ def test_predictions_of_a_person_s_recordings_are_averaged(cohort):
     scores = np.stack(predictions["scores"].to_list())
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     classes = np.array(result.meta["targets"]["sex"]["classes"])
-    assert (classes[scores.argmax(axis=1)] == predictions["predicted"]).all()
+    decided = (scores / np.stack(predictions["thresholds"].to_list())).argmax(axis=1)
+    assert (classes[decided] == predictions["predicted"]).all()
 
 
 def test_a_result_survives_its_folder(cohort, tmp_path):

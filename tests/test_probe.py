@@ -37,7 +37,15 @@ def transformers_of_signals():
     return [ConnectivityBaseline(), Embedder(model, tr=2.0)]
 
 
-@parametrize_with_checks([LinearProbe(), LinearProbeRegressor()])
+def expected_failures(_):
+    """Repeated rows come into other inner folds than weighted ones, as in `RidgeCV(cv=5)`."""
+    reason = "inner folds are of rows; with a given strength, test_linear compares both exactly"
+    return {"check_sample_weight_equivalence_on_dense_data": reason}
+
+
+@parametrize_with_checks(
+    [LinearProbe(), LinearProbeRegressor()], expected_failed_checks=expected_failures
+)
 def test_scikit_learn_s_contract(estimator, check):
     check(estimator)
 
@@ -57,7 +65,8 @@ def test_the_probe_is_standardised_logistic_regression(n, p, n_classes):
     rng = np.random.default_rng(n)
     X = rng.standard_normal((n, p)) * rng.uniform(0.1, 9, p) + rng.uniform(-5, 5, p)
     y = np.array(["u", "v", "w"])[rng.integers(0, n_classes, n)]
-    probe = LinearProbe(strengths=(0.3,)).fit(X, y)
+    options = {"strengths": (0.3,), "class_weight": "balanced", "scaling": "feature"}
+    probe = LinearProbe("logistic", **options).fit(X, y)
     plain = LogisticRegression(C=1 / (0.3 * p), class_weight="balanced", tol=1e-8, max_iter=9000)
     reference = make_pipeline(StandardScaler(), plain).fit(X, y)
     other = rng.standard_normal((31, p)) * 3
@@ -71,7 +80,7 @@ def test_the_probe_is_standardised_logistic_regression(n, p, n_classes):
 def test_the_regression_probe_is_standardised_ridge(n, p):
     rng = np.random.default_rng(n)
     X, y = rng.standard_normal((n, p)) * 4 + 3, rng.standard_normal(n) * 9 + 40
-    probe = LinearProbeRegressor(strengths=(0.7,)).fit(X, y)
+    probe = LinearProbeRegressor(strengths=(0.7,), scaling="feature").fit(X, y)
     reference = make_pipeline(StandardScaler(), Ridge(0.7 * p)).fit(X, y)
     np.testing.assert_allclose(probe.predict(X[:9]), reference.predict(X[:9]), rtol=1e-9)
 
@@ -84,10 +93,10 @@ def test_the_strength_is_chosen_in_the_training_part_by_groups():
     y = np.repeat(rng.integers(0, 2, 30), 4)
     X = X + 0.01 * rng.standard_normal(X.shape)
     leaky, honest = LinearProbe().fit(X, y), LinearProbe().fit(X, y, groups=groups)
-    assert leaky.strength_ == min(leaky.strengths)
-    assert honest.strength_ == max(honest.strengths)
+    assert leaky.strength_ < 0.1
+    assert honest.strength_ > 10
     numbers = y + 0.1 * np.repeat(rng.standard_normal(30), 4)
-    assert LinearProbeRegressor().fit(X, numbers).strength_ == min(leaky.strengths)
+    assert LinearProbeRegressor().fit(X, numbers).strength_ < 0.01
     assert LinearProbeRegressor().fit(X, numbers, groups=groups).strength_ > 10
 
 

@@ -206,7 +206,7 @@ def _fine_tuned(
                     encoder,
                     train,
                     plan.tuning,
-                    class_weight=plan.probe.class_weight,
+                    class_weight="balanced",
                     n_crops=plan.n_crops,
                     seed=plan.seed,
                     device=device,

@@ -17,7 +17,7 @@ from semantoks.evaluate.compare.evaluation import Probe
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.baselines import BASELINES, baseline_names
 from semantoks.evaluate.features.covariates import CONFOUNDS
-from semantoks.evaluate.predictors.probe import LinearModel
+from semantoks.evaluate.predictors.linear import LinearModel
 from semantoks.evaluate.predictors.tuning import Train, Tuning
 from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.flags import Flag
@@ -83,8 +83,8 @@ class Plan:
     """Compare with this baseline too; fc is always included."""
     missing: Annotated[Literal["refuse", "drop"], Flag(name="--drop-missing", on="drop")] = "refuse"
     """Leave out recordings without a value of the target, instead of refusing the store."""
-    probe: Annotated[Probe, Flag(read=_probe, known=_probes, shown="logistic", panel="Model")] = (
-        field(default_factory=Probe)
+    probe: Annotated[Probe, Flag(read=_probe, known=_probes, shown="ridge", panel="Model")] = field(
+        default_factory=Probe
     )
     """Fit this linear model to the features; numbers are always predicted by ridge regression."""
     n_crops: Annotated[int, Flag(name="--crops", metavar="N", panel="Model")] = 8
@@ -163,9 +163,7 @@ class Plan:
         facts["targets"] = [asdict(target) for target in self.targets]
         facts["baselines"] = [*self.baselines]
         facts["confounds"] = None if self.confounds is None else [*self.confounds]
-        weight = self.probe.class_weight
-        named = {str(k): v for k, v in weight.items()} if isinstance(weight, dict) else weight
-        facts["probe"] = {"model": self.probe.model, "class_weight": named}
+        facts["probe"] = self.probe.settings()
         facts["curve"] = None if self.curve is None else _plain(self.curve)
         facts["design"] = _plain(self.design)
         if self.parts:  # folders from before there were parts can be resumed

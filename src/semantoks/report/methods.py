@@ -175,14 +175,35 @@ def _design(meta: Mapping[str, Any]) -> str:
     probe = _MODEL[meta["design"]["probe"]["model"]]
     kinds = {facts["kind"] for facts in meta["targets"].values()}
     fitted = [probe + _weights(meta)] if "classification" in kinds else []
-    fitted += ["ridge regression for numbers"] if "regression" in kinds else []
+    fitted += ["ridge regression for numbers"] if kinds - {"classification"} else []
     return (
         f"{meta['design']['sentence']} There {folds} per target (seed {meta['seed']}); no person "
-        "was in both parts of a fold. On standardised features we fitted "
-        f"{listed(fitted)}; the strength of the penalty was chosen by inner cross-validation over "
-        f"groups ({meta['design']['group']}) within the training part, where all fitted steps were "
-        "fitted. The predictions of a person's recordings were averaged."
+        "was in both parts of a fold. Features were centred and divided by the root of their total "
+        "variance (amplitudes, spectra and confounds: standardised one by one), and we fitted "
+        f"{listed(fitted)}, people weighing the same; the strength of the penalty was chosen by "
+        f"{listed(_criteria(meta, kinds))} of people left out in inner folds over groups "
+        f"({meta['design']['group']}) within the training part, where all fitted steps were "
+        f"fitted. {_decided(meta) if 'classification' in kinds else ''}The predictions of a "
+        "person's recordings were averaged."
     )
+
+
+def _criteria(meta: Mapping[str, Any], kinds: set[str]) -> list[str]:
+    """Return what the strength was chosen by."""
+    probe = meta["design"]["probe"]
+    usual = "squared error" if probe["model"] == "ridge" else "log loss"
+    chosen = [probe.get("criterion") or usual] if "classification" in kinds else []
+    chosen += ["squared error"] if kinds - {"classification"} else []
+    return [f"the {name}" for name in dict.fromkeys(chosen)]
+
+
+def _decided(meta: Mapping[str, Any]) -> str:
+    """Return where probabilities and decisions come from."""
+    platt = (
+        "" if meta["design"]["probe"]["model"] == "logistic" else "the calibration (Platt, 1999)"
+    )
+    learned = listed([text for text in (platt, "the threshold for balanced accuracy") if text])
+    return f"From the same left-out people came {learned}. "
 
 
 def _weights(meta: Mapping[str, Any]) -> str:
@@ -216,7 +237,7 @@ def _scores(result: ProbeResult) -> str:
     )
     if within:
         text += f" {listed(within)} compare people within sites, or within folds where sites are "
-        text += "unknown; sites are then averaged, weighted by what they tell."
+        text += "unknown, and combine them."
     if len(result.sites):
         text += " Over sites we also state the random-effects mean (Paule and Mandel, 1982; "
         text += "Hartung and Knapp, 2001), which is not tested."

@@ -71,8 +71,8 @@ def _two_classes(
 ) -> list[SectionBlock]:
     positive = classes[1]
     curves: dict[str, RocCurve] = {}
-    for model, scores in drawn.items():
-        curve = roc_curve(tested.y, scores[:, 1], tested.strata[0])
+    for model in drawn:
+        curve = roc_curve(tested.y, tested.balanced(model)[:, 1], tested.strata[0])
         if curve is not None:
             curves[model] = curve
     rows, _ = score_models(tested, (), CHANCE, OPERATING, verdict=False)
@@ -110,8 +110,7 @@ def _two_classes(
 
 
 def _at(tested: Outcomes, model: str) -> float:
-    scores = tested.predicted[model].mean(axis=0)
-    curve = roc_curve(tested.y, scores[:, 1], tested.strata[0])
+    curve = roc_curve(tested.y, tested.balanced(model)[:, 1], tested.strata[0])
     return float("nan") if curve is None else curve.sensitivity_at(SPECIFICITY)
 
 
@@ -120,10 +119,10 @@ def _classes(
 ) -> list[SectionBlock]:
     pictures = [
         Picture(
-            charts.confusion(tested.y, values.argmax(axis=1), classes, model),
+            charts.confusion(tested.y, tested.balanced(model).argmax(axis=1), classes, model),
             f"Confusion matrix of {model}, {target}",
         )
-        for model, values in drawn.items()
+        for model in drawn
     ]
     pictures.append(_calibration(tested.y, drawn, "the predicted class", target))
     note = (
@@ -135,11 +134,5 @@ def _classes(
 
 
 def _calibration(y: NDArray[Any], drawn: _Predicted, of: str, target: str) -> Picture:
-    probabilities_of = {model: probabilities(scores) for model, scores in drawn.items()}
-    figure = charts.calibration(y, probabilities_of, of)
+    figure = charts.calibration(y, drawn, of)
     return Picture(figure, f"Calibration of the probabilities of {target}")
-
-
-def probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the probabilities of the classes from what a result holds."""
-    return scores

@@ -23,6 +23,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.checks.combat import ComBat
 from semantoks.evaluate.checks.confounds import ConfoundRegressor
+from semantoks.evaluate.features.blocks import Scaling
 
 FeatureMatrix = NDArray[np.float32]
 
@@ -31,6 +32,12 @@ class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Features of a model next to columns of the store, cleaned by what was learned in `fit`."""
 
     model: Any
+
+    @property
+    def scaling(self) -> Scaling:
+        """Cleaned features are scaled as the model's."""
+        scaling: Scaling = getattr(self.model, "scaling", "block")
+        return scaling
 
     def _columns(self) -> tuple[str, ...]:
         raise NotImplementedError

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from semantoks.arrays import Array
 from semantoks.data.splits import Fold, grouped_folds
 from semantoks.errors import InputError, nearest
+from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.bootstrap import cluster_resamples, estimate
 from semantoks.evaluate.stats.metrics import METRICS
@@ -339,13 +340,13 @@ def _cross_predict(
     classes = np.unique(y)
     out = np.zeros((len(y), len(classes) if kind == "classification" else 1))
     for fold in folds:
+        who = subjects[fold.train]
+        inside: dict[str, Any] = {"groups": who, "sample_weight": person_weights(who)}
         if kind == "classification":
-            probe = LinearProbe(seed=seed)
-            probe.fit(X[fold.train], y[fold.train], groups=subjects[fold.train])
+            probe = LinearProbe(seed=seed).fit(X[fold.train], y[fold.train], **inside)
             columns = np.searchsorted(classes, probe.classes_)
-            out[np.ix_(fold.test, columns)] = probe.predict_proba(X[fold.test])
+            out[np.ix_(fold.test, columns)] = probe.balanced_proba(X[fold.test])
         else:
-            ridge = LinearProbeRegressor(seed=seed)
-            ridge.fit(X[fold.train], y[fold.train], groups=subjects[fold.train])
+            ridge = LinearProbeRegressor(seed=seed).fit(X[fold.train], y[fold.train], **inside)
             out[fold.test, 0] = ridge.predict(X[fold.test])
     return out if kind == "classification" else out[:, 0]

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from semantoks.arrays import Array
+from semantoks.arrays import Array, Rows
 from semantoks.data.designs import AcrossStores, Design, GroupedKFold
 from semantoks.data.splits import Fold, column_values
 from semantoks.data.store import RecordingStore
@@ -26,6 +26,8 @@ from semantoks.evaluate.compare.evaluation import Probe
 from semantoks.evaluate.compare.roles import CHANCE
 from semantoks.evaluate.compare.scoring import Outcomes
 from semantoks.evaluate.compare.targets import Target, class_order, target_values
+from semantoks.evaluate.features.blocks import blocks_of
+from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.inference import Inference, Jackknife, Measured
 from semantoks.evaluate.stats.kinds import Kind
@@ -98,13 +100,14 @@ def corruption_curves(
     n_subjects = len(measured.y)
     metrics = METRICS[kind]
 
-    def scored(predicted: Array) -> dict[str, Jackknife]:
+    def scored(fits: Sequence[_Fit], store: RecordingStore) -> dict[str, Jackknife]:
+        predicted, limits = cross.predict(fits, store), cross.thresholds(fits)
         return {
-            name: Jackknife.of(metric, measured, predicted[None], None)
+            name: Jackknife.of(metric, measured, metric.reads(predicted, limits)[None], None)
             for name, metric in metrics.items()
         }
 
-    clean = {name: scored(cross.predict(fits, part)) for name, fits in fitted.items()}
+    clean = {name: scored(fits, part) for name, fits in fitted.items()}
     found: list[dict[str, Any]] = []
 
     def note(name: str, scores: Mapping[str, Jackknife], facts: dict[str, Any]) -> None:
@@ -124,8 +127,11 @@ def corruption_curves(
             worse = corrupted(part, corruption, severity, seed=seed)
             facts = {"corruption": what, "severity": severity, "unit": corruption.unit}
             for name, fits in fitted.items():
-                note(name, scored(cross.predict(fits, worse)), facts)
+                note(name, scored(fits, worse), facts)
     return pd.DataFrame(found)
+
+
+_Fit = tuple[Any, LinearProbe | LinearProbeRegressor]  # features, and the model behind them
 
 
 def _chosen(
@@ -151,9 +157,10 @@ class _Cross:
     probe: Probe
     seed: int
 
-    def fit(self, model: Any) -> list[tuple[Any, LinearProbe | LinearProbeRegressor]]:
+    def fit(self, model: Any) -> list[_Fit]:
         """Return a fitted transformer and a fitted probe per fold."""
         inner = column_values(self.part.table, self.group)
+        subjects = column_values(self.part.table, "subject")
         stateless = getattr(model, "stateless", False)
         whole = model.fit(self.part).transform(self.part) if stateless else None
         out = []
@@ -168,22 +175,42 @@ class _Cross:
             if fold.validation is not None:
                 held = np.isin(fold.train, fold.validation)
                 validation = [np.flatnonzero(held)]
-            probe = self.probe.make(self.kind, self.seed)
-            probe.fit(X, self.y[fold.train], groups=inner[fold.train], held_out=validation)
+            blocks = blocks_of(features, X.shape[1])
+            probe = self.probe.make(self.kind, self.seed, blocks=blocks)
+            probe.fit(
+                X,
+                self.y[fold.train],
+                groups=inner[fold.train],
+                held_out=validation,
+                sample_weight=person_weights(subjects[fold.train]),
+            )
             out.append((features, probe))
         return out
 
-    def predict(self, fits: Sequence[tuple[Any, Any]], store: RecordingStore) -> Array:
+    def predict(self, fits: Sequence[_Fit], store: RecordingStore) -> Array:
         """Return a prediction per subject, by name: the mean over the subject's recordings."""
         parts = []
         for (features, probe), fold in zip(fits, self.folds, strict=True):
             X = features.transform(store.select(fold.test))
-            if self.classes is not None:
-                order = np.searchsorted(probe.classes_, self.classes)
-                parts.append(probe.predict_proba(X)[:, order])
+            if isinstance(probe, LinearProbe):
+                parts.append(probe.predict_proba(X)[:, self._order(probe)])
             else:
                 parts.append(probe.predict(X))
         return self._means(parts)
+
+    def thresholds(self, fits: Sequence[_Fit]) -> Array | None:
+        """Return the thresholds of the classes for every subject; None for numbers."""
+        probes = [(probe, fold) for (_, probe), fold in zip(fits, self.folds, strict=True)]
+        limits = [
+            np.tile(probe.thresholds_[self._order(probe)], (len(fold.test), 1))
+            for probe, fold in probes
+            if isinstance(probe, LinearProbe)
+        ]
+        return self._means(limits) if limits else None
+
+    def _order(self, probe: LinearProbe) -> Rows:
+        """Return where the probe has every class."""
+        return np.asarray(np.searchsorted(probe.classes_, np.array(self.classes)), np.intp)
 
     def measured(self) -> Measured:
         """Return what metrics read of every tested subject, by name."""

@@ -3,8 +3,9 @@
 1. People are divided by a design (`semantoks.data.designs`); a person is in one part only.
 2. Features that learn nothing are computed once per recording; those that do are fitted in the
    training part of every fold (`semantoks.evaluate.compare.cohort`).
-3. In every training part a linear probe is standardised, tuned and fitted; the test part is
-   predicted once. Several recordings of a person count once: their predictions are averaged.
+3. In every training part features are scaled and a linear probe is tuned and fitted, in which
+   people weigh the same; the test part is predicted once. Several recordings of a person count
+   once: their predictions are averaged.
 4. Scores are of the predictions of all test people, within sites where it matters, with intervals
    and tests over the units of the question (`semantoks.evaluate.compare.scoring`).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -24,15 +26,17 @@ from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.prediction import Task, make_task, predict, replicates
 from semantoks.evaluate.compare.provenance import provenance
-from semantoks.evaluate.compare.result import CURVE_COLUMNS, ProbeResult
+from semantoks.evaluate.compare.result import CHOICE_COLUMNS, CURVE_COLUMNS, ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONTROLS
 from semantoks.evaluate.compare.scoring import Outcomes, adjusted, score_models
 from semantoks.evaluate.compare.sites import site_scores
 from semantoks.evaluate.compare.targets import Target, target_values
 from semantoks.evaluate.features.baselines import make_baselines
+from semantoks.evaluate.features.blocks import FeatureBlock
+from semantoks.evaluate.predictors.choice import Criterion
+from semantoks.evaluate.predictors.linear import LinearModel
 from semantoks.evaluate.predictors.probe import (
     ClassWeight,
-    LinearModel,
     LinearProbe,
     LinearProbeRegressor,
 )
@@ -48,20 +52,39 @@ class Probe:
 
     Parameters
     ----------
-    model : {"logistic", "ridge", "svm"}
+    model : {"ridge", "logistic", "svm"}
         For classes; numbers are always predicted by ridge regression.
     class_weight : {"balanced"}, mapping of class to float, or None
         See `LinearProbe`.
+    criterion : {"squared error", "AUROC", "log loss"}, optional
+        What the strength of the penalty for classes is chosen by, see `LinearProbe`; for numbers it
+        is the squared error.
     """
 
-    model: LinearModel = "logistic"
-    class_weight: ClassWeight = "balanced"
+    model: LinearModel = "ridge"
+    class_weight: ClassWeight = None
+    criterion: Criterion | None = None
 
-    def make(self, kind: Kind, seed: int) -> LinearProbe | LinearProbeRegressor:
-        """Return an estimator for a kind of target."""
+    def make(
+        self, kind: Kind, seed: int, *, blocks: Sequence[FeatureBlock] | None = None
+    ) -> LinearProbe | LinearProbeRegressor:
+        """Return an estimator for a kind of target and blocks of features."""
         if kind != "classification":
-            return LinearProbeRegressor(seed=seed)
-        return LinearProbe(self.model, class_weight=self.class_weight, seed=seed)
+            return LinearProbeRegressor(blocks=blocks, seed=seed)
+        return LinearProbe(
+            self.model,
+            criterion=self.criterion,
+            class_weight=self.class_weight,
+            blocks=blocks,
+            seed=seed,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the probe as plain values."""
+        weight = self.class_weight
+        if isinstance(weight, Mapping):
+            weight = {str(k): float(v) for k, v in weight.items()}
+        return {"model": self.model, "class_weight": weight, "criterion": self.criterion}
 
 
 _PROBE = Probe()
@@ -137,13 +160,17 @@ def evaluate_probes(
     ]
     check_chosen(metric, [task.kind for task in tasks])
     known_nothing = np.zeros((len(cohort), 1), np.float32)
+
+    make_probe = partial(probe.make, seed=seed)
     parts = [
-        part.assign(replicate=number)
+        (number, part)
         for name, model in {**models, CHANCE: known_nothing}.items()
         for number, one in enumerate(replicates(model))
-        for part in predict(cohort, name, one, tasks, lambda kind: probe.make(kind, seed), n_jobs)
+        for part in predict(cohort, name, one, tasks, make_probe, n_jobs)
     ]
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat([p.rows.assign(replicate=n) for n, p in parts], ignore_index=True)
+    made = [{"replicate": n, **p.choice} for n, p in parts if p.choice]
+    choices = pd.DataFrame(made, columns=CHOICE_COLUMNS)
     whole = table[table["size"] == 0].drop(columns="size").reset_index(drop=True)
     scores, differences = _scores(whole, tasks, against, metric)
     predictions = whole.drop(columns=["without", "block"])
@@ -155,7 +182,7 @@ def evaluate_probes(
         meta["targets"][task.target.column] |= {"metric": first, "chosen": first in metric}
     curves = _curve(table[table["size"] > 0], tasks, metric)
     sites = site_scores(predictions, tasks, against, metric)
-    return ProbeResult(scores, differences, predictions, meta, curves, sites)
+    return ProbeResult(scores, differences, predictions, meta, curves, sites, choices)
 
 
 def _checked(
@@ -179,14 +206,11 @@ def _checked(
 
 
 def _design(design: Design, unit: str, probe: Probe) -> dict[str, Any]:
-    weight = probe.class_weight
-    if isinstance(weight, Mapping):
-        weight = {str(k): float(v) for k, v in weight.items()}
     return {
         "sentence": design.sentence(),
         "group": design.group,
         "unit": unit,
-        "probe": {"model": probe.model, "class_weight": weight},
+        "probe": probe.settings(),
     }
 
 

@@ -11,6 +11,8 @@ Features are computed once where nothing is learned, else in the fold. A model i
 5. A predictor (`FineTuner`, a pipeline that ends in a probe): it replaces the probe. Its `fit` is
    given the groups that stay together inside, and the stated validation part, if it takes them.
 6. A mapping of "classification" and "regression" to predictors: one for each kind of target.
+
+A transformer may say how its features are scaled (`semantoks.evaluate.features.blocks`).
 """
 
 from __future__ import annotations
@@ -25,8 +27,25 @@ from sklearn.base import clone
 from semantoks.arrays import Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
+from semantoks.evaluate.features.blocks import FeatureBlock, blocks_of
 
 Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldFeatures:
+    """Features of one fold.
+
+    Parameters
+    ----------
+    train, test : arrays of shape (n_rows, n_features)
+    blocks : tuple of FeatureBlock
+        Which columns are scaled together.
+    """
+
+    train: Values
+    test: Values
+    blocks: tuple[FeatureBlock, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +91,11 @@ class Features:
             return cls(cohort, name, model, values, False)
         return cls(cohort, name, model, None, True)
 
-    def of_fold(self, train: Rows, test: Rows) -> tuple[Values, Values]:
+    def of_fold(self, train: Rows, test: Rows) -> FoldFeatures:
         """Return the features of the training and of the test rows."""
         if not self.fitted and self.ready is not None:
-            return self.ready[train], self.ready[test]
+            blocks = blocks_of(self.model, self.ready.shape[1])
+            return FoldFeatures(self.ready[train], self.ready[test], blocks)
         model = clone(self.model)
         if self.ready is not None:
             model.fit_prepared(self.ready[train])
@@ -86,7 +106,7 @@ class Features:
         X_train, X_test = (
             _checked(self.name, x, len(rows)) for x, rows in zip(parts, (train, test), strict=True)
         )
-        return X_train, X_test
+        return FoldFeatures(X_train, X_test, blocks_of(model, X_train.shape[1]))
 
 
 def _checked(name: str, values: NDArray[Any], n_rows: int) -> Values:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,24 @@ from semantoks.data.designs import Design, LeaveOneSiteOut, SmallSamples
 from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.models import Features
+from semantoks.evaluate.compare.models import Features, FoldFeatures
 from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
 from semantoks.evaluate.compare.units import Units, units_of
+from semantoks.evaluate.features.blocks import FeatureBlock
+from semantoks.evaluate.predictors.base import person_weights
+from semantoks.evaluate.predictors.choice import ShrinkagePath
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
+from semantoks.evaluate.stats.metrics import balanced
 
-MakeProbe = Callable[[Kind], LinearProbe | LinearProbeRegressor]
+
+class MakeProbe(Protocol):
+    """Kind of target and blocks of features to the linear model behind them."""
+
+    def __call__(
+        self, kind: Kind, /, *, blocks: Sequence[FeatureBlock]
+    ) -> LinearProbe | LinearProbeRegressor:
+        """Return an estimator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +151,8 @@ def predict(
     tasks: Sequence[Task],
     make_probe: MakeProbe,
     n_jobs: int,
-) -> list[pd.DataFrame]:
-    """Fit one model in every fold of every target.
+) -> list[FoldPredictions]:
+    """Fit one model in every fold of every target; people weigh the same in the fit.
 
     Parameters
     ----------
@@ -151,17 +162,17 @@ def predict(
         See `semantoks.evaluate.compare.cohort`.
     tasks : sequence of Task
     make_probe : callable
-        Kind of target to the linear model behind features.
+        See `MakeProbe`.
     n_jobs : int
         Threads.
 
     Returns
     -------
-    list of DataFrame
-        One row per tested unit, as in `ProbeResult`, and ``size``: the number of training subjects
-        where few were drawn, else 0.
+    list of FoldPredictions
+        One per fold and target. Tables have a column ``size`` besides those of `ProbeResult`: the
+        number of training subjects where few were drawn, else 0.
     """
-    parts: list[pd.DataFrame] = []
+    parts: list[FoldPredictions] = []
     for jobs, of_target in _by_features(name, model, tasks):
         predictor = not isinstance(of_target, np.ndarray) and hasattr(of_target, "predict")
         features = None if predictor else Features.of(cohort, name, of_target)
@@ -170,17 +181,16 @@ def predict(
             job: list[tuple[Task, int, Fold]],
             features: Features | None = features,
             predictor: Any = of_target,
-        ) -> list[pd.DataFrame]:
+        ) -> list[FoldPredictions]:
             first, _, fold = job[0]
             if features is None:
-                return [
-                    _frame(cohort, name, t, s, f, _from_predictor(cohort, predictor, name, t, f))
-                    for t, s, f in job
-                ]
-            X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+                scored = [_from_predictor(cohort, predictor, name, t, f) for t, _, f in job]
+            else:
+                X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+                scored = [_from_features(cohort, X, t, f, make_probe) for t, _, f in job]
             return [
-                _frame(cohort, name, t, s, f, _from_features(X, t, f, make_probe(t.kind)))
-                for t, s, f in job
+                _predicted(cohort, name, t, s, f, one)
+                for (t, s, f), one in zip(job, scored, strict=True)
             ]
 
         for found in Parallel(n_jobs=n_jobs, prefer="threads")(delayed(run)(job) for job in jobs):
@@ -216,43 +226,46 @@ def _of_target(name: str, model: Any, task: Task) -> Any:
     return model.for_target(task.target.column) if hasattr(model, "for_target") else model
 
 
-def _inside(task: Task, fold: Fold) -> dict[str, Any]:
-    """Return how the training part of a fold is divided inside: by groups, or as is stated."""
+def _inside(cohort: Cohort, task: Task, fold: Fold) -> dict[str, Any]:
+    """Return how the training part of a fold is divided inside, and what its rows weigh."""
     stated = fold.validation
     held_out = None if stated is None else [np.flatnonzero(np.isin(fold.train, stated))]
-    return {"groups": task.inner[fold.train], "held_out": held_out}
+    subjects = cohort.table["subject"].to_numpy(str)[task.rows[fold.train]]
+    weight = person_weights(subjects)
+    return {"groups": task.inner[fold.train], "held_out": held_out, "sample_weight": weight}
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Predictions of the test rows.
+    """Predictions of the test rows, and what inner folds decided.
 
     Parameters
     ----------
     scores : array of shape (n,) or (n, n_classes)
+        Numbers, or probabilities.
     classes : array of shape (n_classes,), or None for numbers
+    thresholds : array of shape (n_classes,), or None for numbers
+    path : ShrinkagePath, or None where there is no linear model
     without : array of shape (n, n_blocks) or (n, n_blocks, n_classes), or None
-        The same of models not trained on a block; None where the model cannot tell.
+        The scores of models not trained on a block; None where the model cannot tell.
     """
 
     scores: NDArray[Any]
     classes: NDArray[Any] | None
+    thresholds: NDArray[np.float64] | None
+    path: ShrinkagePath | None
     without: NDArray[Any] | None = None
 
 
 def _from_features(
-    X: tuple[NDArray[np.float32], NDArray[np.float32]],
-    task: Task,
-    fold: Fold,
-    probe: LinearProbe | LinearProbeRegressor,
+    cohort: Cohort, X: FoldFeatures, task: Task, fold: Fold, make_probe: MakeProbe
 ) -> _Found:
     trained = task.counted.blocks[fold.train]
-    blocks = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
-    probe.fit(X[0], task.y[fold.train], **_inside(task, fold), blocks=blocks)
-    without = probe.predict_without(X[1])
-    if isinstance(probe, LinearProbe):
-        return _Found(probe.predict_proba(X[1]), probe.classes_, without)
-    return _Found(probe.predict(X[1]), None, without)
+    without = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
+    probe = make_probe(task.kind, blocks=X.blocks)
+    probe.fit(X.train, task.y[fold.train], **_inside(cohort, task, fold), without=without)
+    found = _found(probe, probe, X.test)
+    return replace(found, without=probe.predict_without(X.test))
 
 
 def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Found:
@@ -265,18 +278,43 @@ def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fol
             fix="Evaluate targets of the two kinds apart",
         )
     model = clone(model)
-    inside = {k: v for k, v in _inside(task, fold).items() if has_fit_parameter(model, k)}
+    inside = _inside(cohort, task, fold)
+    inside = {k: v for k, v in inside.items() if has_fit_parameter(model, k)}
     model.fit(cohort.select(task.rows[fold.train]), task.y[fold.train], **inside)
-    test = cohort.select(task.rows[fold.test])
-    if classify:
-        return _Found(model.predict_proba(test), model.classes_)
-    return _Found(model.predict(test), None)
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    return _found(model, last, cohort.select(task.rows[fold.test]))
 
 
-def _frame(
+def _found(model: Any, last: Any, X: Any) -> _Found:
+    """Predict test rows; `last` is the estimator that decides: the model, or its last step."""
+    path = getattr(last, "path_", None)
+    if not is_classifier(model):
+        return _Found(model.predict(X), None, None, path)
+    p = model.predict_proba(X)
+    even = np.full(p.shape[1], 1.0 / p.shape[1])
+    thresholds = getattr(last, "thresholds_", even)
+    return _Found(p, model.classes_, thresholds, path)
+
+
+@dataclass(frozen=True, eq=False)
+class FoldPredictions:
+    """Predictions of one model in one fold of one target, and what inner folds decided.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        One row per tested subject or recording, the scores of its rows averaged.
+    choice : dict
+        The row of `ProbeResult.choices`; empty if there is no linear model.
+    """
+
+    rows: pd.DataFrame
+    choice: dict[str, Any]
+
+
+def _predicted(
     cohort: Cohort, model: str, task: Task, size: int, fold: Fold, found: _Found
-) -> pd.DataFrame:
-    """Return one row per tested subject or recording, the scores of its rows averaged."""
+) -> FoldPredictions:
     units = task.units[fold.test]
     order: Any = slice(None)
     if found.classes is not None and task.classes is not None:
@@ -291,24 +329,31 @@ def _frame(
     who = who.assign(cluster=task.clusters[fold.test], block=task.counted.blocks[fold.test])
     who = who.groupby(units).first()
     classes = task.classes
-    return pd.DataFrame(
+    thresholds = [] if found.thresholds is None else found.thresholds[order].tolist()
+    if classes is None:
+        predicted = mean[:, 0].astype(str)
+    else:
+        predicted = classes[balanced(mean, np.array(thresholds)).argmax(axis=1)].astype(str)
+    where = {"target": task.target.column, "model": model, "size": size}
+    where |= {"repeat": fold.repeat, "fold": fold.name}
+    rows = pd.DataFrame(
         {
-            "target": task.target.column,
-            "model": model,
+            **where,
             "unit": who.index,
             "subject": who["subject"].astype(str).to_numpy(),
             "cluster": who["cluster"].to_numpy(),
             "block": who["block"].to_numpy(),
             "site": who["site"].to_numpy(),
-            "size": size,
-            "repeat": fold.repeat,
-            "fold": fold.name,
             "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
-            "predicted": (mean[:, 0] if classes is None else classes[mean.argmax(1)]).astype(str),
+            "predicted": predicted,
             "scores": list(mean),
+            "thresholds": [thresholds] * len(mean),
             "without": without,
         }
     )
+    if found.path is None:
+        return FoldPredictions(rows, {})
+    return FoldPredictions(rows, {**where, "thresholds": thresholds, **found.path.to_row()})
 
 
 def _means(values: NDArray[Any], units: NDArray[np.str_]) -> NDArray[Any]:

@@ -17,12 +17,13 @@ from semantoks.evaluate.compare.scoring import Outcomes
 from semantoks.evaluate.compare.sites import SITE_COLUMNS
 from semantoks.files import staged_folder
 
-_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _META = (
+_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _CHOICES, _META = (
     "scores.parquet",
     "differences.parquet",
     "predictions.parquet",
     "curve.parquet",
     "sites.parquet",
+    "choices.parquet",
     "result.json",
 )
 
@@ -37,6 +38,8 @@ CURVE_COLUMNS = [
     "ci_high",
     "chance",
 ]
+CHOICE_COLUMNS = ["target", "model", "replicate", "size", "repeat", "fold", "strength"]
+CHOICE_COLUMNS += ["thresholds", "criterion", "strengths", "losses"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,8 @@ class ProbeResult:
         One row per target, model, replicate, repetition and tested unit: target, model, unit (a
         subject or a recording's id), subject, cluster (the family where the design keeps families
         whole, else the subject), site, repeat, fold, truth, predicted, scores (list: a probability
-        per class, or the value), replicate.
+        per class, or the value), thresholds (list: one per class; `predicted` is the class whose
+        probability is the largest multiple of its threshold), replicate.
     meta : dict
         Versions, seed, design, folds, classes, preprocessing; per model what it saw of the test
         subjects and sites in pretraining.
@@ -67,6 +71,11 @@ class ProbeResult:
         against the number of training subjects. Empty where none was asked for.
     sites : DataFrame
         See `site_scores`.
+    choices : DataFrame
+        What inner folds decided, one row per target, model, replicate, size (number of training
+        subjects where few were drawn, else 0), repeat and fold: strength, thresholds (list: one per
+        class), criterion, strengths (list: those tried) and losses (list: the criterion at each,
+        smaller is better).
     """
 
     scores: pd.DataFrame
@@ -75,6 +84,7 @@ class ProbeResult:
     meta: dict[str, Any]
     curve: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVE_COLUMNS))
     sites: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SITE_COLUMNS))
+    choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE_COLUMNS))
 
     def arrays(
         self, target: str, models: Sequence[str]
@@ -122,6 +132,7 @@ class ProbeResult:
             self.predictions.to_parquet(path / _PREDICTIONS, index=False)
             self.curve.to_parquet(path / _CURVE, index=False)
             self.sites.to_parquet(path / _SITES, index=False)
+            self.choices.to_parquet(path / _CHOICES, index=False)
             (path / _META).write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
 
     @classmethod
@@ -141,6 +152,7 @@ class ProbeResult:
             predictions = pd.read_parquet(path / _PREDICTIONS)
             curve = pd.read_parquet(path / _CURVE)
             sites = pd.read_parquet(path / _SITES)
+            choices = pd.read_parquet(path / _CHOICES)
         except (OSError, ValueError) as error:
             raise InputError(f"holds no whole result ({error})", file=path) from None
-        return cls(scores, differences, predictions, meta, curve, sites)
+        return cls(scores, differences, predictions, meta, curve, sites, choices)

@@ -27,7 +27,13 @@ from semantoks.evaluate.stats.inference import (
     replicate_variance,
 )
 from semantoks.evaluate.stats.kinds import Kind
-from semantoks.evaluate.stats.metrics import LOWER_IS_BETTER, Codes, Metric, ordered_metrics
+from semantoks.evaluate.stats.metrics import (
+    LOWER_IS_BETTER,
+    Codes,
+    Metric,
+    balanced,
+    ordered_metrics,
+)
 
 #: The verdict where a test does not decide.
 UNDECIDED = "no significant difference"
@@ -56,6 +62,8 @@ class Outcomes:
         counted and models are taken as they were fitted.
     without : mapping of model to array of shape (n_replicates * n_repeats, n, n_blocks, ...)
         Predictions of models not trained on a block; models that cannot tell are missing.
+    thresholds : mapping of model to array of shape (n_replicates * n_repeats, n, n_classes)
+        By which probabilities are divided before the largest decides; without them, by none.
     by_site : bool, optional
         Whether sites are the strata of metrics, or folds; by default sites where two or more are
         known, one of every unit.
@@ -70,6 +78,7 @@ class Outcomes:
     folds: NDArray[np.str_]
     blocks: Codes | None = None
     without: Mapping[str, Array] = field(default_factory=dict)
+    thresholds: Mapping[str, Array] = field(default_factory=dict)
     by_site: bool | None = None
 
     @classmethod
@@ -86,9 +95,13 @@ class Outcomes:
         """
         stacks: dict[str, Array] = {}
         without: dict[str, Array] = {}
+        thresholds: dict[str, Array] = {}
         for model, part in predictions.groupby("model", sort=False):
             repeats = [rows for _, rows in part.groupby(["replicate", "repeat"])]
             stacks[str(model)] = np.stack([_unit_means(rows, "scores") for rows in repeats])
+            if kind == "classification" and "thresholds" in part:
+                limits = [_unit_means(rows, "thresholds") for rows in repeats]
+                thresholds[str(model)] = np.stack(limits)
             if "without" in part and part["without"].notna().all():
                 without[str(model)] = np.stack([_unit_means(rows, "without") for rows in repeats])
         first = predictions[predictions["model"] == predictions["model"].iloc[0]]
@@ -112,6 +125,7 @@ class Outcomes:
             np.stack([r["fold"].to_numpy(str) for r in units]),
             units[0]["block"].to_numpy(np.intp) if "block" in units[0] else None,
             without,
+            thresholds,
         )
 
     @property
@@ -137,8 +151,17 @@ class Outcomes:
             self.clusters[rows],
             self.sites[rows],
             self.folds[:, rows],
+            thresholds={model: limits[:, rows] for model, limits in self.thresholds.items()},
             by_site=self.within_sites,
         )
+
+    def balanced(self, model: str) -> Array:
+        """Return probabilities divided by thresholds, means over repetitions and replicates.
+
+        What metrics other than the Brier score read, shape (n, n_classes): the largest decides.
+        """
+        p, limits = self.predicted[model], self.thresholds.get(model)
+        return np.asarray((p if limits is None else balanced(p, limits)).mean(axis=0), np.float64)
 
     def tested(self, chance: str) -> Measured:
         """Return what metrics read; `chance` is the model that knows nothing."""
@@ -160,10 +183,16 @@ class Outcomes:
     def jackknives(self, metric: Metric, model: str, tested: Measured) -> list[Jackknife]:
         """Return a jackknife for every replicate of a model."""
         predicted, n = self.predicted[model], len(self.folds)
+        limits = self.thresholds.get(model)
         found = []
         for start in range(0, len(predicted), n):
             part = slice(start, start + n)
-            found.append(Jackknife.of(metric, tested, predicted[part], self._without(model, part)))
+            scores, without = predicted[part], self._without(model, part)
+            if limits is not None:
+                scores = metric.reads(scores, limits[part])
+                if without is not None:
+                    without = metric.reads(without, limits[part][:, :, None])
+            found.append(Jackknife.of(metric, tested, scores, without))
         return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.features.blocks import Scaling
 
 #: Columns that are taken where a store has them.
 CONFOUNDS = ("age", "sex", "site", "mean_fd", "source_tr")
@@ -40,6 +41,8 @@ class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     coding_ : list
         Of every column the mean of a number, or the values of text.
     """
+
+    scaling: ClassVar[Scaling] = "feature"  # an age, a site and a mean FD have no common unit
 
     def __init__(
         self, columns: tuple[str, ...] | None = None, *, leave_out: tuple[str, ...] = ()

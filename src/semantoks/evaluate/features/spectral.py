@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from semantoks.data.signal import check_tr
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.features.blocks import Scaling
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.transformer import SignalTransformer
 
@@ -36,6 +37,7 @@ class AmplitudeBaseline(SignalTransformer):
     """
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
+    scaling: ClassVar[Scaling] = "feature"  # amplitudes differ by orders of magnitude
 
     def __init__(self, level: Literal["network", "roi"] = "network") -> None:
         self.level = level
@@ -100,6 +102,7 @@ class SpectralBaseline(SignalTransformer):
     """
 
     stateless: ClassVar[bool] = True  # every recording is described on its own
+    scaling: ClassVar[Scaling] = "feature"  # amplitudes differ by orders of magnitude
 
     def __init__(
         self,

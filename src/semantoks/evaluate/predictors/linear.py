@@ -1,77 +1,123 @@
 """Penalised linear models in the row space of the training data.
 
-1. `RowSpace` standardises the features and rotates them onto the principal axes of the training
-   rows. With n rows and p > n features that takes one Gram matrix and one eigendecomposition of
-   size n; what follows works on n coordinates instead of p features. Nothing is lost: the optimum
-   of an L2-penalised linear model lies in that space (the representer theorem).
+1. `RowSpace` centres and scales the features block by block (`semantoks.evaluate.features.blocks`)
+   and rotates them onto the principal axes of the training rows. With n rows and p > n features
+   that takes one Gram matrix and one eigendecomposition of size n; what follows works on n
+   coordinates instead of p features. Nothing is lost: the optimum of an L2-penalised linear model
+   lies in that space (the representer theorem; kernel ridge regression is the ridge model there).
 2. Inner folds are rows of those coordinates. Their centring is exact (every model has its own
    unpenalised intercept); the scale of the features and the weights of the classes are those of
    the whole training part, never of the test part. Only the choice of the strength sees this.
-3. `smooth_path` fits logistic regression or a linear support vector machine for all strengths by
-   L-BFGS, each started from the last; `RidgePath` has ridge regression for all strengths and its
-   left-out predictions of all inner folds from one eigendecomposition.
+3. `RidgePath` has ridge regression for all strengths, and its left-out predictions of all inner
+   folds, from that one eigendecomposition; `smooth_path` fits logistic regression or a linear
+   support vector machine for all strengths by L-BFGS, each started from the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, log_softmax
-from sklearn.preprocessing import StandardScaler
 
 from semantoks.arrays import Array, Rows
+from semantoks.evaluate.features.blocks import FeatureBlock
 
+LinearModel = Literal["ridge", "logistic", "svm"]
 Fit = tuple[Array, Array]  # coefficients (n_coordinates, n_outputs), intercepts (n_outputs,)
 
-_BLOCK = 2048  # features standardised at a time: a copy of all of them would double the memory
+_CHUNK = 2048  # columns scaled at a time: a copy of all of them would double the memory
 
 
 class RowSpace:
-    """Standardised features on the principal axes of the training rows.
+    """Scaled features on the principal axes of the training rows.
 
-    Coordinates are divided by the square root of the number of features: a strength of 1 means the
-    same for 100 features as for 20,000.
+    The mean squared length of the scaled rows is 1, to which every block contributes the same: a
+    strength means the same for 100 features as for 20,000, and in any unit.
 
     Parameters
     ----------
     X : array of float32 or float64, shape (n, p)
-        Training rows. Of many features, products of blocks are in the type of `X` and their sum in
+        Training rows. Of many features, products of chunks are in the type of `X` and their sum in
         float64; of few, all is in float64.
+    blocks : sequence of FeatureBlock
+        Columns that are scaled together. One that does not vary counts as absent.
+    weight : array of shape (n,)
+        Weights of the rows in the means and variances that features are scaled by; positive.
+    loss_weight : array of shape (n,), optional
+        Weights of the rows in what is fitted, where classes are weighted too; `weight` by default.
 
     Attributes
     ----------
     coordinates : ndarray of shape (n, r)
-        Columns are orthogonal and sum to 0.
+        Columns are orthogonal and sum to 0 under `loss_weight`.
+    values : ndarray of shape (r,)
+        Weighted sums of squares of the coordinates, smallest first.
+    loss_weight : ndarray of shape (n,)
     """
 
-    def __init__(self, X: NDArray[np.floating]) -> None:
-        scaler = StandardScaler().fit(X)
-        self.mean: Array = scaler.mean_
-        self.scale: Array = scaler.scale_
+    def __init__(
+        self,
+        X: NDArray[np.floating],
+        blocks: Sequence[FeatureBlock],
+        weight: Array,
+        loss_weight: Array | None = None,
+    ) -> None:
+        self.loss_weight = weight if loss_weight is None else loss_weight
         n, p = X.shape
-        self._X = X.astype(np.float64) if p <= _BLOCK else X
+        self._X = X.astype(np.float64) if p <= _CHUNK else X
+        self.mean, self.scale = self._moments(blocks, weight)
+        root = np.sqrt(self.loss_weight)[:, None]
         if n < p:
             gram = np.zeros((n, n))
-            for _, block in self._blocks():
-                gram += block @ block.T
+            for _, chunk in self._scaled():
+                gram += chunk @ chunk.T
+            gram *= root * root.T
         else:
-            standard = np.hstack([block for _, block in self._blocks()]).astype(np.float64)
-            gram = standard.T @ standard
-        values, vectors = np.linalg.eigh(gram / p)
+            scaled = np.hstack([chunk for _, chunk in self._scaled()]).astype(np.float64)
+            gram = (root * scaled).T @ (root * scaled)
+        values, axes = np.linalg.eigh(gram)
         # What the products cannot tell from zero is no direction of the data.
         kept = values > max(values[-1], 0.0) * 10 * np.finfo(self._X.dtype).eps
-        self._axes, self._root = vectors[:, kept], np.sqrt(values[kept])
+        self.values, self._axes = values[kept], axes[:, kept]
         if n < p:
-            self.coordinates = self._axes * self._root
+            self._axes = self._axes * np.sqrt(self.values) / root
+            self.coordinates = self._axes
         else:
-            self.coordinates = standard @ self._axes / np.sqrt(p)
+            self.coordinates = scaled @ self._axes
 
-    def _blocks(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-        for start in range(0, self._X.shape[1], _BLOCK):
-            part = slice(start, start + _BLOCK)
+    def _chunks(self) -> Iterator[slice]:
+        for start in range(0, self._X.shape[1], _CHUNK):
+            yield slice(start, start + _CHUNK)
+
+    def _moments(self, blocks: Sequence[FeatureBlock], weight: Array) -> tuple[Array, Array]:
+        """Return what every column is centred on, and divided by: infinity if it is constant."""
+        p = self._X.shape[1]
+        mean, centre, variance = np.empty((3, p))
+        for part in self._chunks():
+            x = self._X[:, part].astype(np.float64)
+            mean[part] = np.average(x, axis=0, weights=weight)
+            variance[part] = np.average(np.square(x - mean[part]), axis=0, weights=weight)
+            centre[part] = np.average(x, axis=0, weights=self.loss_weight)
+        # The variance of a constant is the rounding of its mean.
+        varies = variance > np.square(len(weight) * np.finfo(np.float64).eps * mean)
+        varies &= variance > 0
+        scale, start, n_varying = np.full(p, np.inf), 0, 0
+        for block in blocks:
+            columns = start + np.flatnonzero(varies[start : start + block.n_columns])
+            start += block.n_columns
+            if len(columns):
+                n_varying += 1
+                alike = block.scaling == "block"
+                square = variance[columns].sum() if alike else variance[columns] * len(columns)
+                scale[columns] = np.sqrt(square)
+        return centre, scale * np.sqrt(max(n_varying, 1))
+
+    def _scaled(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+        for part in self._chunks():
             mean, scale = (a[part].astype(self._X.dtype) for a in (self.mean, self.scale))
             yield part, (self._X[:, part] - mean) / scale
 
@@ -79,13 +125,12 @@ class RowSpace:
         """Return coefficients (n_outputs, p) and intercepts of the features as they came."""
         n, p = self._X.shape
         if n < p:
-            dual = self._axes @ (coef / self._root[:, None])
+            dual = self.loss_weight[:, None] * (self._axes @ (coef / self.values[:, None]))
             of_features = np.empty((p, coef.shape[1]))
-            for part, block in self._blocks():
-                of_features[part] = block.T @ dual.astype(block.dtype)
-            of_features /= p
+            for part, chunk in self._scaled():
+                of_features[part] = chunk.T @ dual.astype(chunk.dtype)
         else:
-            of_features = self._axes @ coef / np.sqrt(p)
+            of_features = self._axes @ coef
         of_features /= self.scale[:, None]
         return of_features.T, intercept - self.mean @ of_features
 
@@ -167,6 +212,9 @@ def smooth_path(
     return [fits[strength] for strength in strengths]
 
 
+_SMOOTH = {"logistic": logistic_loss, "svm": squared_hinge_loss}
+
+
 # -- ridge regression ------------------------------------------------------------------------------
 
 
@@ -180,24 +228,40 @@ class RidgePath:
     T : array of shape (n, r)
     Y : array of shape (n, n_outputs)
     weight : array of shape (n,)
+    values : array of shape (r,), optional
+        Weighted sums of squares of coordinates that are orthogonal and sum to 0 under the weights,
+        as those of `RowSpace`, which are then not decomposed again.
     """
 
-    def __init__(self, T: Array, Y: Array, weight: Array) -> None:
+    def __init__(self, T: Array, Y: Array, weight: Array, values: Array | None = None) -> None:
         self.root = np.sqrt(weight)[:, None]
-        self.centre = weight @ T / weight.sum()
         self.mean = weight @ Y / weight.sum()
-        A = self.root * (T - self.centre)
-        values, self.axes = np.linalg.eigh(A.T @ A)
-        self.values = values.clip(0.0)
-        self.rotated = A @ self.axes
+        self.axes: Array | None = None
+        if values is None:
+            self.centre = weight @ T / weight.sum()
+            centred = self.root * (T - self.centre)
+            values, self.axes = np.linalg.eigh(centred.T @ centred)
+            self.rotated = centred @ self.axes
+        else:
+            self.centre = np.zeros(T.shape[1])
+            self.rotated = self.root * T
+        self.values = values.clip(0.0)[:, None]
         self.target = self.root * (Y - self.mean)
+        self.inner = self.rotated.T @ self.target
         self.Y = Y
+
+    @classmethod
+    def of(cls, space: RowSpace, Y: Array) -> RidgePath:
+        """Return the path in a row space, rows weighing as they do there."""
+        return cls(space.coordinates, Y, space.loss_weight, space.values)
+
+    def _fit(self, rotated: Array, mean: Array) -> Fit:
+        coef = rotated if self.axes is None else self.axes @ rotated
+        return coef, mean - self.centre @ coef
 
     def fit(self, strength: float) -> Fit:
         """Return the coefficients (r, n_outputs) and intercepts of one strength."""
-        inner = self.rotated.T @ self.target
-        coef = self.axes @ (inner / (self.values + strength)[:, None])
-        return coef, self.mean - self.centre @ coef
+        return self._fit(self.inner / (self.values + strength), self.mean)
 
     def left_out(self, strength: float, groups: Sequence[Rows]) -> Array:
         """Return for every group of rows what the fit without that group predicts.
@@ -215,14 +279,9 @@ class RidgePath:
         -------
         ndarray of shape (n, n_outputs)
         """
-        coef = (self.rotated.T @ self.target) / (self.values + strength)[:, None]
-        residual = self.target - self.rotated @ coef
         out = np.full(self.Y.shape, np.nan)
-        for rows in groups:
-            U, w = self.rotated[rows], self.root[rows]
-            hat = (U / (self.values + strength)) @ U.T + w @ w.T / np.square(self.root).sum()
-            left = np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])
-            out[rows] = self.Y[rows] - left / w
+        for rows, left, _ in self._left(strength, groups):
+            out[rows] = self.Y[rows] - left / self.root[rows]
         return out
 
     def without(self, strength: float, groups: Sequence[Rows]) -> Fit:
@@ -239,16 +298,75 @@ class RidgePath:
         coef, intercept : arrays of shape (r, n_groups * n_outputs) and (n_groups * n_outputs,)
             The outputs of a group next to each other.
         """
-        inner = (self.rotated.T @ self.target) / (self.values + strength)[:, None]
-        residual = self.target - self.rotated @ inner
+        whole = self.inner / (self.values + strength)
         total = float(np.square(self.root).sum())
-        coefs, intercepts = [], []
+        coefs, means = [], []
+        for rows, left, shrunk in self._left(strength, groups):
+            coefs.append(whole - shrunk.T @ left)
+            means.append(self.mean - (self.root[rows].T @ left)[0] / total)
+        return self._fit(np.hstack(coefs), np.concatenate(means))
+
+    def _left(self, strength: float, groups: Sequence[Rows]) -> Iterator[tuple[Rows, Array, Array]]:
+        """Yield groups, their weighted residuals when left out, and their shrunk coordinates."""
+        residual = self.target - self.rotated @ (self.inner / (self.values + strength))
+        total = float(np.square(self.root).sum())
         for rows in groups:
             U, w = self.rotated[rows], self.root[rows]
-            shrunk = U / (self.values + strength)
+            shrunk = U / (self.values[:, 0] + strength)
             hat = shrunk @ U.T + w @ w.T / total
-            left = np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])
-            coef = self.axes @ (inner - shrunk.T @ left)
-            coefs.append(coef)
-            intercepts.append(self.mean - (w.T @ left)[0] / total - self.centre @ coef)
-        return np.hstack(coefs), np.concatenate(intercepts)
+            yield rows, np.linalg.solve(np.eye(len(rows)) - hat, residual[rows]), shrunk
+
+
+# -- all models ------------------------------------------------------------------------------------
+
+
+def fits(
+    model: LinearModel,
+    space: RowSpace,
+    signs: Array,
+    strengths: Sequence[float],
+    rows: Rows | None = None,
+) -> list[Fit]:
+    """Return the fit of every strength: to all rows, or, unless it is ridge regression, to some."""
+    if model == "ridge":
+        path = RidgePath.of(space, signs)
+        return [path.fit(strength) for strength in strengths]
+    part = slice(None) if rows is None else rows
+    data = space.coordinates[part], signs[part], space.loss_weight[part]
+    return smooth_path(_SMOOTH[model], *data, strengths)
+
+
+def left_out_scores(
+    model: LinearModel,
+    space: RowSpace,
+    signs: Array,
+    parts: Sequence[Rows],
+    strengths: Sequence[float],
+) -> Array:
+    """Return the scores of left-out rows at every strength, (n_strengths, n, n_outputs)."""
+    if model == "ridge":
+        path = RidgePath.of(space, signs)
+        return np.stack([path.left_out(strength, parts) for strength in strengths])
+    scores = np.full((len(strengths), *signs.shape), np.nan)
+    for test in parts:
+        train = np.setdiff1d(np.arange(len(signs)), test)
+        for i, (coef, intercept) in enumerate(fits(model, space, signs, strengths, train)):
+            scores[i, test] = space.coordinates[test] @ coef + intercept
+    return scores
+
+
+def quadratic_path(model: LinearModel, space: RowSpace, signs: Array, fit: Fit) -> RidgePath | None:
+    """Return the ridge regression whose solution is a fit; None where there is none.
+
+    For logistic regression it is the last Newton step: without a group of rows it gives the first
+    step from the whole fit, close to the fit without the group (Rad & Maleki 2020).
+    """
+    if model == "ridge":
+        return RidgePath.of(space, signs)
+    if model == "svm" or signs.shape[1] > 1:
+        return None
+    score = space.coordinates @ fit[0] + fit[1]
+    p = expit(score)
+    curvature = (p * (1.0 - p)).clip(1e-6)
+    response = score + ((signs + 1.0) / 2.0 - p) / curvature
+    return RidgePath(space.coordinates, response, space.loss_weight * curvature[:, 0])

@@ -27,6 +27,21 @@ def _strata(strata: Codes | None, n: int) -> Codes:
     return np.zeros(n, np.intp) if strata is None else strata
 
 
+def balanced(p: Array, thresholds: Array) -> Array:
+    """Return probabilities divided by the classes' thresholds and normalised, (..., n_classes).
+
+    The largest one is that of the class decided for.
+
+    Parameters
+    ----------
+    p : array of shape (..., n_classes)
+    thresholds : array of a shape that broadcasts with it
+    """
+    ratios = p / thresholds
+    # Rounded: those that differ by rounding errors alone are equal.
+    return np.asarray((ratios / ratios.sum(axis=-1, keepdims=True)).round(12), np.float64)
+
+
 def balanced_accuracy(y: Codes, scores: Array) -> float:
     """Mean over classes of the share recognised.
 
@@ -152,8 +167,6 @@ def f1_macro(y: Codes, scores: Array) -> float:
 def brier(y: Codes, scores: Array) -> float:
     """Mean squared error of probabilities: of the second of two classes, or summed over more.
 
-    Probabilities of models with balanced class weights are as if classes were equally frequent.
-
     Parameters
     ----------
     y : int array of shape (n,)
@@ -167,9 +180,8 @@ def brier(y: Codes, scores: Array) -> float:
 def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
     """Correlation of truth and prediction; NaN where one of them does not vary.
 
-    Within strata it is the mean of the strata's correlations, weighted by their number of people;
-    a stratum of fewer than 3 people, or one in which truth or prediction does not vary, is left
-    out.
+    Within strata, the means of every stratum are taken from both first: the pooled within-group
+    correlation, in which a stratum weighs as much as its people differ.
 
     Parameters
     ----------
@@ -177,18 +189,14 @@ def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
     strata : int array of shape (n,), optional
     """
     strata = _strata(strata, len(y))
-    n = np.bincount(strata)
-    size = np.maximum(n, 1)
+    size = np.maximum(np.bincount(strata), 1)
     a = y - (np.bincount(strata, weights=y) / size)[strata]
     b = predicted - (np.bincount(strata, weights=predicted) / size)[strata]
-    products, of_y, of_p = (np.bincount(strata, weights=v) for v in (a * b, a * a, b * b))
+    of_y, of_p = a @ a, b @ b
     # Sums of squares of equal numbers are rounding errors, not zero.
-    varies = (of_y > 1e-20 * np.square(y).sum()) & (of_p > 1e-20 * np.square(predicted).sum())
-    known = varies & (n >= min(3, len(y)))
-    if not known.any():
+    if of_y <= 1e-20 * np.square(y).sum() or of_p <= 1e-20 * np.square(predicted).sum():
         return float("nan")
-    r = products[known] / np.sqrt(of_y[known] * of_p[known])
-    return float(r @ n[known] / n[known].sum())
+    return float(a @ b / np.sqrt(of_y * of_p))
 
 
 def r_squared(y: Array, predicted: Array, base: Array | None = None) -> float:
@@ -238,6 +246,10 @@ class Metric:
         Whether it takes the predictions of knowing nothing.
     per_class : bool
         Whether chance is one over the number of classes.
+    proper : bool
+        Whether it reads probabilities of classes as they are. Others read them divided by the
+        thresholds of the fold (`balanced`): the largest is decided for, and the class frequencies
+        of training parts do not order people of different folds.
     lower_is_better : bool
     """
 
@@ -246,6 +258,7 @@ class Metric:
     within: bool = False
     gain: bool = False
     per_class: bool = False
+    proper: bool = False
     lower_is_better: bool = False
 
     def __call__(
@@ -268,6 +281,10 @@ class Metric:
         function = partial(self.function, strata=strata) if self.within else self.function
         return function(y, predicted, base=base) if self.gain else function(y, predicted)
 
+    def reads(self, predicted: Array, thresholds: Array | None) -> Array:
+        """Return predictions as the metric reads them; no thresholds for numbers."""
+        return predicted if self.proper or thresholds is None else balanced(predicted, thresholds)
+
     def at_chance(self, n_classes: int) -> float:
         """Return the score of knowing nothing; NaN where it depends on the data."""
         return 1.0 / n_classes if self.per_class else self.chance
@@ -288,7 +305,7 @@ METRICS: dict[Kind, dict[str, Metric]] = {
         "AUPRC": Metric(average_precision),
         "pooled AUROC": Metric(auroc, chance=0.5),
         "macro F1": Metric(f1_macro),
-        "Brier": Metric(brier, lower_is_better=True),
+        "Brier": Metric(brier, lower_is_better=True, proper=True),
     },
     "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True), **_NUMBERS},
     "regression": _NUMBERS,
