@@ -16,7 +16,7 @@ from semantoks.atlas.channels import Channels
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.atlas.transfer import Transfer
 from semantoks.atlas.volume import AtlasVolume
-from semantoks.data.phenotypes import Phenotypes, check_overlap
+from semantoks.data.phenotypes import PhenotypeRules, Phenotypes, check_overlap
 from semantoks.data.reader import RecordingStore
 from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.find import find_items
@@ -301,6 +301,17 @@ def test_sessions_and_leading_zeros(write, dropped):
         check_overlap(Phenotypes.read([file]), recordings)
     write("people.tsv", "participant_id\tage\n01\t30\n")
     check_overlap(Phenotypes.read([file]), recordings)
+
+
+def test_a_table_of_other_people(tmp_path, write):
+    file = write("participants.tsv", "participant_id\tage\nA\t30\n")
+    recordings = [("sub-01", ("01", None))]
+    advice = "Write the subjects alike, or join no table (--no-participants)"
+    with advised("data/phenotypes.check_overlap", advice):
+        check_overlap(PhenotypeRules().read(tmp_path), recordings)
+    assert PhenotypeRules(participants=False).read(tmp_path) is None
+    file.write_text("participant_id\tage\n01\t30\n")
+    check_overlap(PhenotypeRules().read(tmp_path), recordings)
 
 
 # -- series ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from semantoks.atlas.parcellation import Parcellation
-from semantoks.data.phenotypes import PhenotypeRules
+from semantoks.data.phenotypes import PhenotypeRules, Phenotypes
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.series import read_joined, read_series
@@ -415,3 +415,13 @@ def test_a_damaged_file_says_nothing_of_other_people(tmp_path):
     assert second.load().subject == "002"
     with pytest.raises(InputError, match=r"Subject001_Condition000\.mat"):
         first.load()
+
+
+@pytest.mark.parametrize("column", ["site", "Site", "SITE_ID"])
+def test_sites_by_another_name_are_sites(tmp_path, column):
+    """Numbers of sites are names, also beside an empty cell."""
+    (tmp_path / "p.csv").write_text(f"Subject;{column};age\n1;2;30\n2;;31\n3;07;32\n")
+    phenotypes = Phenotypes.read([tmp_path / "p.csv"])
+    assert [phenotypes.of(s, None)["site"] for s in "123"] == ["2", None, "07"]
+    told = [note for note in phenotypes.notes if "is read as site" in note]
+    assert len(told) == (column != "site")

@@ -1,6 +1,7 @@
 """Reading recordings from a table of files: names and TR are stated, never guessed."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from semantoks.atlas.parcellation import Parcellation
+from semantoks.data.encode import StoreSpec
+from semantoks.data.prepare import prepare
+from semantoks.data.signal import Preprocessing
 from semantoks.data.sources.bids import UNSURE, Stated, settle_tr, sidecar_trs
+from semantoks.data.sources.find import find_items
 from semantoks.data.sources.hdf5 import hdf5_items
 from semantoks.data.sources.items import Reading, read_names
 from semantoks.data.sources.table import table_items
@@ -214,7 +219,7 @@ def test_a_missing_or_implausible_tr_is_refused(tmp_path):
     [
         ("path\tsubject\na.tsv\t01\n", r"has no column 'file'"),
         ("file\ttr\na.tsv\t2\n", r"columns = \['file', 'tr'\]: has no column 'subject'"),
-        ("file\tsubject\ttr\na.tsv\t01\t2\na.tsv\t\t2\n", r"has no subject in line 3"),
+        ("file\tsubject\ttr\na.tsv\t\t2\n", r"has no subject in line 2"),
         ("file\tsubject\ttr\na.tsv\t01\ttwo\n", r"tr = 'two': must be a number"),
         ("file\tsubject\n", r"lists no recordings"),
         ("file\tsubject\ttr\nb.tsv\t01\t2\n", r"file = 'b\.tsv': lists a file that does not exist"),
@@ -224,6 +229,42 @@ def test_bad_tables_are_refused(tmp_path, text, message):
     write_signal(tmp_path / "a.tsv")
     with pytest.raises(InputError, match=message):
         list(read_table(write_table(tmp_path, text)))
+
+
+def test_a_bad_row_stops_its_own_recording_only(tmp_path):
+    for name in ("a.tsv", "b.tsv"):
+        write_signal(tmp_path / name)
+    rows = ["a.tsv\tsub-01\t2", "none.tsv\t02\t2", "b.tsv\t03\ttwo", "b.tsv\t\t2"]
+    rows += ["b.tsv\t05\t2.5", "\t06\t2", "../b.tsv\t07\t2"]
+    table = write_table(tmp_path, "\n".join(["file\tsubject\ttr", *rows]) + "\n")
+    items = table_items(table, Reading(atlas=TOY))
+    names = ["01", "02", "03", "line 5", "05", "06", "07"]
+    assert [item.id.removeprefix("sub-") for item in items] == names
+    messages = {
+        1: r"file = 'none\.tsv': lists a file that does not exist",
+        2: r"tr = 'two': must be a number \(line 4\)",
+        3: "has no subject in line 5",
+        5: "has no file in line 7",
+        6: "lists a file outside of",
+    }
+    for i, item in enumerate(items):
+        if i not in messages:
+            assert item.load().tr == (2, 0, 0, 0, 2.5)[i]
+            continue
+        with pytest.raises(InputError, match=messages[i]):
+            pickle.loads(pickle.dumps(item)).load()
+    steps = Preprocessing(low_hz=None, high_hz=None)
+    spec = StoreSpec(parcellation=TOY, preprocessing=steps, min_times=4)
+    report = prepare(items, tmp_path / "s", spec)
+    stored = [status == "stored" for status in report.quality["status"]]
+    assert stored == [i not in messages for i in range(7)]
+
+
+def test_a_subject_is_given_with_or_without_its_prefix(tmp_path):
+    write_signal(tmp_path / "a.tsv")
+    for subject in ("7", "sub-7"):
+        (item,) = find_items(tmp_path / "a.tsv", Reading(atlas=TOY, tr=2.0, subject=subject))
+        assert (item.id, item.load().subject) == ("sub-7", "7")
 
 
 def test_bad_tables_are_refused_before_anything_is_read(tmp_path):

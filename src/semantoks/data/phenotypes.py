@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from semantoks.tables import TypedTable, read_table, table_names
 #: Names of the columns of subjects and sessions, capitals, blanks and underscores apart.
 _SUBJECT = ("participantid", "subject", "subjectid", "subjectkey", "subid", "sub", "eid")
 _SESSION = ("sessionid", "session", "ses")
+_SITE = ("site", "siteid")
 
 Key = tuple[str, str | None]
 
@@ -29,6 +30,8 @@ class PhenotypeRules:
 
     tables: Annotated[tuple[Path, ...], Flag(name="--phenotypes", metavar="FILE")] = ()
     """Join this table by subject (and session); by default participants.tsv of the source."""
+    participants: bool = True
+    """Join participants.tsv of the source where no table is named."""
     columns: Annotated[tuple[str, ...], Flag(name="--phenotype", metavar="COLUMN")] = ()
     """Join only this column of the tables; by default all."""
     varying: Annotated[tuple[str, ...], Flag(metavar="COLUMN")] = ()
@@ -45,7 +48,8 @@ class PhenotypeRules:
             Its ``participants.tsv`` is read if no table is named.
         """
         participants = Path(source) / "participants.tsv"
-        tables = self.tables or ((participants,) if participants.is_file() else ())
+        found = self.participants and participants.is_file()
+        tables = self.tables or ((participants,) if found else ())
         return Phenotypes.read(tables, self.columns or None) if tables else None
 
 
@@ -197,7 +201,6 @@ def check_overlap(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]])
     """
     if not phenotypes.rows or any(phenotypes.knows(*key) for _, key in recordings):
         return
-    fix = None
     rows = dict(phenotypes.rows.keys())
     for _, (subject, session) in recordings:
         if subject in rows:
@@ -212,6 +215,7 @@ def check_overlap(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]])
     rule = f"no subject of the tables has a recording: {theirs!r} there, {ours!r} here"
     stripped = {subject.lstrip("0") for subject in rows}
     zeros = any(key[0].lstrip("0") in stripped for _, key in recordings)
+    fix = "Write the subjects alike, or join no table (--no-participants)"
     if zeros:
         fix = "Only leading zeros differ: write the subjects alike"
     raise InputError(rule, field="phenotypes", fix=fix)
@@ -228,7 +232,11 @@ def _read(path: Path) -> tuple[pd.DataFrame, list[Key], TypedTable]:
         raise InputError("there is no such table of phenotypes", file=path)
     names = table_names(path)
     subject, session = column_like(names, _SUBJECT), column_like(names, _SESSION)
-    table = read_table(path, words=[c for c in (subject, session, "site") if c])
+    site = column_like(names, _SITE)
+    table = read_table(path, words=[c for c in (subject, session, site) if c])
+    if site not in (None, "site"):
+        notes = (*table.notes, f"{path.name}: the column {site} is read as site")
+        table = replace(table, frame=table.frame.rename(columns={site: "site"}), notes=notes)
     frame = table.frame
     if subject is None:
         fix = "Name the column of the subjects participant_id"

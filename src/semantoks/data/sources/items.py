@@ -90,7 +90,7 @@ class Reading:
     root: Annotated[Path | None, Flag(metavar="FOLDER")] = None
     """Look for the files of a table in this folder; by default in the table's."""
     subject: Annotated[str | None, Flag(metavar="NAME")] = None
-    """Name the subject of a single file whose name has no sub-."""
+    """Name the subject of a single file whose name has no sub-, with or without it."""
     tr: Annotated[float | None, Flag(name="--source-tr", metavar="SECONDS")] = None
     """Take this TR, in seconds, whatever columns, sidecars and headers say."""
     orientation: Literal["time-first", "rois-first"] = "time-first"
@@ -120,6 +120,8 @@ class Reading:
         if self.denoise is not None and self.denoise not in STRATEGIES:
             rule = f"must be one of {', '.join(STRATEGIES)}, or None"
             raise InputError(rule, field="denoise", value=self.denoise)
+        if self.subject is not None:
+            object.__setattr__(self, "subject", self.subject.removeprefix("sub-"))
         if self.tr is not None:
             check_tr(self.tr, "source_tr (--source-tr)")
         if (self.from_atlas is None) != (self.from_image is None):

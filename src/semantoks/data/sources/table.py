@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from semantoks.data.recording import Recording, recording_id
@@ -42,22 +42,56 @@ def table_items(table: str | Path, reading: Reading) -> list[Item]:
     Raises
     ------
     InputError
-        A column, file, name or TR is missing, a value breaks its rule, or a path leaves
-        the folder.
+        A column is missing, or every row breaks a rule: a file or subject is missing, a value is
+        no number, a path leaves the folder. A row that breaks one among others fails when it is
+        read.
     """
     path = Path(table)
     root = (reading.root or path.parent).resolve()
-    items = []
     rows, table_read = _read_rows(path)
-    for row in rows:
-        files = _inside(root, row, path)
-        fields = recording_fields({key: value for key, value in row.items() if key != "file"})
-        others = (fields.get(name) for name in ("session", "task", "acquisition", "run"))
-        id_ = recording_id(str(fields["subject"]), *others)
-        load = functools.partial(load_listed, files, fields, reading)
-        facts = {**fields, **fields["phenotypes"]}
-        items.append(Item(id_, files, load, facts, table_read.notes))
+    items, errors = [], []
+    for row, line in zip(rows, table_read.lines, strict=True):
+        try:
+            item = _item(row, line, root, path, reading)
+        except InputError as error:
+            errors.append(error)
+            item = _refused(row, line, error)
+        items.append(replace(item, notes=table_read.notes))
+    if len(errors) == len(items):  # it is the table that is wrong
+        raise errors[0]
     return items
+
+
+def _item(row: dict[str, Any], line: int, root: Path, table: Path, reading: Reading) -> Item:
+    for column in ("file", "subject"):
+        if row[column] is None:
+            raise InputError(f"has no {column} in line {line}", file=table, field=column)
+    for column in set(_NUMBERS) & set(row):
+        cell = row[column]
+        value = number(cell, comma=True) if isinstance(cell, str) else cell
+        if value is None and cell is not None:
+            rule = f"must be a number (line {line})"
+            raise InputError(rule, file=table, field=column, value=cell)
+        row[column] = value
+    files = _inside(root, row, table)
+    fields = recording_fields({key: value for key, value in row.items() if key != "file"})
+    load = functools.partial(load_listed, files, fields, reading)
+    return Item(_id(fields), files, load, {**fields, **fields["phenotypes"]})
+
+
+def _refused(row: dict[str, Any], line: int, error: InputError) -> Item:
+    """Return the recording of a row that breaks a rule: read, it fails, and no other does."""
+    id_ = f"line {line}" if row["subject"] is None else _id(row)
+    return Item(id_, (), functools.partial(_fail, error), {"subject": row["subject"] or id_})
+
+
+def _fail(error: InputError) -> Recording:
+    raise error
+
+
+def _id(fields: Mapping[Any, Any]) -> str:
+    others = (fields.get(name) for name in ("session", "task", "acquisition", "run"))
+    return recording_id(str(fields["subject"]), *others)
 
 
 def recording_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -67,7 +101,7 @@ def recording_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {key: values[key] for key in _FIELDS if key in values} | {"phenotypes": phenotypes}
 
 
-def _read_rows(path: Path) -> tuple[list[dict[Hashable, Any]], TypedTable]:
+def _read_rows(path: Path) -> tuple[list[dict[str, Any]], TypedTable]:
     if not path.is_file():
         raise InputError("there is no such file", file=path)
     words = [*_PREFIXES, "participant_id", "acquisition", "site", "file"]
@@ -79,22 +113,13 @@ def _read_rows(path: Path) -> tuple[list[dict[Hashable, Any]], TypedTable]:
         if column not in rows.columns:
             rule = f"has no column {column!r}"
             raise InputError(rule, file=path, field="columns", value=[*rows.columns])
-        if rows[column].isna().any():
-            line = table.lines[int(np.flatnonzero(rows[column].isna())[0])]
-            raise InputError(f"has no {column} in line {line}", file=path, field=column)
-    for column in set(_NUMBERS) & set(rows.columns):
-        values = [number(v) if isinstance(v, str) else v for v in rows[column]]
-        for value, cell, line in zip(values, rows[column], table.lines, strict=True):
-            if value is None and cell is not None:
-                rule = f"must be a number (line {line})"
-                raise InputError(rule, file=path, field=column, value=cell)
-        rows[column] = values
     if not len(rows):
         raise InputError("lists no recordings", file=path)
     for column, prefix in _PREFIXES.items():
         if column in rows.columns:
             rows[column] = [v and v.removeprefix(prefix) for v in rows[column]]
-    return rows.to_dict("records"), table
+    records = rows.to_dict("records")
+    return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in records], table
 
 
 def _inside(root: Path, row: Mapping[Any, Any], table: Path) -> tuple[Path, ...]:
