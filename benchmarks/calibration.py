@@ -230,12 +230,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="rows whose text holds this")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of OUT.csv")
     options = parser.parse_args()
     start = time.time()
     rows = [row for row in grid() if options.only in str(row)]
-    done = []
-    for summary in run(rows, options.seeds, options.jobs):
+    kept = options.out.with_suffix(".csv")
+    done = pd.read_csv(kept).to_dict("records") if options.resume and kept.exists() else []
+    for summary in run(rows[len(done) :], options.seeds, options.jobs):
         done.append(summary)
+        pd.DataFrame(done).to_csv(kept, index=False)
         print(
             " | ".join(f"{v:.3f}" if isinstance(v, float) else v for v in summary.values()),
             flush=True,
@@ -245,9 +248,10 @@ def main() -> None:
     failed = int((table["passes"] != "yes").sum())
     text = (__doc__.split("\n\n    python")[0] + "\n").split("\n", 2)
     body = table.to_markdown(index=False, floatfmt=".3f")
+    cost = "" if options.resume else f", {minutes:.0f} minutes"
     options.out.write_text(
         f"# Calibration of the verdicts\n\n{text[0]}\n{text[2]}\n"
-        f"{len(table)} rows, {options.seeds} seeds each, {minutes:.0f} minutes; {failed} fail.\n\n"
+        f"{len(table)} rows, {options.seeds} seeds each{cost}; {failed} fail.\n\n"
         f"{body}\n",
         encoding="utf-8",
     )

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from semantoks.arrays import Array, Rows
 from semantoks.evaluate.predictors.linear import LinearModel, logistic_loss
@@ -47,25 +47,23 @@ def inner_folds(
         Folds, at most; fewer where a class has fewer members or there are fewer groups.
     seed : int
     """
-    names = np.arange(n_rows) if groups is None else np.asarray(groups)
-    alone = len(set(names.tolist())) == n_rows
+    each = np.arange(n_rows) if groups is None else np.asarray(groups)
+    names, first, of = np.unique(each, return_index=True, return_inverse=True)
     labels = np.zeros(n_rows, int) if codes is None else codes
-    each = [len(set(names[labels == c].tolist())) for c in np.unique(labels)]
-    n = min(n_folds, *each)
+    classes = set(labels.tolist())
+    n = min(n_folds, *(len(set(of[labels == c].tolist())) for c in classes))
     if n < 2:
         return []
-    if n == len(set(names.tolist())):  # each is left out in turn: there is nothing to draw
-        parts = [np.flatnonzero(names == name) for name in np.unique(names)]
-        return [test for test in parts if len(set(np.delete(labels, test).tolist())) == len(each)]
-    options = {"n_splits": n, "shuffle": True, "random_state": seed}
-    splitter: Any
-    if alone:
-        splitter = (KFold if codes is None else StratifiedKFold)(**options)
+    rows = np.arange(n_rows)
+    if n == len(names):  # every group is left out in turn
+        parts = [rows[of == group] for group in range(n)]
+    elif (labels == labels[first][of]).all():  # a class per group: groups are spread
+        spread = StratifiedKFold(n, shuffle=True, random_state=seed).split(names, labels[first])
+        parts = [rows[np.isin(of, test)] for _, test in spread]
     else:
-        splitter = (GroupKFold if codes is None else StratifiedGroupKFold)(**options)
-    parts = splitter.split(labels, labels, None if alone else names)
-    every = set(labels.tolist())
-    return [test for train, test in parts if len(test) and set(labels[train].tolist()) == every]
+        mixed = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+        parts = [test for _, test in mixed.split(rows, labels, of)]
+    return [p for p in parts if len(p) and set(np.delete(labels, p).tolist()) == classes]
 
 
 # -- criteria --------------------------------------------------------------------------------------

@@ -327,10 +327,15 @@ class RidgePath:
 
     def _left(self, shrinkage: Array, residual: Array, rows: Rows) -> tuple[Array, Array]:
         """Return a group's weighted residuals when left out, and its shrunk coordinates."""
-        U, w = self.rotated[rows], self.root[rows]
-        shrunk = U * shrinkage[:, None]
-        rest = np.eye(len(rows)) - w @ w.T / np.square(self.root).sum() - shrunk @ U.T
-        return np.linalg.solve(rest, residual[:, rows]), shrunk
+        U, w = self.rotated[rows], self.root[rows] / np.sqrt(np.square(self.root).sum())
+        shrunk, e = U * shrinkage[:, None], residual[:, rows]
+        if len(rows) <= U.shape[1] + 1:
+            return np.linalg.solve(np.eye(len(rows)) - w @ w.T - shrunk @ U.T, e), shrunk
+        # The same by the matrix inversion lemma: fewer directions than rows.
+        V = U * np.sqrt(shrinkage)[:, None]
+        V = np.concatenate([V, np.broadcast_to(w, (*V.shape[:2], 1))], axis=2)
+        inner = np.eye(V.shape[2]) - V.swapaxes(1, 2) @ V
+        return e + V @ np.linalg.solve(inner, V.swapaxes(1, 2) @ e), shrunk
 
 
 # -- all models ------------------------------------------------------------------------------------
