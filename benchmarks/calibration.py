@@ -2,8 +2,9 @@
 
 Every row of the grid is a design, a kind of target and a nuisance. Two models of pure noise are
 compared by the package's own folds, probe and tests: every verdict is false, the true difference
-is 0, and the true score is that of chance. With something planted, one model holds a signal and the
-other holds noise, or both hold the same signal: the true scores are their means over seeds.
+is 0, and the true score is that of chance, or, of numbers, what the fitted models gain on average
+over new truths. With something planted, one model holds a signal and the other holds noise, or both
+hold the same signal: the true scores are their means over seeds.
 
     python benchmarks/calibration.py docs/results/calibration.md --seeds 200 --jobs 2
 """
@@ -21,13 +22,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy import special
 from scipy.stats import binom
 
 from semantoks.data.designs import Design, GroupedKFold, LeaveOneSiteOut
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.evaluation import Probe, outcomes_of
 from semantoks.evaluate.compare.prediction import make_task, predict
-from semantoks.evaluate.compare.scoring import adjusted, score_models
+from semantoks.evaluate.compare.scoring import Outcomes, adjusted, score_models
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.evaluate.stats.metrics import METRICS
@@ -93,8 +95,8 @@ def simulate(row: Row, seed: int) -> dict[str, float]:
     Returns
     -------
     dict
-        score, score_low, score_high, gap, gap_low, gap_high, verdict (1 for better or worse),
-        better.
+        score, score_low, score_high, gap, gap_low, gap_high, decided (1 for better or worse),
+        better, detectable, and, with nothing planted, true_score.
     """
     rng = np.random.default_rng([seed, *row.design.encode(), *row.target.encode()])
     n_sites, n_people, design = DESIGNS[row.design]
@@ -103,7 +105,7 @@ def simulate(row: Row, seed: int) -> dict[str, float]:
         sizes = np.round(np.geomspace(0.4, 3.0, n_sites) * n_people).astype(int)
     site = np.repeat(np.arange(n_sites), sizes)
     n = len(site)
-    y, kind = _target(row, site, rng)
+    y, kind, middle = _target(row, site, rng)
     family = site * 1000 + rng.integers(0, 8, n) if "families" in row.design else np.arange(n)
     offset = rng.standard_normal((2, n_sites, N_FEATURES)) * ("offset" in row.nuisance)
     times = rng.integers(1, 5, n) if row.nuisance.startswith("several") else np.ones(n, int)
@@ -126,20 +128,52 @@ def simulate(row: Row, seed: int) -> dict[str, float]:
             X[:, 0] += SIGNAL * (z - z.mean()) * (2 if kind == "classification" else 1)
         X = X[of] + 0.7 * rng.standard_normal((len(of), N_FEATURES)) * (len(of) > n)
         features[model] = X.astype(np.float32)
-    return _judge(table, features, y[of], kind, design, seed)
+    found, outcomes = _judge(table, features, y[of], kind, design, seed)
+    if row.planted == "nothing" and kind == "classification":
+        found["true_score"] = 0.5
+    elif row.planted == "nothing":
+        people = [int(name[1:]) for name in outcomes.subjects]
+        found["true_score"] = _true_gain(row, middle[people], outcomes)
+    return found
 
 
-def _target(row: Row, site: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Kind]:
+def _true_gain(row: Row, middle: np.ndarray, outcomes: Outcomes) -> float:
+    """Return what the fitted models gain over the training mean on average, of new truths.
+
+    A person's truth is normal; of a site that is left out, its mean is drawn anew as well.
+    """
+    sd = WITHIN
+    if "left out" in row.design:
+        sd = float(np.hypot(WITHIN, APART * row.nuisance.startswith("site means")))
+        middle = np.full_like(middle, MEAN)
+
+    def error(model: str) -> float:
+        d = middle - outcomes.predicted[model]
+        near = sd * np.sqrt(2 / np.pi) * np.exp(-np.square(d / sd) / 2)
+        folded = near + d * special.erf(d / sd / np.sqrt(2))
+        return float(folded.mean())
+
+    return error(CHANCE) - error(MODEL)
+
+
+MEAN, WITHIN, APART = 30.0, 4.0, 6.0  # of a number: its mean, its SDs within and between sites
+
+
+def _target(
+    row: Row, site: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, Kind, np.ndarray]:
+    """Return truths, their kind, and of numbers what they scatter around."""
     n, n_sites = len(site), int(site.max()) + 1
     if row.target == "number":
-        apart = 6.0 * rng.standard_normal(n_sites) * row.nuisance.startswith("site means")
-        return 30.0 + apart[site] + 4.0 * rng.standard_normal(n), "regression"
+        apart = APART * rng.standard_normal(n_sites) * row.nuisance.startswith("site means")
+        middle = MEAN + apart[site]
+        return middle + WITHIN * rng.standard_normal(n), "regression", middle
     k = 2 if row.target.startswith("two") else 3
     share = np.full((n_sites, k), 1.0 / k)
     if row.nuisance.startswith("classes"):
         share = rng.dirichlet(np.full(k, 2.0), n_sites) * 0.7 + 0.3 / k
     codes = (rng.random(n)[:, None] > share.cumsum(axis=1)[site]).sum(axis=1).clip(0, k - 1)
-    return np.array([f"c{code}" for code in codes]), "classification"
+    return np.array([f"c{code}" for code in codes]), "classification", np.zeros(n)
 
 
 def _judge(
@@ -149,7 +183,7 @@ def _judge(
     kind: Kind,
     design: Design,
     seed: int,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Outcomes]:
     cohort = Cohort((), table)
     label = (np.arange(len(table)), y, kind)
     task = make_task(cohort, Target("y", kind), label, design, None, "subject", seed)
@@ -162,11 +196,11 @@ def _judge(
     ]
     outcomes = outcomes_of(pd.concat(parts, ignore_index=True), task)
     first = dict([next(iter(METRICS[kind].items()))])
-    found = score_models(outcomes, [CONTROL], CHANCE, first, verdict=not task.counted.why_not)
-    scores, gaps = adjusted(*map(pd.DataFrame, found))
+    told = score_models(outcomes, [CONTROL], CHANCE, first, verdict=not task.counted.why_not)
+    scores, gaps = adjusted(*map(pd.DataFrame, told))
     score = scores.set_index("model").loc[MODEL]
     gap = gaps.set_index("model").loc[MODEL]
-    return {
+    found = {
         "score": score["value"],
         "score_low": score["ci_low"],
         "score_high": score["ci_high"],
@@ -177,6 +211,7 @@ def _judge(
         "better": float(gap["verdict"] == "better"),
         "detectable": gap["detectable"],
     }
+    return found, outcomes
 
 
 def summarise(row: Row, found: pd.DataFrame) -> dict[str, Any]:
@@ -188,9 +223,7 @@ def summarise(row: Row, found: pd.DataFrame) -> dict[str, Any]:
     n = len(found)
     high = binom.ppf(0.995, n, 0.05) / n
     true_gap = 0.0 if row.planted != "one model" else float(found["gap"].mean())
-    chance = 0.5 if row.target != "number" else 0.0
-    known = row.planted == "nothing" and row.target != "number"
-    true_score = chance if known else float(found["score"].mean())
+    true_score = found["true_score"] if "true_score" in found else float(found["score"].mean())
     covers = (found["gap_low"] <= true_gap) & (true_gap <= found["gap_high"])
     of_score = (found["score_low"] <= true_score) & (true_score <= found["score_high"])
     least, most = binom.ppf(0.005, n, 0.92) / n, binom.ppf(0.995, n, 0.98) / n
@@ -223,6 +256,13 @@ def run(rows: list[Row], n_seeds: int, n_jobs: int) -> Iterator[dict[str, Any]]:
             yield summarise(row, pd.DataFrame(found))
 
 
+def _cells(summary: dict[str, Any]) -> list[str]:
+    """Return a row of the table; what does not apply is a dash."""
+    return [
+        v if isinstance(v, str) else "-" if np.isnan(v) else f"{v:.3f}" for v in summary.values()
+    ]
+
+
 def main() -> None:
     """Run the grid and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -239,15 +279,13 @@ def main() -> None:
     for summary in run(rows[len(done) :], options.seeds, options.jobs):
         done.append(summary)
         pd.DataFrame(done).to_csv(kept, index=False)
-        print(
-            " | ".join(f"{v:.3f}" if isinstance(v, float) else v for v in summary.values()),
-            flush=True,
-        )
+        print(" | ".join(_cells(summary)), flush=True)
     minutes = (time.time() - start) / 60
     table = pd.DataFrame(done)
     failed = int((table["passes"] != "yes").sum())
     text = (__doc__.split("\n\n    python")[0] + "\n").split("\n", 2)
-    body = table.to_markdown(index=False, floatfmt=".3f")
+    lines = [[*table.columns], ["---"] * table.shape[1], *map(_cells, done)]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     cost = "" if options.resume else f", {minutes:.0f} minutes"
     options.out.write_text(
         f"# Calibration of the verdicts\n\n{text[0]}\n{text[2]}\n"
