@@ -79,7 +79,7 @@ class GroupedKFold:
     n_repeats : int
         Repetitions with other folds; more than one makes the corrected resampled t test possible.
     stratified : bool
-        Whether the classes are spread evenly over the folds.
+        Whether the classes are spread evenly over the folds; sites are in any case.
     """
 
     group: str = "subject"

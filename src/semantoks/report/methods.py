@@ -236,8 +236,8 @@ def _scores(result: ProbeResult) -> str:
         f"{over}, corrected for the overlap of training parts (Efron and Stein, 1981)."
     )
     if within:
-        text += f" {listed(within)} compare people of one fold and, where sites are known, of one "
-        text += "site, and combine these."
+        text += f" {listed(within)} compare people within sites, or within folds where sites are "
+        text += "unknown, and combine them."
     if len(result.sites):
         text += " Over sites we also state the random-effects mean (Paule and Mandel, 1982; "
         text += "Hartung and Knapp, 2001), which is not tested."

@@ -99,9 +99,8 @@ def _two_classes(
         ],
     )
     where = "sites" if tested.within_sites else "folds"
-    within = "sites and folds" if tested.within_sites else "folds"
     note = (
-        f"ROC curves compare people within {within}, so that the area is the AUROC of the table. "
+        f"ROC curves compare people within {where}, so that the area is the AUROC of the table. "
         "Dots and the table are over all people at the threshold of every fold; a dot lies off its "
         f"curve where scores are shifted between {where}. Intervals of the table are over people, "
         f"for the models as they were fitted. Calibration: observed share of {positive} against "

@@ -65,8 +65,8 @@ class Outcomes:
     thresholds : mapping of model to array of shape (n_replicates * n_repeats, n, n_classes)
         By which probabilities are divided before the largest decides; without them, by none.
     by_site : bool, optional
-        Whether metrics compare people within sites; by default where two or more sites are known,
-        one of every unit.
+        Whether sites are the strata of metrics, or folds; by default sites where two or more are
+        known, one of every unit.
     """
 
     kind: Kind
@@ -130,20 +130,13 @@ class Outcomes:
 
     @property
     def strata(self) -> Codes:
-        """Return the stratum of every unit in every repetition, shape (n_repeats, n).
-
-        People of one site and one fold. Those of different folds cannot be compared: a model that
-        knows the site expects of a test part what the training part has too much of, so that noise
-        would score below chance.
-        """
-        site = np.unique(self.sites, return_inverse=True)[1] * int(self.within_sites)
-        folds = [np.unique(of, return_inverse=True)[1] for of in self.folds]
-        both = [np.unique(site * len(fold) + fold, return_inverse=True)[1] for fold in folds]
-        return np.stack(both)
+        """Return the stratum of every unit in every repetition, shape (n_repeats, n)."""
+        names = [self.sites] * len(self.folds) if self.within_sites else list(self.folds)
+        return np.stack([np.unique(of, return_inverse=True)[1] for of in names])
 
     @property
     def within_sites(self) -> bool:
-        """Whether people are compared within sites; else within folds only."""
+        """Whether the strata are sites; else they are folds."""
         if self.by_site is not None:
             return self.by_site
         return not (self.sites == "").any() and len(set(self.sites)) > 1
