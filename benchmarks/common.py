@@ -46,16 +46,20 @@ class Line:
 
 
 def side_by_side(
-    contestants: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
+    contestants: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm_up: int = 1,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Return the median seconds of each, run in turns so that all meet the same machine."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warm_up + repeats):
         for name, run in contestants.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

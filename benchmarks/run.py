@@ -88,6 +88,7 @@ def main() -> None:
     if options.model and options.store:
         trained += ["--store", options.store]
     plan: list[list[str]] = [
+        ["benchmarks.machine", *few, *threads],
         ["benchmarks.pretrain", *few, *threads],
         ["benchmarks.data", "--repeats", "3" if options.quick else "15"],
         ["benchmarks.embed", *threads, "--size", "paper", "--size", "small", *trained],

@@ -14,6 +14,7 @@ from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.tokenizers.branches import DenseBranch, SeparableBranch, StructuredBranch
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.objective import Losses
+from semantoks.train.run import RunConfig
 from semantoks.views.batch import ViewBatch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -104,3 +105,20 @@ def test_a_large_store_is_written_whole_and_measured(tmp_path):
     assert len(store) == store.table["subject"].nunique() == 301
     assert (store.table["missing_rois"].map(len) > 0).sum() == 7
     assert large_store.opened(tmp_path / "s")["seconds"] > 0
+
+
+def test_the_roofline_counts_the_work_of_a_step():
+    """Student forward and backward, teacher forward: four times the encoder, for both views."""
+    from benchmarks import gpu_pretrain, machine, pretrain, steps
+
+    config = RunConfig.preset("tiny")
+    batch = steps.some_batch(config, 3, masked=False)
+    names = ("float32", "bfloat16")
+    for_all, few = (
+        [machine.flops_of(pretrain.step(name, config), batch, weight) for name in names]
+        for weight in (0.3, 0.0)
+    )
+    encoder = steps.distillation(config).student.encoder
+    assert for_all[0] == pytest.approx(3 * 2 * 4 * gpu_pretrain.encoder_flops(encoder), rel=0.1)
+    assert for_all[1] == for_all[0], "products with a fused bias count, too"
+    assert few[1] == few[0] < 0.8 * for_all[0], "without L_net the last block is for CLS alone"

@@ -197,7 +197,7 @@ def test_what_is_left_out_is_what_a_fit_without_it_predicts(n, p, weighted):
     weight = rng.uniform(0.2, 3, n) if weighted else np.ones(n)
     groups = [np.arange(n)[i::4] for i in range(3)]  # a quarter of the rows is never left out
     space = RowSpace(X, [FeatureBlock(name="x", n_columns=p)], np.ones(n), weight)
-    found = RidgePath.of(space, Y).left_out(0.7, groups)
+    found, _ = RidgePath.of(space, Y).left_out([0.7, 2.0], groups)
     assert np.isnan(found[3::4]).all()
     T = space.coordinates
     for rows in groups:

@@ -384,10 +384,11 @@ def test_labels_of_a_store_are_summed_up_by_site(recordings, parcellation, prepr
     ]
     store = write_store(tmp_path / "store", changed, parcellation, preprocessing)
     section = store_section(store, ["age"])
-    assert section["label_columns"] == ["age", "sex", "score"], "targets come first"
+    heads = [column.head for column in section["labels"].columns]
+    assert heads == ["site", "age", "sex", "score"], "targets come first"
     ages = [r.phenotypes["age"] for r in changed]
     median, low, high = (f"{f(ages):.3g}" for f in (np.median, min, max))
-    assert section["labels"] == {
-        "not stated": [f"{median} ({low} – {high})", "f 2, m 1; 1 unknown", "unknown"]
-    }
-    assert section["sites"][0]["n"] == 4
+    assert section["labels"].rows == [
+        ["not stated", f"{median} ({low} – {high})", "f 2, m 1; 1 unknown", "unknown"]
+    ]
+    assert section["sites"].rows[0][:2] == ["not stated", 4]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from semantoks import __version__
+from semantoks.assess.parts.section import Column, Table
 from semantoks.data.layout import QUALITY_PAGE
 from semantoks.data.prepare import CARPETS, QUALITY, worst_first
 from semantoks.data.quality import METRICS
@@ -62,26 +62,36 @@ def write_quality_page(store: str | Path, path: str | Path | None = None) -> Pat
         version=__version__,
         counts=quality["status"].value_counts().to_dict(),
         n=len(quality),
-        left_out=_rows(quality[quality["status"] != "stored"], ["id", "status", "reason"]),
-        standing_out=_rows(measured[measured["outliers"] != ""], ["id", "status", "outliers"]),
+        left_out=_table(
+            "Recordings not in the store",
+            quality[quality["status"] != "stored"],
+            ["id", "status", "reason"],
+        ),
+        standing_out=_table(
+            "Outliers", measured[measured["outliers"] != ""], ["id", "status", "outliers"]
+        ),
         metrics={name: METRICS[name] for name in shown},
         unknown={n: int(measured[n].isna().sum()) for n in shown if measured[n].isna().any()},
         unmeasured=[name for name in METRICS if name not in shown],
         histograms=[_histogram(measured, name) for name in shown],
         worst=_carpet_pictures(carpets, quality, listed["id"].tolist()),
         by="mean framewise displacement" if measured["mean_fd"].notna().all() else "DVARS",
-        rows=_rows(listed.head(_LISTED), ["id", "status", *shown]),
+        recordings=_table("Recordings", listed.head(_LISTED), ["id", "status", *shown]),
         n_more=max(0, len(listed) - _LISTED),
     )
     write_file(file, page)
     return file
 
 
-def _rows(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
-    return [
-        {str(name): f"{v:.3g}" if isinstance(v, float) else v for name, v in row.items()}
-        for row in table[columns].to_dict("records")
-    ]
+def _table(caption: str, rows: pd.DataFrame, columns: list[str]) -> Table:
+    numbers = set(rows[columns].select_dtypes("float").columns)
+    return Table(
+        caption=caption,
+        columns=[
+            Column(name, "number", ".3g") if name in numbers else Column(name) for name in columns
+        ],
+        rows=rows[columns].to_numpy(object).tolist(),
+    )
 
 
 def _histogram(measured: pd.DataFrame, name: str) -> Picture:

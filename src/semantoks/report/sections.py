@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from semantoks import config as trees
+from semantoks.assess.parts.section import Column, Table
 from semantoks.data.seen import people_of
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
@@ -174,25 +175,41 @@ def store_section(store: RecordingStore, targets: Sequence[str]) -> Facts:
         "networks": {name: len(rois) for name, rois in sizes},
         "steps": trees.to_yaml(store.header["steps"]),
         "preprocessing": store.preprocessing,
-        "sites": [_site_row(site, rows, store.tr) for site, rows in sites],
-        "label_columns": columns[:LABEL_COLUMNS],
-        "n_more_columns": len(columns[LABEL_COLUMNS:]),
-        "labels": {
-            site: [_label_summary(rows[name]) for name in columns[:LABEL_COLUMNS]]
-            for site, rows in sites
-        },
+        "sites": Table(
+            caption=f"Sites of {store.path.name}",
+            columns=[
+                Column("site"),
+                Column("recordings", "number", "d"),
+                Column("people", "number", "d"),
+                Column("TR at the source, s"),
+                Column("length, min"),
+                Column("mean FD, mm"),
+            ],
+            rows=[_site_row(site, rows, store.tr) for site, rows in sites],
+        ),
+        "labels": _labels(store.path.name, columns, sites) if columns else None,
     }
 
 
-def _site_row(site: str, rows: pd.DataFrame, tr: float) -> Facts:
-    return {
-        "site": site,
-        "n": len(rows),
-        "subjects": rows["subject"].nunique(),
-        "source_tr": ", ".join(f"{tr:g}" for tr in sorted(rows["source_tr"].unique())),
-        "minutes": _range(rows["length"] * tr / 60, "{:.1f}"),
-        "mean_fd": _range(rows["mean_fd"].dropna(), "{:.2f}"),
-    }
+def _site_row(site: str, rows: pd.DataFrame, tr: float) -> list[Any]:
+    return [
+        site,
+        len(rows),
+        rows["subject"].nunique(),
+        ", ".join(f"{tr:g}" for tr in sorted(rows["source_tr"].unique())),
+        _range(rows["length"] * tr / 60, "{:.1f}"),
+        _range(rows["mean_fd"].dropna(), "{:.2f}"),
+    ]
+
+
+def _labels(name: str, columns: list[str], sites: Sequence[tuple[str, pd.DataFrame]]) -> Table:
+    shown, n_more = columns[:LABEL_COLUMNS], len(columns[LABEL_COLUMNS:])
+    more = f"; {n_more} more columns are not shown" if n_more else ""
+    return Table(
+        caption=f"Labels of {name} by site: counts, or median and range{more}",
+        columns=[Column("site"), *(Column(column) for column in shown)],
+        rows=[[site, *(_label_summary(rows[column]) for column in shown)] for site, rows in sites],
+    )
 
 
 def _label_summary(values: pd.Series) -> str:

@@ -315,37 +315,35 @@ class FoldPredictions:
 def _predicted(
     cohort: Cohort, model: str, task: Task, size: int, fold: Fold, found: _Found
 ) -> FoldPredictions:
-    units = task.units[fold.test]
+    names, first, codes = np.unique(task.units[fold.test], return_index=True, return_inverse=True)
     order: Any = slice(None)
     if found.classes is not None and task.classes is not None:
         order = np.searchsorted(found.classes, task.classes)
-    mean = _means(np.reshape(found.scores, (len(units), -1))[:, order], units)
+    mean = _means(np.reshape(found.scores, (len(codes), -1))[:, order], codes)
     without: list[NDArray[Any]] | None = None
     if found.without is not None:
-        shape = (len(units), found.without.shape[1], -1)
-        without = list(_means(np.reshape(found.without, shape)[..., order], units))
-    truth = pd.Series(task.y[fold.test]).groupby(units, sort=True)
-    who = cohort.table[["subject", "site"]].iloc[task.rows[fold.test]]
-    who = who.assign(cluster=task.clusters[fold.test], block=task.counted.blocks[fold.test])
-    who = who.groupby(units).first()
-    classes = task.classes
+        shape = (len(codes), found.without.shape[1], -1)
+        without = list(_means(np.reshape(found.without, shape)[..., order], codes))
     thresholds = [] if found.thresholds is None else found.thresholds[order].tolist()
-    if classes is None:
-        predicted = mean[:, 0].astype(str)
+    one = fold.test[first]  # a row of every unit
+    who = cohort.table.iloc[task.rows[one]]
+    if task.classes is None:
+        truth, predicted = _means(task.y[fold.test].astype(np.float64), codes), mean[:, 0]
     else:
-        predicted = classes[balanced(mean, np.array(thresholds)).argmax(axis=1)].astype(str)
+        truth = task.y[one]
+        predicted = task.classes[balanced(mean, np.array(thresholds)).argmax(axis=1)]
     where = {"target": task.target.column, "model": model, "size": size}
     where |= {"repeat": fold.repeat, "fold": fold.name}
     rows = pd.DataFrame(
         {
             **where,
-            "unit": who.index,
+            "unit": names,
             "subject": who["subject"].astype(str).to_numpy(),
-            "cluster": who["cluster"].to_numpy(),
-            "block": who["block"].to_numpy(),
+            "cluster": task.clusters[one],
+            "block": task.counted.blocks[one],
             "site": who["site"].to_numpy(),
-            "truth": (truth.mean() if classes is None else truth.first()).astype(str).to_numpy(),
-            "predicted": predicted,
+            "truth": truth.astype(str),
+            "predicted": predicted.astype(str),
             "scores": list(mean),
             "thresholds": [thresholds] * len(mean),
             "without": without,
@@ -356,9 +354,8 @@ def _predicted(
     return FoldPredictions(rows, {**where, "thresholds": thresholds, **found.path.to_row()})
 
 
-def _means(values: NDArray[Any], units: NDArray[np.str_]) -> NDArray[Any]:
-    """Return the mean of the rows of every unit, units sorted."""
-    codes = np.unique(units, return_inverse=True)[1]
+def _means(values: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[Any]:
+    """Return the mean of the rows of every unit."""
     sums = np.zeros((codes.max() + 1, *values.shape[1:]), np.float64)
     np.add.at(sums, codes, values)
     counts = np.bincount(codes).reshape(-1, *[1] * (values.ndim - 1))

@@ -54,6 +54,9 @@ def inner_folds(
     n = min(n_folds, *each)
     if n < 2:
         return []
+    if n == len(set(names.tolist())):  # each is left out in turn: there is nothing to draw
+        parts = [np.flatnonzero(names == name) for name in np.unique(names)]
+        return [test for test in parts if len(set(np.delete(labels, test).tolist())) == len(each)]
     options = {"n_splits": n, "shuffle": True, "random_state": seed}
     splitter: Any
     if alone:

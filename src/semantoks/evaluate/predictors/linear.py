@@ -30,6 +30,7 @@ LinearModel = Literal["ridge", "logistic", "svm"]
 Fit = tuple[Array, Array]  # coefficients (n_coordinates, n_outputs), intercepts (n_outputs,)
 
 _CHUNK = 2048  # columns scaled at a time: a copy of all of them would double the memory
+_BATCH = 2**22  # numbers of a group's coordinates, over the strengths solved together
 
 
 class RowSpace:
@@ -263,25 +264,31 @@ class RidgePath:
         """Return the coefficients (r, n_outputs) and intercepts of one strength."""
         return self._fit(self.inner / (self.values + strength), self.mean)
 
-    def left_out(self, strength: float, groups: Sequence[Rows]) -> Array:
-        """Return for every group of rows what the fit without that group predicts.
+    def left_out(self, strengths: Sequence[float], groups: Sequence[Rows]) -> Array:
+        """Return for every group of rows what the fits without that group predict.
 
         The residuals of a group G that is left out are those of the whole fit, multiplied by
         ``(I - H_GG)^-1``, with H the hat matrix (intercept included): exact, without refitting.
 
         Parameters
         ----------
-        strength : float
+        strengths : sequence of float
         groups : sequence of int arrays
             Rows; groups do not overlap. Rows of no group are NaN.
 
         Returns
         -------
-        ndarray of shape (n, n_outputs)
+        ndarray of shape (n_strengths, n, n_outputs)
         """
-        out = np.full(self.Y.shape, np.nan)
-        for rows, left, _ in self._left(strength, groups):
-            out[rows] = self.Y[rows] - left / self.root[rows]
+        shrinkage = self._shrinkage(strengths)
+        residual = self._residual(shrinkage)
+        out = np.full((len(shrinkage), *self.Y.shape), np.nan)
+        for rows in groups:
+            at_once = max(1, _BATCH // max(len(rows) * len(self.values), 1))
+            for start in range(0, len(shrinkage), at_once):
+                part = slice(start, start + at_once)
+                left, _ = self._left(shrinkage[part], residual[part], rows)
+                out[part, rows] = self.Y[rows] - left / self.root[rows]
         return out
 
     def without(self, strength: float, groups: Sequence[Rows]) -> Fit:
@@ -298,23 +305,32 @@ class RidgePath:
         coef, intercept : arrays of shape (r, n_groups * n_outputs) and (n_groups * n_outputs,)
             The outputs of a group next to each other.
         """
-        whole = self.inner / (self.values + strength)
+        shrinkage = self._shrinkage([strength])
+        residual = self._residual(shrinkage)
+        whole = self.inner * shrinkage[0][:, None]
         total = float(np.square(self.root).sum())
         coefs, means = [], []
-        for rows, left, shrunk in self._left(strength, groups):
+        for rows in groups:
+            (left,), (shrunk,) = self._left(shrinkage, residual, rows)
             coefs.append(whole - shrunk.T @ left)
             means.append(self.mean - (self.root[rows].T @ left)[0] / total)
         return self._fit(np.hstack(coefs), np.concatenate(means))
 
-    def _left(self, strength: float, groups: Sequence[Rows]) -> Iterator[tuple[Rows, Array, Array]]:
-        """Yield groups, their weighted residuals when left out, and their shrunk coordinates."""
-        residual = self.target - self.rotated @ (self.inner / (self.values + strength))
-        total = float(np.square(self.root).sum())
-        for rows in groups:
-            U, w = self.rotated[rows], self.root[rows]
-            shrunk = U / (self.values[:, 0] + strength)
-            hat = shrunk @ U.T + w @ w.T / total
-            yield rows, np.linalg.solve(np.eye(len(rows)) - hat, residual[rows]), shrunk
+    def _shrinkage(self, strengths: Sequence[float]) -> Array:
+        """Return what every direction is multiplied by, (n_strengths, r)."""
+        return np.asarray(1.0 / (self.values[:, 0] + np.asarray(strengths)[:, None]), np.float64)
+
+    def _residual(self, shrinkage: Array) -> Array:
+        """Return the weighted residuals of the whole fits, (n_strengths, n, n_outputs)."""
+        fitted = self.rotated @ (self.inner * shrinkage[:, :, None])
+        return np.asarray(self.target - fitted, np.float64)
+
+    def _left(self, shrinkage: Array, residual: Array, rows: Rows) -> tuple[Array, Array]:
+        """Return a group's weighted residuals when left out, and its shrunk coordinates."""
+        U, w = self.rotated[rows], self.root[rows]
+        shrunk = U * shrinkage[:, None]
+        rest = np.eye(len(rows)) - w @ w.T / np.square(self.root).sum() - shrunk @ U.T
+        return np.linalg.solve(rest, residual[:, rows]), shrunk
 
 
 # -- all models ------------------------------------------------------------------------------------
@@ -346,7 +362,7 @@ def left_out_scores(
     """Return the scores of left-out rows at every strength, (n_strengths, n, n_outputs)."""
     if model == "ridge":
         path = RidgePath.of(space, signs)
-        return np.stack([path.left_out(strength, parts) for strength in strengths])
+        return path.left_out(strengths, parts)
     scores = np.full((len(strengths), *signs.shape), np.nan)
     for test in parts:
         train = np.setdiff1d(np.arange(len(signs)), test)

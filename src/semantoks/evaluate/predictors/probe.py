@@ -179,10 +179,10 @@ class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
             signs = signs[:, 1:]
         space = RowSpace(X, self.feature_blocks(), weight, loss_weight)
         parts = rows.held_out
-        if parts is None:
-            parts = inner_folds(codes, len(y), rows.groups, self.n_folds, self.seed)
         if not len(space.values):  # nothing varies: there is nothing to choose by
             parts = []
+        elif parts is None:
+            parts = inner_folds(codes, len(y), rows.groups, self.n_folds, self.seed)
         self._choose(space, signs, codes, parts, rows.groups, criterion)
         fit = fits(self.model, space, signs, [self.strength_])[0]
         if not parts:
@@ -347,8 +347,7 @@ class LinearProbeRegressor(RegressorMixin, ProbeBase):  # type: ignore[misc]
         losses = np.full(len(strengths), np.nan)
         if parts:
             tested = np.concatenate(parts)
-            for i, strength in enumerate(strengths):
-                left = path.left_out(strength, parts)[tested]
+            for i, left in enumerate(path.left_out(strengths, parts)[:, tested]):
                 losses[i] = squared_error(left, target[tested], space.loss_weight[tested])
         self.path_ = ShrinkagePath(criterion="squared error", strengths=strengths, losses=losses)
         self.strength_ = self.path_.strength
