@@ -19,6 +19,7 @@ from semantoks.model.pretrained import load_pretrained
 from semantoks.objectives import schedules
 from semantoks.objectives.schedules import OptimConfig
 from semantoks.train import checkpoint as checkpoints
+from semantoks.train import setup
 from semantoks.train.trainer import Trainer
 
 
@@ -263,7 +264,7 @@ def test_bfloat16_and_tensorboard(tiny_run, tmp_path):
 def test_arithmetic_is_what_the_processor_is_fast_at(
     tiny_run, tmp_path, monkeypatch, fast, precision
 ):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(setup, "_bfloat16_pays", lambda: fast)
     runs = [
         Trainer(tiny_run(train__precision=name, optim__epochs=2), tmp_path / name)
         for name in ("auto", precision)
@@ -273,6 +274,17 @@ def test_arithmetic_is_what_the_processor_is_fast_at(
         environment = json.loads((trainer.run / "environment.json").read_text())
         assert environment["precision"] == precision
     assert_equal_states(*map(state, runs))
+
+
+@pytest.mark.parametrize(("plain", "low", "pays"), [(2.0, 1.0, True), (2.0, 1.8, False)])
+def test_bfloat16_is_measured(monkeypatch, plain, low, pays):
+    taken = {torch.float32: plain, torch.bfloat16: low}
+
+    def repeat(run, *, number, repeat):
+        return [number * taken[run().dtype]] * repeat
+
+    monkeypatch.setattr(setup, "repeat", repeat)
+    assert setup._bfloat16_pays.__wrapped__() is pays
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiles with g++")

@@ -86,8 +86,8 @@ class TrainConfig:
     """auto (CUDA, then CPU), cpu, cuda, cuda:1."""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """Arithmetic of the encoders; the loss is always computed in float32 or wider. auto is bfloat16
-    where the device is fast at it (NVIDIA GPUs from Ampere on, CPUs with AVX-512 BF16), else
-    float32."""
+    where the device is fast at it (NVIDIA GPUs from Ampere on, CPUs where a product is measured to
+    be), else float32."""
     compile: bool = False
     """Compile the encoders' blocks (torch.compile), to the same numbers up to rounding: for long
     runs on a GPU. The first steps take longer, by up to minutes."""

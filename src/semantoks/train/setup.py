@@ -8,9 +8,11 @@ import platform
 import shutil
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
+from timeit import repeat
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import CheckpointError, ConfigError, entry, nearest, readable
 from semantoks.files import PARTIAL, refuse_existing, write_file
 from semantoks.objectives.parallel import n_processes
+from semantoks.train.distributed import any_process
 from semantoks.train.run import DataConfig, RunConfig
 
 CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.jsonl", "environment.json"
@@ -61,14 +64,31 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Return the arithmetic called `name`; ``auto`` is bfloat16 where `device` is fast at it."""
+    """Return the arithmetic called `name`; ``auto`` is bfloat16 where `device` is fast at it.
+
+    All processes of a run use the same.
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if fast else "float32"
+        fast = device.type == "cpu" and _bfloat16_pays()
+    return "bfloat16" if any_process(fast, device) else "float32"
+
+
+@cache
+def _bfloat16_pays() -> bool:
+    """Measure whether this processor multiplies bfloat16 clearly faster than float32.
+
+    Where it is native, twice as fast or more; where it is emulated, several times slower.
+    """
+    seconds = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(512, 512, dtype=dtype)
+        seconds.append(min(repeat(lambda x=x: x @ x, number=2, repeat=7)))  # type: ignore[misc]
+    plain, low = seconds
+    return low < 0.75 * plain
 
 
 def check_compiler(device: torch.device) -> None:
