@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from semantoks.assess.parts.section import Column, Table
 from semantoks.data.designs import GroupedKFold
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.scoring import UNDECIDED
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.stats.heterogeneity import random_effects
 from semantoks.evaluate.stats.operating import OPERATING, roc_curve
@@ -107,6 +109,22 @@ def test_the_positive_class_and_its_prevalence_are_named(result):
     assert "F1" not in heads
     captions = [block.caption for block in details["sex"].blocks if block.block == "table"]
     assert "sex: sensitivity and specificity for male at the chosen threshold" in captions
+
+
+def test_the_first_table_says_what_tests_decide(result):
+    def note(score, gap):
+        scores = result.scores.assign(verdict=lambda t: np.where(t["p_value"].notna(), score, ""))
+        gaps = result.differences.assign(detectable=0.0123)
+        gaps = gaps.assign(verdict=lambda t: np.where(t["p_value"].notna(), gap, ""))
+        changed = replace(result, scores=scores, differences=gaps)
+        section = evaluation_section("r", Assessment(changed, {}, {}, {}))
+        rows = {row[0]: row for row in section["first"][0].blocks[0].rows}
+        return rows["features"][1]["note"]
+
+    assert note("better", "worse") == "better than chance; worse than connectivity"
+    assert note("better", "better") == "better than connectivity and chance"
+    assert note(UNDECIDED, UNDECIDED) == "n.s.; detectable 0.012"
+    assert note("", "") == "", "nothing was tested"
 
 
 def test_what_inner_folds_chose_is_shown(result):
