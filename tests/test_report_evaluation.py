@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from sklearn import metrics as sk
@@ -205,6 +205,7 @@ def test_people_are_coloured_by_site_with_a_line_for_every_site():
 # -- two classes -----------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.booleans())
 def test_the_area_of_the_curve_is_the_auroc_within_strata(seed, n_strata, ties):
     rng = np.random.default_rng(seed)
