@@ -150,8 +150,8 @@ def design_sentences(meta: dict[str, Any]) -> str:
     return (
         f"{meta['design']['sentence']} No person is in both parts of a fold. Scaling, the "
         f"strength of the penalty, thresholds and {fitted} are fitted in the training part only. "
-        "Several recordings of a person count once. AUROC, concordance and r compare people of one site "
-        "(of one fold where sites are unknown) and are then averaged over sites. The estimate, "
+        "Several recordings of a person count once. AUROC, concordance and r compare "
+        "people of one site (of one fold where sites are unknown) and are then averaged over sites. The estimate, "
         "its 95 % interval and the verdict are of one number, from a jackknife over the units of "
         "the question that counts each of them as tested and as trained on. A model is called "
         "better or worse only where the test is significant after adjustment for the number of "
