@@ -25,6 +25,7 @@ from semantoks.evaluate.stats.operating import OPERATING, roc_curve
 from semantoks.figures.sites import Diamond, forest, predictions
 from semantoks.figures.style import PALETTE, UNKNOWN
 from semantoks.report.cells import cell, download
+from semantoks.report.choices import choice_table
 from semantoks.report.evaluation import evaluation_section
 from semantoks.report.page import write_report
 from semantoks.report.sites import forest_blocks
@@ -106,6 +107,19 @@ def test_the_positive_class_and_its_prevalence_are_named(result):
     assert "F1" not in heads
     captions = [block.caption for block in details["sex"].blocks if block.block == "table"]
     assert "sex: sensitivity and specificity for male at the chosen threshold" in captions
+
+
+def test_what_inner_folds_chose_is_shown(result):
+    table = choice_table(result, "sex")
+    held = result.choices.query("target == 'sex' and model == 'features' and size == 0")
+    row = next(row for row in table.rows if row[0] == "features")
+    assert row[1]["value"] == np.median(held["strength"])
+    assert row[1]["ci_high"] == held["strength"].max()
+    ends = [s in (min(g), max(g)) for s, g in zip(held["strength"], held["strengths"], strict=True)]
+    assert row[2] == np.mean(ends)
+    male = [limits[1] for limits in held["thresholds"]]
+    assert (row[3]["ci_low"], row[3]["ci_high"]) == (min(male), max(male))
+    assert len(choice_table(result, "age").columns) == 3, "numbers have no threshold"
 
 
 # -- sites -----------------------------------------------------------------------------------------

@@ -83,8 +83,10 @@ def _verdict(rows: pd.DataFrame, name: str, *, numbers: bool) -> Verdict:
         for word in ("better", "worse")
         if of[word]
     ]
-    rest = f"{UNDECIDED.capitalize()}: {', '.join(of[UNDECIDED])}." if of[UNDECIDED] else ""
-    return Verdict(" ".join(claims) or f"No model differs significantly from {name}.", rest)
+    rest = f"{', '.join(of[UNDECIDED])}." if of[UNDECIDED] else ""
+    if not claims:
+        return Verdict(f"No model differs significantly from {name}.", rest)
+    return Verdict(" ".join(claims), f"{UNDECIDED.capitalize()}: {rest}" if rest else "")
 
 
 def _untested(gaps: pd.DataFrame) -> str:
