@@ -6,7 +6,8 @@ Naively: all images loaded, then `NiftiLabelsMasker` transforms one by one, with
 and band. Both read the same made fMRIPrep tree (61 x 73 x 61 voxels of 3 mm, int16, gzip; a made
 atlas of 200 ROIs) and each runs in a process of its own; memory is the largest resident set of the
 process and, for ours with several jobs, of its largest worker. "gzip alone" unpacks the images and
-does nothing else. The page of quality, drawn once per store, is left out. To compare versions, give
+does nothing else. Then the parts of it, each against the plain way of doing it, to the same result.
+The page of quality, drawn once per store, is left out. To compare versions, give
 another one's folder (--against ../other/src): it runs between ours, on the same files.
 """
 
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -110,6 +112,67 @@ def naive(root: Path) -> None:
         np.save(file.with_suffix(".npy"), masker.fit_transform(image, confounds, sample))
 
 
+def parts(root: Path) -> list[str]:
+    """Time one image, the crops of a store and a resampling against the plain way of each."""
+    from semantoks import Parcellation, RecordingStore
+    from semantoks.data.signal import _resampling_weights, resample
+    from semantoks.data.sources.images import read_image
+    from semantoks.data.sources.items import Reading
+
+    atlas = Parcellation.load(root / "atlas.tsv")
+    reading = Reading(atlas=atlas, atlas_images=(root / "atlas.nii.gz",))
+    file = sorted((root / "tree").rglob("*bold.nii.gz"))[0]
+    labels = np.asarray(nib.load(root / "atlas.nii.gz").dataobj)
+
+    def plain_image() -> np.ndarray:
+        data = nib.load(file).get_fdata()
+        return np.stack([data[labels == value].mean(axis=0) for value in atlas.index], axis=1)
+
+    store = RecordingStore(next(root.glob("store-*")))
+    rng = np.random.default_rng(0)
+    length = min(100, int(store.table["length"].min()))
+    rows = rng.integers(0, len(store), 512)
+    starts = np.array([rng.integers(0, store.table["length"][i] - length + 1) for i in rows])
+
+    def plain_crops() -> np.ndarray:
+        times = np.arange(length)
+        return np.stack([store.raw(i)[s + times] for i, s in zip(rows, starts, strict=True)])
+
+    signal = rng.standard_normal((1200, len(atlas)))
+
+    def banded() -> np.ndarray:
+        _resampling_weights.cache_clear()
+        return resample(signal, 0.72, 2.0)
+
+    def dense() -> np.ndarray:
+        _resampling_weights.cache_clear()
+        weights = _resampling_weights(len(signal), 0.72, 2.0).toarray()
+        margin = (weights.shape[1] - len(signal)) // 2
+        edges = ((margin, margin), (0, 0))
+        return weights @ np.pad(signal, edges, mode="reflect", reflect_type="odd")
+
+    lines = []
+    for what, ours_, plain in (
+        ("one image to ROIs", lambda: read_image(file, reading).signal, plain_image),
+        ("512 crops of a store", lambda: store.gather(rows, starts[None], length)[0], plain_crops),
+        ("resampling 1200 volumes", banded, dense),
+    ):
+        (fast, one), (slow, other) = _timed(ours_), _timed(plain)
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
+        lines.append(f"{what:30} {fast:7.4f} s, plainly {slow:7.4f} s ({slow / fast:.1f}x)")
+    return lines
+
+
+def _timed(run: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    """Return the seconds of the fastest of three runs, and the result."""
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        result = run()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds), result
+
+
 def unpacked(root: Path) -> None:
     for file in sorted((root / "tree").rglob("*bold.nii.gz")):
         with gzip.open(file) as stream:
@@ -125,6 +188,11 @@ def timed(arguments: list[str], source: Path | None = None) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def timed_text(arguments: list[str]) -> str:
+    command = [sys.executable, __file__, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stderr.strip()
+
+
 def child(root: Path, what: str) -> None:
     for name in IMPORTS:
         importlib.import_module(name)
@@ -135,6 +203,8 @@ def child(root: Path, what: str) -> None:
         make(root, *map(int, what.split()[1:]))
     elif what == "gzip":
         unpacked(root)
+    elif what == "parts":
+        print("\n".join(parts(root)), file=sys.stderr)
     else:
         ours(root, int(what))
     seconds = time.perf_counter() - begin
@@ -173,6 +243,7 @@ def main() -> None:
             rows[name] = timed(["--child", folder, what], source)
             if (root / "store").exists():
                 (root / "store").rename(root / f"store-{i}")
+        said = timed_text(["--child", folder, "parts"])
     print(f"{options.recordings} recordings of {options.volumes} volumes, {SHAPE} voxels, 200 ROIs")
     base = rows["nilearn, naively"]
     for name, row in rows.items():
@@ -182,6 +253,7 @@ def main() -> None:
             f"{name:30} {60 * options.recordings / row['seconds']:7.1f} recordings/min, "
             f"{row['gb']:.2f} GB" + ("" if "processes" in name else cpu)
         )
+    print(said)
 
 
 if __name__ == "__main__":

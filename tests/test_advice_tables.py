@@ -166,6 +166,11 @@ def test_names_that_are_not_those_of_the_atlas():
     with advised(place, "Drop the others (extra_rois, --extra-rois drop)"):
         ATLAS.columns_of(more)
     assert ATLAS.columns_of(more, extra=True).tolist() == [0, 1, 2, 3, 4]
+    both = (*ATLAS.labels[:4], "z")
+    advice = "; or drop the others and mark what is missing (--extra-rois drop "
+    with advised(place, advice):
+        ATLAS.columns_of(both)
+    assert ATLAS.columns_of(both, extra=True, absent=True).tolist() == [0, 1, 2, 3, -1]
     channels = Electrodes()
     with advised("atlas/channels._misfit", "Name every column as "):
         channels.indices_of(("x", "q"))
@@ -277,8 +282,8 @@ def test_columns_of_phenotypes(write):
     Phenotypes.read([file])
     write("people.tsv", "participant_id\tage\n1\t30\n1\t31\n")
     advice = "Keep one row per subject, or add a column session"
-    with advised("data/phenotypes._read", advice):
-        Phenotypes.read([file])
+    with advised("data/phenotypes._doubled", advice):
+        Phenotypes.read([file]).fill({"subject": "1", "session": None}, "here")
     write("people.tsv", "participant_id\tsession\tage\n1\ta\t30\n1\tb\t31\n")
     assert Phenotypes.read([file]).of("1", "b") == {"age": 31}
 

@@ -425,3 +425,22 @@ def test_sites_by_another_name_are_sites(tmp_path, column):
     assert [phenotypes.of(s, None)["site"] for s in "123"] == ["2", None, "07"]
     told = [note for note in phenotypes.notes if "is read as site" in note]
     assert len(told) == (column != "site")
+
+
+@pytest.mark.parametrize("name", ["filename", "path"])
+def test_a_list_of_files_by_another_name_is_told_what_it_needs(tmp_path, name):
+    table = cohort(tmp_path, n=2)
+    pd.read_csv(table, sep="\t").rename(columns={"file": name}).to_csv(table, sep="\t", index=False)
+    with pytest.raises(InputError, match="needs the columns file and subject"):
+        find_items(table, READING)
+
+
+def test_a_list_of_files_with_semicolons_is_one(tmp_path):
+    table = cohort(tmp_path, n=2)
+    pd.read_csv(table, sep="\t").to_csv(table, sep=";", index=False)
+    assert [item.load().tr for item in find_items(table, READING)] == [2, 2]
+
+
+def test_tasks_side_by_side_are_named(tmp_path):
+    _, report = prepared(cohort(tmp_path, n=3, task=["rest", "nback", "rest"]), tmp_path)
+    assert "several tasks in one store: rest 2, nback 1" in report.remarks

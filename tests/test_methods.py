@@ -14,6 +14,7 @@ from semantoks.data.designs import GroupedKFold, LeaveOneSiteOut, SmallSamples
 from semantoks.data.signal import Preprocessing
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.predictors.probe import N_FOLDS
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.report.methods import _preprocessing, methods_paragraph
 
@@ -58,6 +59,8 @@ def known(found):
     age = people.query("target == 'age'")["truth"].astype(float)
     texts = [f"{sex.min() / sex.sum():.2f}", f"{age.mean():.3g}", f"{age.std():.2g}"]
     values += [*sex, len(age), people["site"].nunique()]
+    grid = result.choices["strengths"].iloc[0]
+    values += [min(grid), max(grid), len(grid), N_FOLDS]
     texts += ["95", "80", "0.05", "2"]  # level, power, and R2
     described = found.parts["cohort"].tables["people"].iloc[-1]
     texts += re.findall(r"[\d.]+", f"{described['mean_fd']}")
@@ -71,7 +74,10 @@ def test_every_number_of_the_paragraph_is_one_of_the_result(found):
     for part in (
         "means over 7 evenly spaced crops per recording",
         "(one draw; seed 17)",
-        "3 folds",
+        "3 folds over subjects",
+        "(3 per target; seed 17)",
+        "chosen by the squared error of people left out",
+        "in which people weigh the same",
         "fitted to 5 people drawn from the training part, 4 times",
         "band-pass filtered (0.01 to 0.1 Hz)",
         "resampled to this TR where the scanner's was another",
@@ -114,6 +120,8 @@ def test_what_was_not_done_is_not_there(store, found):
     text = methods_paragraph(replace(found, comparison=result, parts={}, settings={}))
     assert "(3 draws, whose mean is scored; seed 5)" in text
     assert "Nothing was tested of age: 3 sites are tested; 6 are needed" in text
+    assert "thresholds" not in text, "numbers have none"
+    assert "standardised one by one" not in text
     absent = [
         "crops",
         "Hz",

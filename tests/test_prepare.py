@@ -632,7 +632,6 @@ def test_phenotypes_join_by_subject(tmp_path, study):
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ([("01", 1), ("01", 2)], ("participant_id", "x"), r"has 2 rows of subject 01"),
         ([("1", 1), ("2", 2)], ("participant_id", "x"), r"Only leading zeros differ"),
         ([("A", 1)], ("participant_id", "x"), r"no subject of the tables has a recording: 'A'"),
         (
@@ -673,7 +672,7 @@ def test_a_rule_on_what_is_not_known_is_refused(tmp_path, study):
     demeaned = {k: v - v.mean(axis=0) for k, v in study.signals.items()}
     root = trees.xcpd(tmp_path / "xcpd", replace(study, signals=demeaned))
     rules = QualityRules(min_tsnr=9)
-    with pytest.raises(InputError, match="min_tsnr is set, but tsnr is not known"):
+    with pytest.raises(InputError, match="min_tsnr: is set, but tsnr is not known"):
         prepared(root, tmp_path / "store", Reading(atlas=study.atlas), quality=rules)
     assert not (tmp_path / "store").exists()
 
@@ -719,6 +718,16 @@ def test_every_part_is_read_once(tmp_path, study, monkeypatch):
     arrays = {key: n for key, n in read.items() if key[1] in ("signal", "kept", "profile")}
     assert len(arrays) == 3 * 3 - 1  # of who is excluded, not which volumes are kept
     assert set(arrays.values()) == {1}
+
+
+def test_a_subject_of_several_rows_that_differ_fails_alone(tmp_path, study):
+    root = trees.xcpd(tmp_path / "xcpd", study)
+    rows = [("sub-01", "f"), ("sub-02", "m"), ("sub-02", "f"), ("sub-03", "m"), ("sub-03", "m")]
+    participants(root / "participants.tsv", rows, ("participant_id", "sex"))
+    store, report = prepared(root, tmp_path / "store", Reading(atlas=study.atlas))
+    assert store.table["sex"].tolist() == ["f", "m"]
+    reason = report.quality.set_index("id").at["sub-02_task-rest", "reason"]
+    assert "participants.tsv: subject: has 2 rows of subject 02, which differ" in reason
 
 
 # -- decisions about the cohort --------------------------------------------------------------------

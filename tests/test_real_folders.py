@@ -12,6 +12,7 @@ from semantoks.data.sources.find import READERS, find_items
 from semantoks.data.sources.images import read_image
 from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError
+from semantoks.workflow.prepare import prepare_store
 
 
 @pytest.fixture
@@ -222,3 +223,16 @@ def test_files_of_another_hash_are_not_beside(tmp_path, study):
     items = find_items(root, replace(reading, entities={"hash": "bb22"}))
     assert all("bb22" in path.name for item in items for path in item.files)
     assert items[0].load().confounds is not None
+
+
+def test_tasks_of_a_folder_are_named_with_the_way_to_choose_one(tmp_path, study, monkeypatch):
+    monkeypatch.setattr("semantoks.workflow.prepare.write_quality_page", lambda _: None)
+    root, reading = trees.xcpd(tmp_path / "xcpd", study), Reading(atlas=study.atlas)
+    for file in func_of(root, "02").iterdir():
+        file.rename(file.with_name(file.name.replace("task-rest", "task-nback")))
+    report = prepare_store(str(root), tmp_path / "store", reading=reading)
+    (told,) = (remark for remark in report.remarks if "several tasks" in remark)
+    assert "rest 1" in told
+    assert "nback 1" in told
+    chosen = dict([told.partition("--where ")[2].split()[0].split("=")])
+    assert len(find_items(root, replace(reading, entities=chosen))) == 1

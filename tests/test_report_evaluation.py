@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from sklearn import metrics as sk
@@ -19,12 +20,14 @@ from semantoks.assess.parts.section import Column, Table
 from semantoks.data.designs import GroupedKFold
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.scoring import UNDECIDED
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.stats.heterogeneity import random_effects
 from semantoks.evaluate.stats.operating import OPERATING, roc_curve
 from semantoks.figures.sites import Diamond, forest, predictions
 from semantoks.figures.style import PALETTE, UNKNOWN
 from semantoks.report.cells import cell, download
+from semantoks.report.choices import choice_table
 from semantoks.report.evaluation import evaluation_section
 from semantoks.report.page import write_report
 from semantoks.report.sites import forest_blocks
@@ -108,6 +111,35 @@ def test_the_positive_class_and_its_prevalence_are_named(result):
     assert "sex: sensitivity and specificity for male at the chosen threshold" in captions
 
 
+def test_the_first_table_says_what_tests_decide(result):
+    def note(score, gap):
+        scores = result.scores.assign(verdict=lambda t: np.where(t["p_value"].notna(), score, ""))
+        gaps = result.differences.assign(detectable=0.0123)
+        gaps = gaps.assign(verdict=lambda t: np.where(t["p_value"].notna(), gap, ""))
+        changed = replace(result, scores=scores, differences=gaps)
+        section = evaluation_section("r", Assessment(changed, {}, {}, {}))
+        rows = {row[0]: row for row in section["first"][0].blocks[0].rows}
+        return rows["features"][1]["note"]
+
+    assert note("better", "worse") == "better than chance; worse than connectivity"
+    assert note("better", "better") == "better than connectivity and chance"
+    assert note(UNDECIDED, UNDECIDED) == "n.s.; detectable 0.012"
+    assert note("", "") == "", "nothing was tested"
+
+
+def test_what_inner_folds_chose_is_shown(result):
+    table = choice_table(result, "sex")
+    held = result.choices.query("target == 'sex' and model == 'features' and size == 0")
+    row = next(row for row in table.rows if row[0] == "features")
+    assert row[1]["value"] == np.median(held["strength"])
+    assert row[1]["ci_high"] == held["strength"].max()
+    ends = [s in (min(g), max(g)) for s, g in zip(held["strength"], held["strengths"], strict=True)]
+    assert row[2] == np.mean(ends)
+    male = [limits[1] for limits in held["thresholds"]]
+    assert (row[3]["ci_low"], row[3]["ci_high"]) == (min(male), max(male))
+    assert len(choice_table(result, "age").columns) == 3, "numbers have no threshold"
+
+
 # -- sites -----------------------------------------------------------------------------------------
 
 
@@ -173,6 +205,7 @@ def test_people_are_coloured_by_site_with_a_line_for_every_site():
 # -- two classes -----------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.booleans())
 def test_the_area_of_the_curve_is_the_auroc_within_strata(seed, n_strata, ties):
     rng = np.random.default_rng(seed)

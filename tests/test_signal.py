@@ -193,7 +193,7 @@ def test_length_follows_the_duration(n_times, tr, new_tr, length):
     ("tr", "message"),
     [
         (None, r"sub-3\.tsv: tr = None: the TR is missing.*RepetitionTime"),
-        ("2", r"the TR is missing"),
+        ("2", r"the TR must be a number of seconds"),
         (float("nan"), r"must be a positive number of seconds"),
         (0, r"tr = 0\.0: the TR must be a positive number"),
         (-2.0, r"must be a positive number"),

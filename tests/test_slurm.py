@@ -163,11 +163,13 @@ def test_what_slurm_refuses_is_named(cluster, reply, message):
     script = batch_script(["embed", "a"], SlurmJob(partition="nosuch", account="lab"))
     with pytest.raises(SlurmError, match=message):
         submit(script)
+    done = CliRunner().invoke(app, ["slurm", "--partition", "nosuch", "embed", "a"])
+    assert done.exit_code == 1
 
 
 def test_a_folder_that_cannot_hold_the_log_is_refused(cluster, monkeypatch):
     monkeypatch.chdir("/proc")  # nor may root write there
-    with pytest.raises(SlurmError, match=r"^/proc: the job must be able to write its log here"):
+    with pytest.raises(InputError, match=r"^/proc: the job must be able to write its log here"):
         submit("#!/bin/bash\n")
     assert not (cluster / "submitted").exists()
 

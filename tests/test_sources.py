@@ -194,6 +194,13 @@ def test_advice_about_an_impossible_tr_works(tmp_path, content):
     assert read_one(table, tr=2).tr == 2
 
 
+@pytest.mark.parametrize(("content", "tr"), [("2,5", 2.5), (" 2.5 ", 2.5), ("2500", 2.5)])
+def test_trs_as_text_are_numbers(tmp_path, content, tr):
+    write_signal(tmp_path / "a.tsv")
+    sidecar(tmp_path, json.dumps({"RepetitionTime": content}))
+    assert read_one(write_table(tmp_path, "file\tsubject\na.tsv\t01\n")).tr == tr
+
+
 def test_an_option_in_milliseconds_is_refused_before_anything_is_read():
     with pytest.raises(InputError, match=r"--source-tr.*tr = 2000\.0.*If so, give 2\b"):
         Reading(atlas=TOY, tr=2000)

@@ -341,6 +341,9 @@ class Parcellation(Channels):
             fix += f"{self.name} to these ROIs with Parcellation.select"
         elif len({self._lookup[name] for name in names if name in self._lookup}) == len(self):
             fix = "Drop the others (extra_rois, --extra-rois drop)"
+        elif 2 * sum(name in self._lookup for name in names) > len(names):
+            fix += "; or drop the others and mark what is missing (--extra-rois drop "
+            fix += "--missing-rois mark)"
         return InputError(rule, file=source, field="ROI names", fix=fix)
 
 

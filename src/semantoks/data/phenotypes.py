@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,11 +65,14 @@ class Phenotypes:
     columns : tuple of str
     notes : tuple of str
         How the tables were understood, and what in them is worth a look.
+    doubled : dict
+        By (subject, session) with several rows that differ: what is wrong.
     """
 
     rows: dict[Key, dict[str, Any]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubled: dict[Key, InputError] = field(default_factory=dict)
 
     @classmethod
     def read(cls, tables: Sequence[str | Path], columns: Sequence[str] | None = None) -> Phenotypes:
@@ -86,15 +90,17 @@ class Phenotypes:
         Raises
         ------
         InputError
-            A table cannot be read, names a subject (and session) twice, or has no such column; two
-            tables have a column of the same name.
+            A table cannot be read, or has no such column; two tables have a column of the same
+            name.
         """
         rows: dict[Key, dict[str, Any]] = {}
         names: list[str] = []
         notes: list[str] = []
+        doubled: dict[Key, InputError] = {}
         for table in map(Path, tables):
             frame, keys, read = _read(table)
             notes += read.notes
+            doubled |= _doubled(frame, keys, table)
             twice = sorted(set(names) & set(frame.columns))
             if twice:
                 raise InputError("another table has this column too", file=table, field=twice[0])
@@ -112,7 +118,7 @@ class Phenotypes:
                 fix = nearest(column, names)
                 raise InputError("no table has this column", field="columns", value=column, fix=fix)
         chosen = tuple(columns) if columns is not None else tuple(names)
-        return cls(rows, chosen, tuple(notes))
+        return cls(rows, chosen, tuple(notes), doubled)
 
     def of(self, subject: str, session: str | None) -> dict[str, Any]:
         """Return the values of one subject and session; unknown ones are None."""
@@ -137,9 +143,12 @@ class Phenotypes:
         Raises
         ------
         InputError
-            The row has a value already, and another one.
+            The row has a value already, and another one; or a table has several of the subject.
         """
         filled = dict(row)
+        for key in ((row["subject"], None), (row["subject"], row["session"])):
+            if key in self.doubled:
+                raise self.doubled[key]
         for name, value in self.of(row["subject"], row["session"]).items():
             value = str(value) if name == "site" and value is not None else value
             before = filled.get(name)
@@ -250,10 +259,19 @@ def _read(path: Path) -> tuple[pd.DataFrame, list[Key], TypedTable]:
     if session is not None:
         sessions = [name and name.removeprefix("ses-") for name in frame[session]]
     keys = list(zip(subjects, sessions, strict=True))
-    if len(set(keys)) < len(keys):
-        key = next(key for key in keys if keys.count(key) > 1)
-        who = key[0] if key[1] is None else f"{key[0]}, session {key[1]}"
-        rule = f"has {keys.count(key)} rows of subject {who}"
-        fix = "Keep one row per subject, or add a column session"
-        raise InputError(rule, file=path, field=subject, fix=fix)
     return frame.drop(columns=[c for c in (subject, session) if c]), keys, table
+
+
+def _doubled(frame: pd.DataFrame, keys: Sequence[Key], file: Path) -> dict[Key, InputError]:
+    """Return the error of every subject (and session) with several rows that differ."""
+    rows: dict[Key, list[tuple[str, ...]]] = defaultdict(list)
+    for key, values in zip(keys, frame.itertuples(index=False), strict=True):
+        rows[key].append(tuple(map(str, values)))
+    found = {}
+    for (subject, session), same in rows.items():
+        if len(set(same)) > 1:
+            who = subject if session is None else f"{subject}, session {session}"
+            rule = f"has {len(same)} rows of subject {who}, which differ"
+            fix = "Keep one row per subject, or add a column session"
+            found[subject, session] = InputError(rule, file=file, field="subject", fix=fix)
+    return found

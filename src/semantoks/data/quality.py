@@ -81,7 +81,7 @@ class QualityRules:
             name = {"missing_rois": "n_missing_rois"}.get(name, name)
             value = measured.get(name)
             if value is None or (isinstance(value, float) and np.isnan(value)):
-                rule_text = f"{rule} is set, but {name} is not known of this recording"
+                rule_text = f"is set, but {name} is not known of this recording"
                 fix = "Give it (mean_fd in the table, confounds beside the file), or drop the rule"
                 raise InputError(rule_text, file=measured.get("id"), field=rule, fix=fix)
             if (side == "max" and value > limit) or (side == "min" and value < limit):

@@ -45,7 +45,8 @@ def check_tr(tr: float | None, source: str | Path = "recording") -> float:
     """
     fix = "State the repetition time in seconds (RepetitionTime in the BIDS sidecar)"
     if tr is None or isinstance(tr, bool) or not isinstance(tr, (int, float, np.number)):
-        raise InputError("the TR is missing", file=source, field="tr", value=tr, fix=fix)
+        rule = "the TR is missing" if tr is None else "the TR must be a number of seconds"
+        raise InputError(rule, file=source, field="tr", value=tr, fix=fix)
     seconds = float(tr)
     if not np.isfinite(seconds) or seconds <= 0:
         rule = "the TR must be a positive number of seconds"

@@ -15,6 +15,7 @@ from semantoks.evaluate.compare.scoring import UNDECIDED
 from semantoks.figures import runs as plots
 from semantoks.figures import scores as charts
 from semantoks.figures.picture import Picture
+from semantoks.report.choices import choice_table
 from semantoks.report.methods import methods_paragraph
 from semantoks.report.names import metric_name
 from semantoks.report.predictions import prediction_blocks, shown_models
@@ -167,8 +168,8 @@ def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:
     blocks: list[SectionBlock] = [Text(about), table, *prediction_blocks(result, target)]
     first = next(iter(result.meta["targets"]))
     blocks += forest_blocks(result, target, _pairs(result)[int(target == first) :])
-    sites = site_table(result, target)
-    blocks += [] if sites is None else [sites]
+    folded = (site_table(result, target), choice_table(result, target))
+    blocks += [table for table in folded if table is not None]
     return blocks + _curve(result, target, str(facts["metric"]))
 
 

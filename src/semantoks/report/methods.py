@@ -12,6 +12,7 @@ from semantoks.assess.parts.table import PARTS
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, role
 from semantoks.evaluate.features.baselines import BASELINES
+from semantoks.evaluate.predictors.probe import N_FOLDS
 from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.report.names import metric_name
 
@@ -43,7 +44,7 @@ def methods_paragraph(found: Assessment) -> str:
         *(_target(result, name) for name in meta["targets"]),
         _models(meta, found.settings),
         *_fine_tunings(meta),
-        _design(meta),
+        _design(result),
         _few(result, found.settings),
         _scores(result),
         _tests(meta),
@@ -168,47 +169,78 @@ def _fine_tuning(tuned: Mapping[str, Any]) -> str:
     )
 
 
-def _design(meta: Mapping[str, Any]) -> str:
-    counts = {name: len(facts["folds"]) for name, facts in meta["targets"].items()}
-    sizes = sorted(set(counts.values()))
-    folds = f"were {listed([str(n) for n in sizes])} folds" if sizes != [1] else "was one fold"
-    probe = _MODEL[meta["design"]["probe"]["model"]]
-    kinds = {facts["kind"] for facts in meta["targets"].values()}
-    fitted = [probe + _weights(meta)] if "classification" in kinds else []
-    fitted += ["ridge regression for numbers"] if kinds - {"classification"} else []
+def _design(result: ProbeResult) -> str:
+    """Return how people were divided, and what was fitted and chosen in a training part."""
+    meta = result.meta
+    sizes = sorted({len(facts["folds"]) for facts in meta["targets"].values()})
+    folds = f"folds ({' or '.join(map(str, sizes))} per target; seed {meta['seed']})"
+    division = f"{meta['design']['sentence']} No person was in both parts of any of the {folds}."
+    if result.choices.empty:  # predictors of their own
+        return f"{division} {_averaged(meta)}".rstrip()
+    standardised = [n for n in meta["models"] if n in BASELINES and _by_feature(n)]
+    scaled = "Features were centred and divided by the root of their total variance"
+    if standardised:
+        scaled += f" ({listed(standardised)}: standardised one by one)"
+    fitted = f"{scaled}, and we fitted {listed(_fitted(meta))}{_weighing(meta)}."
+    sentences = [division, fitted, _strength(result), _decided(meta), _averaged(meta)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _by_feature(name: str) -> bool:
+    """Whether a baseline's features have no common unit, so that each is standardised."""
+    return getattr(BASELINES[name].make(), "scaling", "block") == "feature"
+
+
+def _fitted(meta: Mapping[str, Any]) -> list[str]:
+    """Return the linear models, by kind of target."""
+    probe, kinds = meta["design"]["probe"], _kinds(meta)
+    weights = " with balanced class weights" if probe["class_weight"] == "balanced" else ""
+    fitted = [_MODEL[probe["model"]] + weights] if "classification" in kinds else []
+    return fitted + ["ridge regression for numbers"] * bool(kinds - {"classification"})
+
+
+def _kinds(meta: Mapping[str, Any]) -> set[str]:
+    return {facts["kind"] for facts in meta["targets"].values()}
+
+
+def _strength(result: ProbeResult) -> str:
+    """Return how the strength of the penalty was chosen, and from what."""
+    whole = result.choices[result.choices["size"] == 0]
+    grid = sorted({float(s) for strengths in whole["strengths"] for s in strengths})
+    criteria = [f"the {name}" for name in whole["criterion"].unique()]
     return (
-        f"{meta['design']['sentence']} There {folds} per target (seed {meta['seed']}); no person "
-        "was in both parts of a fold. Features were centred and divided by the root of their total "
-        "variance (amplitudes, spectra and confounds: standardised one by one), and we fitted "
-        f"{listed(fitted)}, people weighing the same; the strength of the penalty was chosen by "
-        f"{listed(_criteria(meta, kinds))} of people left out in inner folds over groups "
-        f"({meta['design']['group']}) within the training part, where all fitted steps were "
-        f"fitted. {_decided(meta) if 'classification' in kinds else ''}The predictions of a "
-        "person's recordings were averaged."
+        f"The strength of the penalty, of {grid[0]:g} to {grid[-1]:g} times the variance of the "
+        f"features in {len(grid)} steps, was chosen by {listed(criteria)} of people left out "
+        f"within the training part (in at most {N_FOLDS} inner folds by "
+        f"{result.meta['design']['group']}, or the stated validation part), where all other steps "
+        "were fitted too."
     )
-
-
-def _criteria(meta: Mapping[str, Any], kinds: set[str]) -> list[str]:
-    """Return what the strength was chosen by."""
-    probe = meta["design"]["probe"]
-    usual = "squared error" if probe["model"] == "ridge" else "log loss"
-    chosen = [probe.get("criterion") or usual] if "classification" in kinds else []
-    chosen += ["squared error"] if kinds - {"classification"} else []
-    return [f"the {name}" for name in dict.fromkeys(chosen)]
 
 
 def _decided(meta: Mapping[str, Any]) -> str:
     """Return where probabilities and decisions come from."""
-    platt = (
-        "" if meta["design"]["probe"]["model"] == "logistic" else "the calibration (Platt, 1999)"
-    )
-    learned = listed([text for text in (platt, "the threshold for balanced accuracy") if text])
-    return f"From the same left-out people came {learned}. "
+    if "classification" not in _kinds(meta):
+        return ""
+    learned = ["the thresholds for balanced accuracy"]
+    if meta["design"]["probe"]["model"] != "logistic":
+        learned.insert(0, "the calibration of probabilities (Platt, 1999)")
+    return f"From the same left-out people came {listed(learned)}."
 
 
-def _weights(meta: Mapping[str, Any]) -> str:
-    weight = meta["design"]["probe"]["class_weight"]
-    return " with balanced class weights" if weight == "balanced" else ""
+def _several(meta: Mapping[str, Any]) -> bool:
+    """Whether people have several recordings."""
+    return bool(meta["store"]["n_recordings"] > meta["store"]["n_subjects"])
+
+
+def _weighing(meta: Mapping[str, Any]) -> str:
+    return ", in which people weigh the same" if _several(meta) else ""
+
+
+def _averaged(meta: Mapping[str, Any]) -> str:
+    """Return what became of several recordings of a person."""
+    if meta["design"]["unit"] == "recording":
+        return "Every recording was predicted by itself."
+    return "The predictions of a person's recordings were averaged." if _several(meta) else ""
 
 
 def _few(result: ProbeResult, settings: Mapping[str, Any]) -> str:

@@ -83,8 +83,10 @@ def _verdict(rows: pd.DataFrame, name: str, *, numbers: bool) -> Verdict:
         for word in ("better", "worse")
         if of[word]
     ]
-    rest = f"{UNDECIDED.capitalize()}: {', '.join(of[UNDECIDED])}." if of[UNDECIDED] else ""
-    return Verdict(" ".join(claims) or f"No model differs significantly from {name}.", rest)
+    rest = f"{', '.join(of[UNDECIDED])}." if of[UNDECIDED] else ""
+    if not claims:
+        return Verdict(f"No model differs significantly from {name}.", rest)
+    return Verdict(" ".join(claims), f"{UNDECIDED.capitalize()}: {rest}" if rest else "")
 
 
 def _untested(gaps: pd.DataFrame) -> str:
@@ -146,13 +148,14 @@ def design_sentences(meta: dict[str, Any]) -> str:
     tuned = any("fine_tuned" in facts for facts in meta["models"].values())
     fitted = "the linear model and fine-tuned models" if tuned else "the linear model"
     return (
-        f"{meta['design']['sentence']} No person is in both parts of a fold. Standardisation, the "
-        f"strength of the penalty and {fitted} are fitted in the training part only. Several "
-        "recordings of a person count once. AUROC, concordance and r compare people of one site "
-        "(of one fold where sites are unknown) and are then averaged over sites. The estimate, "
-        "its 95 % interval and the verdict are of one number, from a jackknife over the units of "
-        "the question that counts each of them as tested and as trained on. A model is called "
-        "better or worse only where the test is significant after adjustment for the number of "
+        f"{meta['design']['sentence']} No person is in both parts of a fold. Scaling, the "
+        f"strength of the penalty, thresholds and {fitted} are fitted in the training part only. "
+        "Several recordings of a person count once. AUROC, concordance and r compare "
+        "people of one site (of one fold where sites are unknown) and are then averaged over "
+        "sites. The estimate, its 95 % interval and the verdict are of one number, from a "
+        "jackknife over the units of the question that counts each of them as tested and as "
+        "trained on. A model is called better or worse only where the test is significant "
+        "after adjustment for the number of "
         "models and targets (Holm). Intervals are not adjusted. They cover the variation between "
         "pretraining runs only where several runs of a model are given."
     )

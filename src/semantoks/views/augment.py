@@ -84,10 +84,14 @@ def white_noise(shape: Sequence[int], generator: Generator) -> Tensor:
     """
     if generator.device.type != "cpu":
         return torch.randn(*shape, device=generator.device, generator=generator)
-    n = math.prod(shape)
-    bits = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
-    which = bits.view(torch.uint16)[:n].int()
+    which = _bits(shape, generator)[: math.prod(shape)].int()
     return _quantiles().index_select(0, which).view(*shape)
+
+
+def _bits(shape: Sequence[int], generator: Generator) -> Tensor:
+    """Draw 16 random bits for every value of white noise, up to a multiple of four."""
+    bits = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64)
+    return bits.random_(-(1 << 63), None, generator=generator).view(torch.uint16)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,10 @@ def augment(
     if config.noise != "none":
         for start in range(0, m, _CHUNK):
             shape = (min(_CHUNK, m - start), n_rois, n_times)
+            first, last = rows.within(start, start + shape[0])
+            if first == last and generator.device.type == "cpu":
+                _bits(shape, generator)  # another process's views: only the generator moves on
+                continue
             noise = white_noise(shape, generator).to(x.dtype)
-            first, last = rows.within(start, start + len(noise))
             x[first:last].add_(rows.of(noise, start), alpha=_NOISE_STD[config.noise])
     return x

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from semantoks.errors import InputError
+from semantoks.errors import InputError, SemantoksError
 from semantoks.flags import Flag
 
 COMMANDS = ("pretrain", "prepare", "embed")
@@ -40,7 +40,7 @@ _LISTED = {
 }
 
 
-class SlurmError(InputError):
+class SlurmError(SemantoksError):
     """Slurm is missing, or refuses the job."""
 
 
@@ -223,18 +223,20 @@ def submit(script: str) -> str:
     Raises
     ------
     SlurmError
-        If there is no ``sbatch`` here, it refuses the job, or the job could not write its log.
+        If there is no ``sbatch`` here, or it refuses the job.
+    InputError
+        If the job could not write its log into the current folder.
     """
     program = shutil.which("sbatch")
     if program is None:
         raise SlurmError(
-            "there is no sbatch on this machine",
-            fix="Submit on a login node of a cluster with Slurm, or print the script with --print",
+            "there is no sbatch on this machine. Submit on a login node of a cluster with Slurm, "
+            "or print the script with --print"
         )
     try:  # Without its log a job fails at once and leaves no message.
         tempfile.TemporaryFile(dir=Path.cwd()).close()
     except OSError as error:
-        raise SlurmError(
+        raise InputError(
             f"the job must be able to write its log here ({error.strerror})",
             file=Path.cwd(),
             fix="Submit from a folder that you may write to",
@@ -250,9 +252,9 @@ def submit(script: str) -> str:
 def _refusal(message: str, script: str) -> SlurmError:
     """Return what ``sbatch`` refuses, with the option that it names."""
     reason = "; ".join(re.sub(r"^sbatch: (error|fatal): ", "", x) for x in message.splitlines())
-    rule = f"Slurm refuses the job ({reason})"
+    refused = f"Slurm refuses the job ({reason})."
     for name, fix in _LISTED.items():
         value = re.search(rf"^#SBATCH --{name}=(.*)$", script, re.MULTILINE)
         if value and name in reason.lower():
-            return SlurmError(rule, field=f"--{name}", value=value[1], fix=fix)
-    return SlurmError(rule, fix="Try the script that --print shows with `sbatch --test-only`")
+            return SlurmError(f"--{name} = {value[1]!r}: {refused} {fix}.")
+    return SlurmError(f"{refused} Try the script that --print shows with `sbatch --test-only`.")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from semantoks import text
 from semantoks.data.recording import recording_id
 from semantoks.data.signal import MAX_TR, check_tr
 from semantoks.errors import InputError
@@ -212,10 +213,7 @@ def number(value: Any) -> float | None:
     """Return a number, be it written as text; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, np.number)):
         return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
+    return text.number(value.strip(), comma=True) if isinstance(value, str) else float(value)
 
 
 def settle_tr(file: Path, option: float | None, stated: Iterable[Stated]) -> Timing:
