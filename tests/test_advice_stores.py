@@ -35,6 +35,7 @@ from semantoks.data.splits import (
     three_parts,
 )
 from semantoks.data.store import StoreWriter, write_store
+from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.workflow.describe import describe_path
 from semantoks.workflow.evaluate import evaluate_store
 from semantoks.workflow.prepare import prepare_store
@@ -384,11 +385,37 @@ def test_commands(tmp_path, store_path, copy):
 def test_two_models_of_one_name(tmp_path, store_path, monkeypatch):
     for name in ("load_pretrained", "assess", "write_report"):
         monkeypatch.setattr(f"semantoks.workflow.evaluate.{name}", lambda *_, **__: None)
-    models = [tmp_path / "a" / "model", tmp_path / "b" / "model"]
-    with advised("workflow/evaluate.evaluate_store", "Rename its folder"):
-        evaluate_store(store_path, tmp_path / "out", models=models, plan=Plan(targets=("sex",)))
-    models[1] = tmp_path / "b" / "other"
-    evaluate_store(store_path, tmp_path / "out", models=models, plan=Plan(targets=("sex",)))
+    model = tmp_path / "a" / "model"
+    out, plan = tmp_path / "out", Plan(targets=("sex",))
+    with advised("workflow/evaluate._named", "Name it: --model NAME=PATH"):
+        evaluate_store(store_path, out, models=[model, tmp_path / "b" / "model"], plan=plan)
+    evaluate_store(store_path, out, models=[model, f"other={tmp_path}/b/model"], plan=plan)
+
+
+def test_runs_of_one_configuration(tmp_path, store_path, monkeypatch):
+    seen = {}
+    store = RecordingStore(store_path)
+    config = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patches=4)
+    kinds = {"small-1": config, "small-2": config, "deep": replace(config, depth=2)}
+    models = {}
+    for seed, (name, of) in enumerate(kinds.items()):
+        models[name] = Encoder.random(of, store.parcellation, store.preprocessing, seed=seed)
+        (tmp_path / name).mkdir()
+    load = "semantoks.workflow.evaluate.load_pretrained"
+    monkeypatch.setattr(load, lambda path: models[path])
+    monkeypatch.setattr("semantoks.workflow.evaluate.assess", lambda *a, **_: seen.update(m=a[2]))
+    monkeypatch.setattr("semantoks.workflow.evaluate.write_report", lambda *_, **__: None)
+    out, plan = tmp_path / "out", Plan(targets=("sex",))
+    monkeypatch.chdir(tmp_path)
+    with advised("workflow/evaluate._named", "Put quotes around NAME=PATTERN, and give the path"):
+        evaluate_store(store_path, out, models=["small=runs/small-*"], plan=plan)
+    evaluate_store(store_path, out, models=["small=small-*"], plan=plan)
+    assert [*map(len, seen["m"].values())] == [2]
+    advice = "Give models of other configurations another name"
+    with advised("workflow/evaluate._replicates", advice):
+        evaluate_store(store_path, out, models=["all=[ds]*[p12]"], plan=plan)
+    evaluate_store(store_path, out, models=["small=small-*", "deep=deep"], plan=plan)
+    assert {name: len(each) for name, each in seen["m"].items()} == {"small": 2, "deep": 1}
 
 
 def test_jobs_of_a_cluster():

@@ -69,6 +69,7 @@ def plan():
         design=GroupedKFold(n_folds=2),
         baselines=("network amplitude",),
         n_crops=2,
+        n_random=2,
         n_bootstrap=25,
     )
 
@@ -106,6 +107,32 @@ def test_an_assessment_is_read_back_whole(folder, store, plan):
     ours = found.comparison.scores.query("model == 'mine'")["value"].to_numpy()
     theirs = direct.scores.query("model == 'mine'")["value"].to_numpy()
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_draws_of_random_weights_and_runs_are_replicates(store, plan, tmp_path):
+    """Their scores are averaged, and their spread is part of the tests."""
+    runs = [small_encoder(store, seed) for seed in (1, 2, 3)]
+    found = assess(store, tmp_path / "out", {"mine": runs}, plan, parts=(), say=silent).comparison
+    n = found.predictions.groupby("model")["replicate"].nunique()
+    assert n.to_dict() == {
+        "mine": 3,
+        "random weights": 2,
+        "chance": 1,
+        "connectivity": 1,
+        "network amplitude": 1,
+        "spectral connectivity": 1,
+    }
+    at = found.scores.query("metric == 'AUROC'").set_index("model")
+    assert at["n_replicates"].to_dict() == n.to_dict()
+    alone = [
+        evaluate_probes(store, {"x": Embedder(one, n_crops=2)}, plan.targets, design=plan.design)
+        for one in runs
+    ]
+    each = [r.scores.query("model == 'x' and metric == 'AUROC'")["value"].item() for r in alone]
+    assert at.loc["mine", "value"] == pytest.approx(np.mean(each))
+    random = np.load(tmp_path / "out" / "embeddings" / "random0-1.npz")["embeddings"]
+    draw = Embedder(runs[0].with_random_weights(1), n_crops=2).fit_transform(store)
+    np.testing.assert_array_equal(random, draw)
 
 
 def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, tmp_path):
@@ -545,7 +572,7 @@ def test_the_methods_say_what_was_run(folder):
         "parcellation toy11",
         "0.01 to 0.1 Hz",
         "We predicted sex (classification; tested: ",
-        "the same architecture with random weights (one draw; seed 0)",
+        "the same architecture with random weights (2 draws, whose mean is scored; seed 0)",
         "functional connectivity (Fisher-z",
         "the amplitude of fluctuations",
         "2 folds over subjects",

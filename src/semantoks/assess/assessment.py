@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECT
 from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import make_tuner
-from semantoks.evaluate.predictors.tuning import tuned_name
+from semantoks.evaluate.predictors.tuning import Train, tuned_name
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.files import refuse_existing, remove_partial, staged_folder, write_file
 from semantoks.model.encoder import Encoder
@@ -39,6 +39,7 @@ SETTINGS, COMPARISON = "settings.json", "comparison"
 _FACTS = "part.json"
 
 Say = Callable[[str], None]
+_Encoders = Mapping[str, Sequence[Encoder]]  # the replicates of every model
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ class Assessment:
 def assess(
     store: RecordingStore,
     out: str | Path,
-    models: Mapping[str, Encoder],
+    models: Mapping[str, Encoder | Sequence[Encoder]],
     plan: Plan,
     *,
     parts: Collection[str] | None = None,
@@ -102,16 +103,17 @@ def assess(
 ) -> Assessment:
     """Compare models with their controls, and test other explanations of their scores.
 
-    Every model is compared with the same encoder with random weights, with functional connectivity
-    and with chance, on the same folds. Fine-tuned models are rows of the comparison; the other
-    parts evaluate the models without fine-tuning.
+    Every model is compared with draws of random weights of the same encoder, with functional
+    connectivity and with chance, on the same folds. Fine-tuned models are rows of the comparison;
+    the other parts evaluate the models without fine-tuning, and of replicates and draws the first.
 
     Parameters
     ----------
     store : RecordingStore
     out : path
         Folder of the assessment; new, or one that answers the same question.
-    models : mapping of str to Encoder
+    models : mapping of str to Encoder, or to a sequence of them
+        A sequence holds replicates: pretraining runs of one configuration with several seeds.
     plan : Plan
     parts : collection of str, optional
         Names of `semantoks.assess.parts.table.PARTS` to compute beyond the comparison; all of them
@@ -135,17 +137,26 @@ def assess(
     chosen = chosen_parts(parts)
     plan.check_columns(store)
     folder = Path(out)
-    embedders, controls = _transformers(store, folder, models, plan, device)
-    tuned = _fine_tuned(folder, models, plan, device)
-    _claim(folder, _settings(store, models, plan))
+    encoders = {n: [m] if isinstance(m, Encoder) else [*m] for n, m in models.items()}
+    embedders, random = _transformers(store, folder, encoders, plan, device)
+    fixed = make_baselines([CONNECTIVITY])
+    compared = {**embedders, **_fine_tuned(folder, encoders, plan, device)}
+    controls = {**random, **fixed}
+    _claim(folder, _settings(store, encoders, plan))
     remove_partial(folder)
-    _part(
-        folder / COMPARISON,
-        lambda new: _compare(store, {**embedders, **tuned}, controls, plan, n_jobs).save(new),
-        say,
-    )
+
+    def compare(new: Path) -> None:
+        _compare(store, compared, controls, plan, n_jobs).save(new)
+
+    _part(folder / COMPARISON, compare, say)
     comparison = ProbeResult.load(folder / COMPARISON)
-    work = Work(store=store, plan=plan, trained=embedders, controls=controls, comparison=comparison)
+    work = Work(
+        store=store,
+        plan=plan,
+        trained={name: each[0] for name, each in embedders.items()},
+        controls={**{name: each[0] for name, each in random.items()}, **fixed},
+        comparison=comparison,
+    )
     for part in chosen:
         _part(folder / part, partial(_compute, part, work, say=say), say)
     return Assessment.load(folder)
@@ -155,35 +166,37 @@ def assess(
 
 
 def _transformers(
-    store: RecordingStore, folder: Path, models: Mapping[str, Encoder], plan: Plan, device: str
-) -> tuple[dict[str, StoredEmbedder], dict[str, Any]]:
-    """Return the models as embedders, and their controls: random weights, connectivity."""
-    embedders: dict[str, StoredEmbedder] = {}
-    controls: dict[str, Any] = {}
+    store: RecordingStore, folder: Path, models: _Encoders, plan: Plan, device: str
+) -> tuple[dict[str, list[StoredEmbedder]], dict[str, list[StoredEmbedder]]]:
+    """Return the replicates of the models as embedders, and draws of random weights."""
+    embedders: dict[str, list[StoredEmbedder]] = {}
+    draws: dict[str, list[StoredEmbedder]] = {}
     taken = {CONNECTIVITY, RANDOM, SPECTRAL, CHANCE, *plan.baselines}
 
     def embedder(encoder: Encoder, name: str) -> StoredEmbedder:
         plain = Embedder(encoder, n_crops=plan.n_crops, parts=plan.parts or None, device=device)
         return StoredEmbedder(plain, folder / "embeddings" / f"{name}.npz", store.fingerprint)
 
-    for i, (name, encoder) in enumerate(models.items()):
+    for i, (name, each) in enumerate(models.items()):
         if name in taken:
             raise InputError(
                 "is the name of a control or a baseline",
                 field="models",
                 value=name,
-                fix="Rename its folder",
+                fix="Name it: --model NAME=PATH",
             )
-        control = encoder.with_random_weights(plan.seed)
         random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
-        embedders[name] = embedder(encoder, f"model{i}")
-        controls[random] = embedder(control, f"random{i}")
-    return embedders, {**controls, **make_baselines([CONNECTIVITY])}
+        embedders[name] = [embedder(one, f"model{i}-{j}") for j, one in enumerate(each)]
+        draws[random] = [
+            embedder(each[0].with_random_weights(plan.seed + j), f"random{i}-{j}")
+            for j in range(plan.n_random)
+        ]
+    return embedders, draws
 
 
 def _fine_tuned(
-    folder: Path, models: Mapping[str, Encoder], plan: Plan, device: str
-) -> dict[str, dict[Kind, StoredTuner]]:
+    folder: Path, models: _Encoders, plan: Plan, device: str
+) -> dict[str, list[dict[Kind, StoredTuner]]]:
     """Return every model, fine-tuned in every way that is asked for, by kind of target."""
     if plan.finetune and not models:
         raise InputError(
@@ -193,27 +206,34 @@ def _fine_tuned(
             fix="Give a model",
         )
     tuned = {}
-    for name, encoder in models.items():
+    for name, each in models.items():
         for train in dict.fromkeys(plan.finetune):
             called = tuned_name(name, train)
             if called in models:
-                rule = "is the name of a fine-tuned model"
-                raise InputError(rule, field="models", value=called, fix="Rename its folder")
-            by_kind: dict[Kind, StoredTuner] = {}
-            for kind in get_args(Kind):
-                tuner = make_tuner(
-                    kind,
-                    encoder,
-                    train,
-                    plan.tuning,
-                    class_weight="balanced",
-                    n_crops=plan.n_crops,
-                    seed=plan.seed,
-                    device=device,
-                )
-                by_kind[kind] = StoredTuner(tuner, folder / "tuning")
-            tuned[called] = by_kind
+                rule, fix = "is the name of a fine-tuned model", "Name it: --model NAME=PATH"
+                raise InputError(rule, field="models", value=called, fix=fix)
+            tuned[called] = [_tuners(folder, one, train, plan, device) for one in each]
     return tuned
+
+
+def _tuners(
+    folder: Path, encoder: Encoder, train: Train, plan: Plan, device: str
+) -> dict[Kind, StoredTuner]:
+    """Return a model to be fine-tuned, by kind of target."""
+    tuners: dict[Kind, StoredTuner] = {}
+    for kind in get_args(Kind):
+        tuner = make_tuner(
+            kind,
+            encoder,
+            train,
+            plan.tuning,
+            class_weight="balanced",
+            n_crops=plan.n_crops,
+            seed=plan.seed,
+            device=device,
+        )
+        tuners[kind] = StoredTuner(tuner, folder / "tuning")
+    return tuners
 
 
 def _compare(
@@ -244,12 +264,12 @@ def _compare(
 # -- the folder ------------------------------------------------------------------------------------
 
 
-def _settings(store: RecordingStore, models: Mapping[str, Encoder], plan: Plan) -> dict[str, Any]:
+def _settings(store: RecordingStore, models: _Encoders, plan: Plan) -> dict[str, Any]:
     return {
         "semantoks": __version__,
         "store": {"name": store.path.name, "fingerprint": store.fingerprint},
         "preprocessing": asdict(store.preprocessing),
-        "models": {name: weights_hash(encoder) for name, encoder in models.items()},
+        "models": {name: [*map(weights_hash, each)] for name, each in models.items()},
         **plan.settings(),
     }
 

@@ -89,6 +89,8 @@ class Plan:
     """Fit this linear model to the features; numbers are always predicted by ridge regression."""
     n_crops: Annotated[int, Flag(name="--crops", metavar="N", panel="Model")] = 8
     """Average over this many evenly spaced crops per recording."""
+    n_random: Annotated[int, Flag(name="--random-draws", metavar="N", panel="Model")] = 5
+    """Draw the random weights that models are compared with this many times."""
     parts: Annotated[
         tuple[str, ...], Flag(name="--part", metavar="NAME", known=_parts, panel="Model")
     ] = ()
@@ -134,7 +136,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.targets:
             raise InputError("must name at least one column", field="targets")
-        for name in ("n_crops", "n_bootstrap"):
+        for name in ("n_crops", "n_random", "n_bootstrap"):
             if getattr(self, name) < 1:
                 raise InputError("must be at least 1", field=name, value=getattr(self, name))
 

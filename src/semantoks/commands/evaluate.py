@@ -46,8 +46,9 @@ def evaluate(
         Flag(
             metavar="MODEL",
             panel="Model",
-            help="Evaluate this run, checkpoint, model folder, .pth or owner/name on the hub; "
-            "without one, the baselines alone",
+            help="Evaluate this run, checkpoint, model folder, .pth or owner/name on the hub, "
+            "also as NAME=PATH; NAME='runs/small-*' takes several runs of one configuration as "
+            "replicates; without one, the baselines alone",
         ),
     ] = (),
     only: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from glob import glob, has_magic
 from pathlib import Path
 
 from semantoks.assess.assessment import Assessment, assess
@@ -42,7 +43,9 @@ def evaluate_store(
         Folder of the evaluation: tables as Parquet, facts as JSON, and ``report.html``. Calling
         again with the same arguments resumes it.
     models : sequence of path
-        Runs, checkpoints or models; without any, only the baselines are compared.
+        Runs, checkpoints or models; without any, only the baselines are compared. ``NAME=PATTERN``
+        names a model; several paths that fit the pattern are replicates, pretraining runs of one
+        configuration.
     plan : Plan
         Targets, design, baselines, tests. The stores of runs among the models, where they exist,
         count as stated in `Plan.pretraining`.
@@ -58,21 +61,14 @@ def evaluate_store(
     Raises
     ------
     InputError
-        Two models have one name, the folder holds something else, or the comparison cannot be made.
+        Two models have one name, no path fits a pattern, replicates are of several configurations,
+        the folder holds something else, or the comparison cannot be made.
     """
     recordings = RecordingStore(store)
-    encoders: dict[str, Encoder] = {}
-    for path in models:
-        name = Path(path).name
-        if name in encoders:
-            raise InputError(
-                "another model of this comparison has the same name",
-                field="models",
-                value=str(path),
-                fix="Rename its folder",
-            )
-        encoders[name] = load_pretrained(path)
-    seen = {s.fingerprint: s for s in (*plan.pretraining, *_pretraining_stores(models))}
+    named = _named([str(model) for model in models])
+    encoders = {name: _replicates(name, paths) for name, paths in named.items()}
+    paths = [path for each in named.values() for path in each]
+    seen = {s.fingerprint: s for s in (*plan.pretraining, *_pretraining_stores(paths))}
     assessment = assess(
         recordings,
         out,
@@ -87,6 +83,49 @@ def evaluate_store(
     page.unlink(missing_ok=True)
     write_report(page, results=[out])
     return assessment
+
+
+def _named(models: Sequence[str]) -> dict[str, list[str]]:
+    """Return the paths of every model by its name."""
+    named: dict[str, list[str]] = {}
+    for text in models:
+        name, equals, pattern = text.partition("=")
+        if not equals or Path(text).exists():
+            name, found = Path(text).name, [text]
+        else:
+            found = sorted(glob(pattern))  # noqa: PTH207 - patterns may be absolute
+            found = found or ([] if has_magic(pattern) else [pattern])
+        if not found:
+            raise InputError(
+                "must fit a folder",
+                field="models",
+                value=text,
+                fix="Put quotes around NAME=PATTERN, and give the path from here",
+            )
+        if name in named:
+            raise InputError(
+                "another model of this comparison has the same name",
+                field="models",
+                value=text,
+                fix="Name it: --model NAME=PATH",
+            )
+        named[name] = found
+    return named
+
+
+def _replicates(name: str, paths: Sequence[str]) -> list[Encoder]:
+    """Load the replicates of a model, all of one configuration."""
+    encoders = [load_pretrained(path) for path in paths]
+    first = encoders[0]
+    for path, one in zip(paths[1:], encoders[1:], strict=True):
+        if (one.config, one.preprocessing) != (first.config, first.preprocessing):
+            raise InputError(
+                f"the replicates of {name} must be runs of one configuration, as {paths[0]}",
+                field="models",
+                value=path,
+                fix="Give models of other configurations another name",
+            )
+    return encoders
 
 
 def _pretraining_stores(models: Sequence[str | Path]) -> Iterator[RecordingStore]:
