@@ -135,6 +135,22 @@ def test_draws_of_random_weights_and_runs_are_replicates(store, plan, tmp_path):
     np.testing.assert_array_equal(random, draw)
 
 
+def test_what_a_model_adds_is_compared_with_the_baseline_alone(store, plan, tmp_path):
+    asked = replace(plan, beside=("connectivity", "confounds"), n_random=1)
+    models = {"mine": small_encoder(store)}
+    found = assess(store, tmp_path / "out", models, asked, parts=(), say=silent)
+    gaps = found.comparison.differences
+    joint = gaps[gaps["model"].str.contains("+", regex=False)]
+    assert set(zip(joint["model"], joint["against"], strict=True)) == {
+        ("mine + connectivity", "connectivity"),
+        ("mine + confounds", "confounds"),
+    }
+    text = methods_paragraph(found)
+    assert "side by side with connectivity and confounds, both weighing the same" in text
+    seen = found.comparison.meta["models"]
+    assert seen["mine + confounds"]["pretrained"] == seen["mine"]["pretrained"]
+
+
 def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(folder, copy)

@@ -21,8 +21,11 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
+from semantoks.evaluate.compare.models import SideBySide
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.targets import Target
+from semantoks.evaluate.features.baselines import make_baselines
+from semantoks.evaluate.features.blocks import FeatureBlock
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.predictors.base import person_weights
@@ -216,6 +219,39 @@ def test_a_fixed_split_tunes_on_its_validation_part(people):
     expected = pd.Series(probe.predict(X[test])).groupby(people.table["subject"].to_numpy()[test])
     _, (found,) = result.arrays("age", ["x"])
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-6)
+
+
+def test_models_side_by_side_weigh_the_same(people):
+    """An array and connectivity, in other units and numbers of features, are two blocks."""
+    X = 50 * np.random.default_rng(4).standard_normal((48, 7)).astype(np.float32)
+    both = SideBySide({"x": X, "connectivity": ConnectivityBaseline()})
+    models = {"x": X, "x + connectivity": both}
+    result = evaluate_probes(
+        people, models, ["age"], baselines=["connectivity"], design=FixedSplit()
+    )
+    part = people.table["split"].to_numpy(str)
+    train, test = np.flatnonzero(part != "test"), np.flatnonzero(part == "test")
+    held = np.flatnonzero(part[train] == "validation")
+    F = np.hstack([X, ConnectivityBaseline().fit_transform(people)])
+    blocks = [FeatureBlock(name="x", n_columns=7), FeatureBlock(name="c", n_columns=55)]
+    weight = person_weights(people.table["subject"].to_numpy(str)[train])
+    age = people.table["age"].to_numpy()
+    probe = LinearProbeRegressor(blocks=blocks)
+    probe.fit(F[train], age[train], held_out=[held], sample_weight=weight)
+    expected = pd.Series(probe.predict(F[test])).groupby(people.table["subject"].to_numpy()[test])
+    _, (found,) = result.arrays("age", ["x + connectivity"])
+    np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
+    pairs = set(zip(result.differences["model"], result.differences["against"], strict=True))
+    assert ("x + connectivity", "connectivity") in pairs
+
+
+def test_confounds_beside_features_leave_the_target_out(people):
+    X = np.random.default_rng(5).standard_normal((48, 4)).astype(np.float32)
+    known = make_baselines(["confounds"])["confounds"]
+    models = {"x + confounds": SideBySide({"x": X, "confounds": known}), "confounds": known}
+    result = evaluate_probes(people, models, ["sex", "age"], design=THREE, against=["confounds"])
+    assert first(result, "age", "R2").loc["x + confounds", "value"] < 0.9, "age is no confound"
+    assert set(result.differences["model"]) == {"x + confounds", "chance"}
 
 
 def test_what_is_chosen_depends_on_the_training_part_only(people):

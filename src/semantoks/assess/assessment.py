@@ -24,8 +24,9 @@ from semantoks.assess.plan import Plan
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, entry, readable
 from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.models import SideBySide
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECTRAL
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECTRAL, joint_name
 from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.finetune import make_tuner
@@ -140,7 +141,8 @@ def assess(
     encoders = {n: [m] if isinstance(m, Encoder) else [*m] for n, m in models.items()}
     embedders, random = _transformers(store, folder, encoders, plan, device)
     fixed = make_baselines([CONNECTIVITY])
-    compared = {**embedders, **_fine_tuned(folder, encoders, plan, device)}
+    joint = _side_by_side(embedders, plan.beside)
+    compared = {**embedders, **_fine_tuned(folder, encoders, plan, device), **joint}
     controls = {**random, **fixed}
     _claim(folder, _settings(store, encoders, plan))
     remove_partial(folder)
@@ -194,6 +196,17 @@ def _transformers(
     return embedders, draws
 
 
+def _side_by_side(
+    embedders: Mapping[str, Sequence[StoredEmbedder]], baselines: Sequence[str]
+) -> dict[str, list[SideBySide]]:
+    """Return every model side by side with every baseline."""
+    return {
+        joint_name(name, baseline): [SideBySide({name: one, baseline: made}) for one in each]
+        for baseline, made in make_baselines(baselines).items()
+        for name, each in embedders.items()
+    }
+
+
 def _fine_tuned(
     folder: Path, models: _Encoders, plan: Plan, device: str
 ) -> dict[str, list[dict[Kind, StoredTuner]]]:
@@ -243,9 +256,8 @@ def _compare(
     plan: Plan,
     n_jobs: int,
 ) -> ProbeResult:
-    extra = make_baselines(
-        [n for n in dict.fromkeys((SPECTRAL, *plan.baselines)) if n != CONNECTIVITY]
-    )
+    names = dict.fromkeys((SPECTRAL, *plan.baselines, *plan.beside))
+    extra = make_baselines([name for name in names if name != CONNECTIVITY])
     return evaluate_probes(
         store,
         {**models, **controls, **extra},
@@ -254,7 +266,7 @@ def _compare(
         curve=plan.curve,
         probe=plan.probe,
         missing=plan.missing,
-        against=[*controls, SPECTRAL],
+        against=[*dict.fromkeys((*controls, SPECTRAL, *plan.beside))],
         seed=plan.seed,
         metric=plan.metric,
         n_jobs=n_jobs,

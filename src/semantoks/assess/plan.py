@@ -81,6 +81,11 @@ class Plan:
         Flag(name="--baseline", metavar="NAME", read=baseline_names, known=_baselines),
     ] = ()
     """Compare with this baseline too; fc is always included."""
+    beside: Annotated[
+        tuple[str, ...],
+        Flag(name="--beside", metavar="NAME", read=baseline_names, known=_baselines),
+    ] = ()
+    """Evaluate every model side by side with this baseline too: what it adds to the baseline."""
     missing: Annotated[Literal["refuse", "drop"], Flag(name="--drop-missing", on="drop")] = "refuse"
     """Leave out recordings without a value of the target, instead of refusing the store."""
     probe: Annotated[Probe, Flag(read=_probe, known=_probes, shown="ridge", panel="Model")] = field(
@@ -160,10 +165,11 @@ class Plan:
         """Return the plan as plain values; plans with equal values ask the same question."""
         facts: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("harmonise", "missing", "n_crops", "n_bootstrap", "seed")
+            for name in ("harmonise", "missing", "n_crops", "n_random", "n_bootstrap", "seed")
         }
         facts["targets"] = [asdict(target) for target in self.targets]
         facts["baselines"] = [*self.baselines]
+        facts["beside"] = [*self.beside]
         facts["confounds"] = None if self.confounds is None else [*self.confounds]
         facts["probe"] = self.probe.settings()
         facts["curve"] = None if self.curve is None else _plain(self.curve)

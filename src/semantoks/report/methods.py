@@ -10,7 +10,7 @@ from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts.base import listed
 from semantoks.assess.parts.table import PARTS
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.roles import CHANCE, role
+from semantoks.evaluate.compare.roles import CHANCE, beside, role
 from semantoks.evaluate.features.baselines import BASELINES
 from semantoks.evaluate.predictors.probe import N_FOLDS
 from semantoks.evaluate.stats.metrics import METRICS
@@ -109,7 +109,14 @@ def _models(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         text += f"were compared with {listed(controls)}"
     else:
         text = f"Frozen features of {listed(texts)} were compared with {listed(controls)}"
-    return f"{text}, all with the same folds and the same linear model."
+    text += ", all with the same folds and the same linear model."
+    joint = [*dict.fromkeys(beside(name) for name in roles if roles[name] == "joint")]
+    if joint:
+        text += (
+            f" The embeddings were also fitted side by side with {listed(joint)}, both weighing "
+        )
+        text += "the same, and compared with it alone."
+    return text
 
 
 def _seen(facts: Mapping[str, Any]) -> str:

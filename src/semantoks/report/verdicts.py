@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, role
+from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, beside, role
 from semantoks.evaluate.compare.scoring import UNDECIDED
 from semantoks.evaluate.predictors.tuning import untuned_name
 
@@ -54,7 +54,7 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
         return [Verdict(f"No verdict: {why_not}.", _untested(gaps))]
     scores = scores[(scores["metric"] == metric) & (scores["verdict"] != "")]
     gaps = gaps[gaps["verdict"] != ""]
-    asked = gaps["model"].map(role) == "model"
+    asked = gaps["model"].map(role).eq("model") | gaps["model"].map(beside).eq(gaps["against"])
     gaps = gaps[asked] if asked.any() else gaps
     found = []
     for against, rows in gaps.groupby("against", sort=False):

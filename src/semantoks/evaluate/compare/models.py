@@ -11,13 +11,15 @@ Features are computed once where nothing is learned, else in the fold. A model i
 5. A predictor (`FineTuner`, a pipeline that ends in a probe): it replaces the probe. Its `fit` is
    given the groups that stay together inside, and the stated validation part, if it takes them.
 6. A mapping of "classification" and "regression" to predictors: one for each kind of target.
+7. `SideBySide`: the features of several models of kinds 1 to 4 next to each other.
 
 A transformer may say how its features are scaled (`semantoks.evaluate.features.blocks`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,30 @@ class FoldFeatures:
 
 
 @dataclass(frozen=True, eq=False)
+class SideBySide:
+    """Models whose features stand next to each other, every model weighing the same.
+
+    What an embedding adds to connectivity is the difference between the score of both side by side
+    and that of connectivity alone.
+
+    Parameters
+    ----------
+    parts : mapping of str to array or transformer
+    """
+
+    parts: Mapping[str, Any]
+
+    def for_target(self, target: str) -> SideBySide:
+        """Return the same for a target: of parts that depend on it, those without it."""
+        return SideBySide(
+            {
+                name: part.for_target(target) if hasattr(part, "for_target") else part
+                for name, part in self.parts.items()
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Features:
     """Features of one model for any fold.
 
@@ -63,6 +89,8 @@ class Features:
         `fit_prepared`; None where the transformer reads recordings in every fold.
     fitted : bool
         Whether something is fitted in the fold.
+    parts : mapping of str to Features
+        Of models side by side.
     """
 
     cohort: Cohort
@@ -70,6 +98,7 @@ class Features:
     model: Any
     ready: NDArray[Any] | None
     fitted: bool
+    parts: Mapping[str, Features] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cohort: Cohort, name: str, model: Any) -> Features:
@@ -80,19 +109,24 @@ class Features:
         InputError
             If features have not one row per recording, or are not finite.
         """
+        if isinstance(model, SideBySide):
+            parts = {part: cls.of(cohort, name, one) for part, one in model.parts.items()}
+            return cls(cohort, name, model, None, True, parts)
         if isinstance(model, np.ndarray):
             return cls(cohort, name, model, _checked(name, model, len(cohort)), False)
         if hasattr(model, "fit_prepared"):
             prepared = np.concatenate([model.prepare(store) for store in cohort.stores])
             return cls(cohort, name, model, prepared, True)
         if getattr(model, "stateless", False):
-            parts = [model.fit(store).transform(store) for store in cohort.stores]
-            values = _checked(name, np.concatenate(parts), len(cohort))
+            each = [model.fit(store).transform(store) for store in cohort.stores]
+            values = _checked(name, np.concatenate(each), len(cohort))
             return cls(cohort, name, model, values, False)
         return cls(cohort, name, model, None, True)
 
     def of_fold(self, train: Rows, test: Rows) -> FoldFeatures:
         """Return the features of the training and of the test rows."""
+        if self.parts:
+            return _side_by_side({n: part.of_fold(train, test) for n, part in self.parts.items()})
         if not self.fitted and self.ready is not None:
             blocks = blocks_of(self.model, self.ready.shape[1])
             return FoldFeatures(self.ready[train], self.ready[test], blocks)
@@ -107,6 +141,18 @@ class Features:
             _checked(self.name, x, len(rows)) for x, rows in zip(parts, (train, test), strict=True)
         )
         return FoldFeatures(X_train, X_test, blocks_of(model, X_train.shape[1]))
+
+
+def _side_by_side(parts: Mapping[str, FoldFeatures]) -> FoldFeatures:
+    blocks: list[FeatureBlock] = []
+    for name, part in parts.items():
+        several = len(part.blocks) > 1
+        blocks += [replace(b, name=f"{name}, {b.name}" if several else name) for b in part.blocks]
+    train, test = (
+        np.hstack([part.train for part in parts.values()]),
+        np.hstack([part.test for part in parts.values()]),
+    )
+    return FoldFeatures(train, test, tuple(blocks))
 
 
 def _checked(name: str, values: NDArray[Any], n_rows: int) -> Values:

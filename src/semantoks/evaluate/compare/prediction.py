@@ -17,7 +17,7 @@ from semantoks.data.designs import Design, LeaveOneSiteOut, SmallSamples
 from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.models import Features, FoldFeatures
+from semantoks.evaluate.compare.models import Features, FoldFeatures, SideBySide
 from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
 from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.features.blocks import FeatureBlock
@@ -204,14 +204,18 @@ def _by_features(name: str, model: Any, tasks: Sequence[Task]) -> Iterator[tuple
     A model whose features depend on the target (`ConfoundsBaseline` leaves the target out), or that
     is another one for every kind of target, comes with one set of jobs per target.
     """
-    per_target = hasattr(model, "for_target") or isinstance(model, Mapping)
-    for together in [[task] for task in tasks] if per_target else [list(tasks)]:
+    for together in [[task] for task in tasks] if _per_target(model) else [list(tasks)]:
         jobs: dict[tuple[bytes, bytes], Job] = {}
         for task in together:
             for size, fold in [*((0, fold) for fold in task.folds), *task.small]:
                 key = task.rows[fold.train].tobytes(), task.rows[fold.test].tobytes()
                 jobs.setdefault(key, []).append((task, size, fold))
         yield list(jobs.values()), _of_target(name, model, together[0])
+
+
+def _per_target(model: Any) -> bool:
+    parts = model.parts.values() if isinstance(model, SideBySide) else [model]
+    return isinstance(model, Mapping) or any(hasattr(part, "for_target") for part in parts)
 
 
 def _of_target(name: str, model: Any, task: Task) -> Any:

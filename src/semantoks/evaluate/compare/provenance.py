@@ -14,6 +14,7 @@ import pandas as pd
 from semantoks.data.seen import SeenData, people_of
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.compare.cohort import Cohort
+from semantoks.evaluate.compare.models import SideBySide
 from semantoks.evaluate.compare.prediction import Task, replicates
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.training import FineTuned
@@ -104,7 +105,8 @@ def _seen(model: Any, store: RecordingStore, table: pd.DataFrame) -> dict[str, A
 
 def _reader(model: Any) -> Embedder | FineTuned | None:
     """Return what holds the encoder: a model, a step of a pipeline, or what a model wraps."""
-    found = [*model.values()] if isinstance(model, Mapping) else [model]
+    parts = model.parts if isinstance(model, SideBySide) else model
+    found = [*parts.values()] if isinstance(parts, Mapping) else [model]
     for one in found:
         wrapped = (getattr(one, name, None) for name in ("tuner", "embedder"))
         steps = [one, *(step for _, step in getattr(one, "steps", [])), *wrapped]

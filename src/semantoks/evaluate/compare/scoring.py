@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.arrays import Array
-from semantoks.evaluate.compare.roles import SEEDED, role
+from semantoks.evaluate.compare.roles import SEEDED, beside, role
 from semantoks.evaluate.stats.inference import (
     ALPHA,
     Inference,
@@ -284,8 +284,10 @@ def score_models(
 
 
 def _pairs(models: Mapping[str, _Scored], against: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is compared; models side by side with a baseline only with that baseline."""
     for model in models:
-        yield from ((model, other) for other in against if other in models and other != model)
+        others = [name for name in against if name in models and name != model]
+        yield from ((model, name) for name in others if beside(model) in ("", name))
 
 
 def _numbers(found: Inference, null: float) -> Row:
