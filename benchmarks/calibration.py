@@ -238,6 +238,7 @@ def summarise(row: Row, found: pd.DataFrame) -> dict[str, Any]:
         "target": row.target,
         "nuisance": row.nuisance,
         "planted in": row.planted,
+        "seeds": str(n),
         "false verdicts": rate if row.planted != "one model" else np.nan,
         "power": float(found["better"].mean()) if row.planted == "one model" else np.nan,
         "coverage, difference": float(covers.mean()),
@@ -275,7 +276,11 @@ def main() -> None:
     start = time.time()
     rows = [row for row in grid() if options.only in str(row)]
     kept = options.out.with_suffix(".csv")
-    done = pd.read_csv(kept).to_dict("records") if options.resume and kept.exists() else []
+    done = (
+        pd.read_csv(kept, dtype={"seeds": str}).to_dict("records")
+        if options.resume and kept.exists()
+        else []
+    )
     for summary in run(rows[len(done) :], options.seeds, options.jobs):
         done.append(summary)
         pd.DataFrame(done).to_csv(kept, index=False)
@@ -289,7 +294,7 @@ def main() -> None:
     cost = "" if options.resume else f", {minutes:.0f} minutes"
     options.out.write_text(
         f"# Calibration of the verdicts\n\n{text[0]}\n{text[2]}\n"
-        f"{len(table)} rows, {options.seeds} seeds each{cost}; {failed} fail.\n\n"
+        f"{len(table)} rows{cost}; {failed} fail.\n\n"
         f"{body}\n",
         encoding="utf-8",
     )

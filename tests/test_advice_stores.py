@@ -392,6 +392,22 @@ def test_two_models_of_one_name(tmp_path, store_path, monkeypatch):
     evaluate_store(store_path, out, models=[model, f"other={tmp_path}/b/model"], plan=plan)
 
 
+def test_two_tables_of_one_name(tmp_path, store_path, monkeypatch):
+    for name in ("assess", "write_report"):
+        monkeypatch.setattr(f"semantoks.workflow.evaluate.{name}", lambda *_, **__: None)
+    files = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        files.append(tmp_path / folder / "x.tsv")
+        subjects = sorted(set(RecordingStore(store_path).table["subject"]))
+        pd.DataFrame({"subject": subjects, "v": 1.5}).to_csv(files[-1], sep="\t", index=False)
+    out, plan = tmp_path / "out", Plan(targets=("sex",))
+    with advised("workflow/evaluate.evaluate_store", "Name it: --features NAME=FILE"):
+        evaluate_store(store_path, out, models=[], features=files, plan=plan)
+    files[1] = f"y={files[1]}"
+    evaluate_store(store_path, out, models=[], features=files, plan=plan)
+
+
 def test_runs_of_one_configuration(tmp_path, store_path, monkeypatch):
     seen = {}
     store = RecordingStore(store_path)

@@ -39,6 +39,7 @@ from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.baselines import BASELINES, Baseline
 from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.features.given import read_features
 from semantoks.evaluate.features.spectral import AmplitudeBaseline
 from semantoks.evaluate.predictors.finetune import make_tuner
 from semantoks.evaluate.predictors.training import FineTuned
@@ -149,6 +150,58 @@ def test_what_a_model_adds_is_compared_with_the_baseline_alone(store, plan, tmp_
     assert "side by side with connectivity and confounds, both weighing the same" in text
     seen = found.comparison.meta["models"]
     assert seen["mine + confounds"]["pretrained"] == seen["mine"]["pretrained"]
+
+
+def test_features_of_another_program_are_a_row(store, plan, tmp_path):
+    """By recording or by person, in any order, next to rows of others."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((len(store), 5)).astype(np.float32)
+    table = pd.DataFrame(X, columns=list("abcde")).assign(id=store.table["id"], session="1")
+    more = table.iloc[:1].assign(id="sub-other")
+    shuffled = pd.concat([table, more]).sample(frac=1, random_state=1)
+    shuffled.to_parquet(tmp_path / "x.parquet", index=False)
+    shuffled.to_csv(tmp_path / "x.csv", index=False)
+    for file in ("x.parquet", "x.csv"):
+        np.testing.assert_allclose(read_features(tmp_path / file, store), X, rtol=1e-6)
+    people = table.drop(columns="id").assign(subject="sub-" + store.table["subject"])
+    people = people.drop_duplicates("subject").iloc[::-1]
+    people.to_csv(tmp_path / "people.tsv", sep="\t", index=False)
+    first = store.table["subject"].drop_duplicates().index
+    of_person = store.table["subject"].map(
+        dict(zip(store.table["subject"][first], first, strict=True))
+    )
+    found = read_features(tmp_path / "people.tsv", store)
+    np.testing.assert_allclose(found, X[of_person], rtol=1e-6)
+
+    result = assess(
+        store, tmp_path / "out", {}, plan, features={"theirs": X}, parts=(), say=silent
+    ).comparison
+    direct = evaluate_probes(store, {"theirs": X}, plan.targets, design=plan.design)
+    ours = result.scores.query("model == 'theirs'")["value"].to_numpy()
+    np.testing.assert_array_equal(ours, direct.scores.query("model == 'theirs'")["value"])
+    with pytest.raises(InputError, match="answers another question: features differ"):
+        assess(store, tmp_path / "out", {}, plan, features={"theirs": X + 1}, say=silent)
+    with pytest.raises(InputError, match="is the name of a control or a baseline"):
+        assess(store, tmp_path / "new", {}, plan, features={"chance": X}, say=silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda t: t.drop(columns="id"), "must have a column id or subject"),
+        (lambda t: t.iloc[2:], "id = '.*': has no row of 2 of the 13 in the store"),
+        (lambda t: pd.concat([t, t.iloc[3:4]]), "id = '.*': must have one row each"),
+        (lambda t: t.assign(b="x"), "b: must be finite numbers, not 'x'"),
+        (lambda t: t.assign(c=t["c"].where(t["c"] > t["c"].min())), "c: must be finite numbers"),
+        (lambda t: t[["id"]], "must have columns of features"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(store, tmp_path, change, rule):
+    X = np.random.default_rng(3).standard_normal((len(store), 3))
+    table = pd.DataFrame(X, columns=list("abc")).assign(id=store.table["id"])
+    change(table).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(InputError, match=rule):
+        read_features(tmp_path / "x.csv", store)
 
 
 def test_what_is_there_is_not_computed_again(folder, store, plan, monkeypatch, tmp_path):

@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from semantoks import __version__
 from semantoks.assess.cache import StoredEmbedder, StoredTuner
@@ -26,9 +28,10 @@ from semantoks.errors import InputError, entry, readable
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.models import SideBySide
 from semantoks.evaluate.compare.result import ProbeResult
-from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECTRAL, joint_name
-from semantoks.evaluate.features.baselines import make_baselines
+from semantoks.evaluate.compare.roles import CONNECTIVITY, RANDOM, SPECTRAL, joint_name, role
+from semantoks.evaluate.features.baselines import BASELINES, make_baselines
 from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.features.given import features_hash
 from semantoks.evaluate.predictors.finetune import make_tuner
 from semantoks.evaluate.predictors.tuning import Train, tuned_name
 from semantoks.evaluate.stats.kinds import Kind
@@ -97,6 +100,7 @@ def assess(
     models: Mapping[str, Encoder | Sequence[Encoder]],
     plan: Plan,
     *,
+    features: Mapping[str, NDArray[np.float32]] | None = None,
     parts: Collection[str] | None = None,
     device: str = "cpu",
     n_jobs: int = 1,
@@ -116,6 +120,8 @@ def assess(
     models : mapping of str to Encoder, or to a sequence of them
         A sequence holds replicates: pretraining runs of one configuration with several seeds.
     plan : Plan
+    features : mapping of str to array of shape (n_recordings, n_features), optional
+        What other models make of the recordings, by their names: rows of the comparison.
     parts : collection of str, optional
         Names of `semantoks.assess.parts.table.PARTS` to compute beyond the comparison; all of them
         by default.
@@ -137,14 +143,19 @@ def assess(
     """
     chosen = chosen_parts(parts)
     plan.check_columns(store)
+    _check_names([*models, *(features or ())])
     folder = Path(out)
     encoders = {n: [m] if isinstance(m, Encoder) else [*m] for n, m in models.items()}
     embedders, random = _transformers(store, folder, encoders, plan, device)
     fixed = make_baselines([CONNECTIVITY])
-    joint = _side_by_side(embedders, plan.beside)
-    compared = {**embedders, **_fine_tuned(folder, encoders, plan, device), **joint}
+    given = {name: [array] for name, array in (features or {}).items()}
+    joint = _side_by_side({**embedders, **given}, plan.beside)
+    compared = {**embedders, **given, **_fine_tuned(folder, encoders, plan, device), **joint}
     controls = {**random, **fixed}
-    _claim(folder, _settings(store, encoders, plan))
+    settings = _settings(store, encoders, plan)
+    if features:
+        settings["features"] = {name: features_hash(array) for name, array in features.items()}
+    _claim(folder, settings)
     remove_partial(folder)
 
     def compare(new: Path) -> None:
@@ -164,6 +175,16 @@ def assess(
     return Assessment.load(folder)
 
 
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse two models of one name, or one with the name of a control."""
+    for name in names:
+        taken = name in BASELINES or role(name) != "model"
+        if taken or names.count(name) > 1:
+            what = "a control or a baseline" if taken else "another model"
+            fix = "Name it: --model NAME=PATH, --features NAME=FILE"
+            raise InputError(f"is the name of {what}", field="models", value=name, fix=fix)
+
+
 # -- what is compared ------------------------------------------------------------------------------
 
 
@@ -173,20 +194,12 @@ def _transformers(
     """Return the replicates of the models as embedders, and draws of random weights."""
     embedders: dict[str, list[StoredEmbedder]] = {}
     draws: dict[str, list[StoredEmbedder]] = {}
-    taken = {CONNECTIVITY, RANDOM, SPECTRAL, CHANCE, *plan.baselines}
 
     def embedder(encoder: Encoder, name: str) -> StoredEmbedder:
         plain = Embedder(encoder, n_crops=plan.n_crops, parts=plan.parts or None, device=device)
         return StoredEmbedder(plain, folder / "embeddings" / f"{name}.npz", store.fingerprint)
 
     for i, (name, each) in enumerate(models.items()):
-        if name in taken:
-            raise InputError(
-                "is the name of a control or a baseline",
-                field="models",
-                value=name,
-                fix="Name it: --model NAME=PATH",
-            )
         random = RANDOM if len(models) == 1 else f"{RANDOM} ({name})"
         embedders[name] = [embedder(one, f"model{i}-{j}") for j, one in enumerate(each)]
         draws[random] = [
@@ -197,13 +210,13 @@ def _transformers(
 
 
 def _side_by_side(
-    embedders: Mapping[str, Sequence[StoredEmbedder]], baselines: Sequence[str]
+    models: Mapping[str, Sequence[Any]], baselines: Sequence[str]
 ) -> dict[str, list[SideBySide]]:
     """Return every model side by side with every baseline."""
     return {
         joint_name(name, baseline): [SideBySide({name: one, baseline: made}) for one in each]
         for baseline, made in make_baselines(baselines).items()
-        for name, each in embedders.items()
+        for name, each in models.items()
     }
 
 

@@ -51,6 +51,15 @@ def evaluate(
             "replicates; without one, the baselines alone",
         ),
     ] = (),
+    features: Annotated[
+        tuple[str, ...],
+        Flag(
+            metavar="FILE",
+            panel="Model",
+            help="Evaluate another model by this table of its features, also as NAME=FILE: a "
+            "column id or subject, and columns of numbers",
+        ),
+    ] = (),
     only: Annotated[
         tuple[str, ...],
         Flag(
@@ -83,6 +92,7 @@ def evaluate(
         store,
         out,
         models=model,
+        features=features,
         plan=replace(plan, design=division.design()),
         parts=chosen_parts(only or None, skip),
         device=device,

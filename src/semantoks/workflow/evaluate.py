@@ -7,12 +7,17 @@ from dataclasses import replace
 from glob import glob, has_magic
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from semantoks.assess.assessment import Assessment, assess
 from semantoks.assess.plan import Plan
 from semantoks.config import parse, read_yaml
+from semantoks.data.designs import AcrossStores
 from semantoks.data.mixture import StoreMixture
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.features.given import read_features
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.report.page import write_report
@@ -29,6 +34,7 @@ def evaluate_store(
     *,
     models: Sequence[str | Path],
     plan: Plan,
+    features: Sequence[str | Path] = (),
     parts: Collection[str] | None = None,
     device: str = "auto",
     n_jobs: int = 1,
@@ -46,6 +52,9 @@ def evaluate_store(
         Runs, checkpoints or models; without any, only the baselines are compared. ``NAME=PATTERN``
         names a model; several paths that fit the pattern are replicates, pretraining runs of one
         configuration.
+    features : sequence of path
+        Tables of what other models make of the recordings, see `read_features`; ``NAME=FILE`` names
+        the model, else it has the name of the file.
     plan : Plan
         Targets, design, baselines, tests. The stores of runs among the models, where they exist,
         count as stated in `Plan.pretraining`.
@@ -69,11 +78,22 @@ def evaluate_store(
     encoders = {name: _replicates(name, paths) for name, paths in named.items()}
     paths = [path for each in named.values() for path in each]
     seen = {s.fingerprint: s for s in (*plan.pretraining, *_pretraining_stores(paths))}
+    design = plan.design
+    stores = [design.train, recordings] if isinstance(design, AcrossStores) else [recordings]
+    given: dict[str, NDArray[np.float32]] = {}
+    for text in map(str, features):
+        name, _, file = text.rpartition("=")
+        name = name or Path(file).stem
+        if name in given:
+            fix = "Name it: --features NAME=FILE"
+            raise InputError("has the name of another", field="features", value=text, fix=fix)
+        given[name] = np.concatenate([read_features(Path(file), store) for store in stores])
     assessment = assess(
         recordings,
         out,
         encoders,
         replace(plan, pretraining=tuple(seen.values())),
+        features=given,
         parts=parts,
         device=str(pick_device(device)),
         n_jobs=n_jobs,
