@@ -221,6 +221,29 @@ def test_a_fixed_split_tunes_on_its_validation_part(people):
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-6)
 
 
+def test_a_logarithm_is_another_target(people):
+    X = np.random.default_rng(6).standard_normal((48, 9)).astype(np.float32)
+    X[:, 0] += people.table["age"].to_numpy()
+    log_age = Target.parse("age:regression:log")
+    result = evaluate_probes(people, {"x": X}, ["age", log_age], design=FixedSplit())
+    assert set(result.scores["target"]) == {"age", "log age"}
+    y, _ = result.arrays("age", ["x"])
+    logs, (found,) = result.arrays("log age", ["x"])
+    np.testing.assert_allclose(logs, np.log(y))
+    gain = first(result, "log age", "MAE gain").loc["x", "value"]
+    base = result.arrays("log age", ["chance"])[1][0]
+    expected = np.abs(logs - base).mean() - np.abs(logs - found).mean()
+    assert gain == pytest.approx(expected)
+    assert Target.parse("sex:classification:male") == Target("sex", "classification", "male")
+    for wrong in ("age:ordinal:log", "age:regression:square", "age:log"):
+        with pytest.raises(InputError, match="column:regression:log takes the logarithm"):
+            Target.parse(wrong)
+    negative = people.select(np.arange(48))
+    negative.table = people.table.assign(age=people.table["age"] - people.table["age"].min())
+    with pytest.raises(InputError, match=r"age = 0\.0: a logarithm needs positive numbers"):
+        evaluate_probes(negative, {"x": X}, [log_age], design=FixedSplit())
+
+
 def test_models_side_by_side_weigh_the_same(people):
     """An array and connectivity, in other units and numbers of features, are two blocks."""
     X = 50 * np.random.default_rng(4).standard_normal((48, 7)).astype(np.float32)

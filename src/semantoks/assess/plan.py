@@ -73,7 +73,7 @@ class Plan:
 
     targets: Annotated[tuple[Target, ...], Flag(name="--target", metavar="COLUMN", read=_targets)]
     """Predict this column; column:classification, :ordinal or :regression states its kind,
-    column:classification:CLASS also the positive class."""
+    column:classification:CLASS also the positive class; column:regression:log its logarithm."""
     design: Annotated[Design, Flag(hidden=True)] = field(default_factory=GroupedKFold)
     """How people are divided."""
     baselines: Annotated[

@@ -114,7 +114,7 @@ def corruption_curves(
         for metric, score in scores.items():
             change = score.minus(clean[name][metric])
             low, high = Inference.of(score).interval()
-            row = {"target": target.column, "model": name, **facts, "metric": metric}
+            row = {"target": target.name, "model": name, **facts, "metric": metric}
             row |= {"value": score.value, "ci_low": low, "ci_high": high}
             low, high = Inference.of(change).interval()
             row |= {"change": change.value, "change_low": low, "change_high": high}

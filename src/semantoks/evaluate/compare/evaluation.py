@@ -179,7 +179,7 @@ def evaluate_probes(
     meta |= {"seed": seed, "missing": missing}
     for task in tasks:
         first = next(iter(ordered_metrics(task.kind, metric)))
-        meta["targets"][task.target.column] |= {"metric": first, "chosen": first in metric}
+        meta["targets"][task.target.name] |= {"metric": first, "chosen": first in metric}
     curves = _curve(table[table["size"] > 0], tasks, metric)
     sites = site_scores(predictions, tasks, against, metric)
     return ProbeResult(scores, differences, predictions, meta, curves, sites, choices)
@@ -194,7 +194,7 @@ def _checked(
     if not (models or baselines) or not targets:
         raise InputError("there is nothing to evaluate", field="models, targets")
     chosen = [t if isinstance(t, Target) else Target(t) for t in targets]
-    columns = [target.column for target in chosen]
+    columns = [target.name for target in chosen]
     if len(set(columns)) < len(columns):
         raise InputError("must name each column once", field="targets", value=columns)
     if CHANCE in models:
@@ -230,7 +230,7 @@ def _scores(
             ordered_metrics(task.kind, metric),
             verdict=not task.counted.why_not,
         )
-        base = {"target": task.target.column, "kind": task.kind}
+        base = {"target": task.target.name, "kind": task.kind}
         scores += [base | row for row in found]
         differences += [base | row for row in gaps]
     numbers = ["value", "se", "df", "ci_low", "ci_high", "detectable", "p_value"]
@@ -241,7 +241,7 @@ def _scores(
 def outcomes_of(predictions: pd.DataFrame, task: Task) -> Outcomes:
     """Return the outcomes of one target from the predictions of all."""
     classes = None if task.classes is None else task.classes.tolist()
-    return Outcomes.of(predictions[predictions["target"] == task.target.column], task.kind, classes)
+    return Outcomes.of(predictions[predictions["target"] == task.target.name], task.kind, classes)
 
 
 def _curve(table: pd.DataFrame, tasks: Sequence[Task], metric: Sequence[str]) -> pd.DataFrame:
@@ -252,6 +252,6 @@ def _curve(table: pd.DataFrame, tasks: Sequence[Task], metric: Sequence[str]) ->
             tested = outcomes_of(table[table["size"] == size], task)
             metrics = ordered_metrics(task.kind, metric)
             found, _ = score_models(tested, (), CHANCE, metrics, verdict=False)
-            base = {"target": task.target.column, "kind": task.kind, "n_train": size}
+            base = {"target": task.target.name, "kind": task.kind, "n_train": size}
             rows += [{**base, **row} for row in found]
     return pd.DataFrame(rows, columns=CURVE_COLUMNS)

@@ -336,7 +336,7 @@ def _predicted(
     else:
         truth = task.y[one]
         predicted = task.classes[balanced(mean, np.array(thresholds)).argmax(axis=1)]
-    where = {"target": task.target.column, "model": model, "size": size}
+    where = {"target": task.target.name, "model": model, "size": size}
     where |= {"repeat": fold.repeat, "fold": fold.name}
     rows = pd.DataFrame(
         {

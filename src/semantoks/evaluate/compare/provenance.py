@@ -49,7 +49,7 @@ def provenance(
             "n_subjects": int(store.table["subject"].nunique()),
         },
         "targets": {
-            task.target.column: {
+            task.target.name: {
                 "kind": task.kind,
                 "classes": None if task.classes is None else task.classes.tolist(),
                 "counted": {

@@ -41,13 +41,13 @@ def site_scores(
     """
     rows: list[dict[str, Any]] = []
     for task in tasks:
-        of_target = predictions[predictions["target"] == task.target.column]
+        of_target = predictions[predictions["target"] == task.target.name]
         classes = None if task.classes is None else task.classes.tolist()
         outcomes = Outcomes.of(of_target, task.kind, classes)
         if (outcomes.sites == "").any() or len(set(outcomes.sites)) < 2:
             continue
         name, metric = next(iter(ordered_metrics(task.kind, chosen).items()))
-        base = {"target": task.target.column}
+        base = {"target": task.target.name}
         rows += [base | row for row in _of_sites(outcomes, name, metric, against)]
     return pd.DataFrame(rows, columns=SITE_COLUMNS)
 

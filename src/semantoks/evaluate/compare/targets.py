@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from semantoks.errors import InputError, listed
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.stats.kinds import Kind
 from semantoks.text import number
+
+#: What may be done to numbers before they are predicted.
+Transform = Literal["log"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,25 @@ class Target:
     positive : str, optional
         Of two classes the one whose probability, sensitivity and AUPRC are stated; by default the
         class with fewer people, of equals the last in the order of the alphabet.
+    transform : {"log"}, optional
+        Predict the logarithm of a number: errors are then relative, as of an age or a volume.
     """
 
     column: str
     kind: Kind | None = None
     positive: str | None = None
+    transform: Transform | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the target in results, e.g. age or log age."""
+        return self.column if self.transform is None else f"{self.transform} {self.column}"
 
     @classmethod
     def parse(cls, text: str) -> Target:
         """Return the target that ``column``, ``column:kind`` or ``column:kind:class`` names.
+
+        ``column:regression:log`` is its logarithm.
 
         Raises
         ------
@@ -48,15 +61,19 @@ class Target:
             If the kind is another.
         """
         column, _, rest = text.partition(":")
-        kind, _, positive = rest.partition(":")
-        if kind not in ("", *get_args(Kind)) or (positive and kind != "classification"):
+        kind, _, more = rest.partition(":")
+        known = {"classification": (more,), "regression": ("", *get_args(Transform))}
+        if kind not in ("", *get_args(Kind)) or more not in known.get(kind, ("",)):
             raise InputError(
                 "a target is column, column:classification, column:ordinal or column:regression; "
-                "column:classification:CLASS also states the positive class",
+                "column:classification:CLASS also states the positive class, and "
+                "column:regression:log takes the logarithm",
                 field="target",
                 value=text,
             )
-        return cls(column, kind or None, positive or None)  # type: ignore[arg-type]
+        if kind == "regression":
+            return cls(column, kind, transform=more or None)  # type: ignore[arg-type]
+        return cls(column, kind or None, more or None)  # type: ignore[arg-type]
 
 
 TargetRows = tuple[NDArray[np.intp], NDArray[Any], Kind]  # rows of the store, their values, kind
@@ -101,7 +118,7 @@ def target_values(
     if kind != "classification":
         if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
             raise _no_numbers(values, where)
-        return rows, values.to_numpy(np.float64), kind
+        return rows, _transformed(values.to_numpy(np.float64), target, where), kind
     y = class_names(values)
     per_subject = pd.DataFrame({"s": table["subject"].iloc[rows].to_numpy(str), "y": y})
     several = per_subject.groupby("s")["y"].nunique()
@@ -116,6 +133,15 @@ def target_values(
     if len(set(y)) < 2:
         raise InputError("has one class only: there is nothing to tell apart", **where, value=y[0])
     return rows, y, kind
+
+
+def _transformed(values: NDArray[Any], target: Target, where: dict[str, Any]) -> NDArray[Any]:
+    if target.transform is None:
+        return values
+    if (values <= 0).any():
+        rule = "a logarithm needs positive numbers"
+        raise InputError(rule, **where, value=float(values.min()), fix="Predict it as it is")
+    return np.asarray(np.log(values), np.float64)
 
 
 def class_names(values: pd.Series) -> NDArray[np.str_]:
