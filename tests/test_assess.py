@@ -24,7 +24,7 @@ from semantoks.assess.cache import StoredEmbedder
 from semantoks.assess.parts.base import Found, Question
 from semantoks.assess.parts.section import Column, Section, Table
 from semantoks.assess.parts.table import PARTS, Part, chosen_parts
-from semantoks.assess.plan import Plan, confound_columns
+from semantoks.assess.plan import Plan, _curve, confound_columns
 from semantoks.data.designs import (
     GroupedKFold,
     LeaveOneSiteOut,
@@ -150,6 +150,13 @@ def test_what_a_model_adds_is_compared_with_the_baseline_alone(store, plan, tmp_
     assert "side by side with connectivity and confounds, both weighing the same" in text
     seen = found.comparison.meta["models"]
     assert seen["mine + confounds"]["pretrained"] == seen["mine"]["pretrained"]
+
+
+@pytest.mark.parametrize("text", ["1", "2.5", "0%", "100%", "many", "", "25 %%"])
+def test_sizes_of_samples_are_people_or_shares(text):
+    assert _curve(["64", "25%", "2"]).n_subjects == (64, 0.25, 2)
+    with pytest.raises(InputError, match="a number of people, or a share of the training part"):
+        _curve([text])
 
 
 def test_features_of_another_program_are_a_row(store, plan, tmp_path):

@@ -119,6 +119,10 @@ def test_few_people_are_drawn_inside_the_training_part(table):
         first = np.unique(subjects[small.train], return_index=True)[1]
         assert abs((y[small.train][first] == "a").sum() - size / 3) <= 1.2
     assert {small.repeat for _, small in drawn} == {0, 1}
+    fewest = min(len(set(subjects[f.train])) for f in folds)
+    shares = SmallSamples(n_subjects=(0.25, 0.5, 9), n_draws=1).draws(folds, subjects, y, seed=3)
+    expected = [round(0.25 * fewest), round(0.5 * fewest), 9]
+    assert [*dict.fromkeys(size for size, _ in shares)] == [*dict.fromkeys(expected)]
     again = curve.draw(folds[2], subjects, y, 9, 1, seed=3)
     np.testing.assert_array_equal(again.train, drawn[7][1].train)
     with pytest.raises(InputError, match=r"n_subjects = 33: the training part of fold s0 has 32"):

@@ -21,6 +21,7 @@ from semantoks.evaluate.predictors.linear import LinearModel
 from semantoks.evaluate.predictors.tuning import Train, Tuning
 from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.flags import Flag
+from semantoks.text import number
 
 
 def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
@@ -35,8 +36,17 @@ def _metrics() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for of_kind in METRICS.values() for name in of_kind))
 
 
-def _curve(sizes: Sequence[int]) -> SmallSamples:
-    return SmallSamples(n_subjects=tuple(sizes))
+def _curve(sizes: Sequence[str]) -> SmallSamples:
+    return SmallSamples(n_subjects=tuple(map(_size, sizes)))
+
+
+def _size(text: str) -> int | float:
+    value = number(text.removesuffix("%"))
+    share = text.endswith("%")
+    if value is None or not (0 < value < 100 if share else value >= 2 and value % 1 == 0):
+        rule = "must be a number of people, or a share of the training part below 100 %"
+        raise InputError(rule, field="n_train", value=text, fix="Give e.g. 64 or 25%")
+    return value / 100 if share else int(value)
 
 
 def _probe(model: LinearModel) -> Probe:
@@ -104,9 +114,9 @@ class Plan:
     """Let this metric decide, chosen before any result; by default AUROC and MAE gain."""
     curve: Annotated[
         SmallSamples | None,
-        Flag(name="--n-train", metavar="N", panel="Design", read=_curve, several=True, of=int),
+        Flag(name="--n-train", metavar="N", panel="Design", read=_curve, several=True),
     ] = None
-    """Fit to only this many people too, drawn from the training part."""
+    """Fit to only this many people too, or this share (25%), drawn from the training part."""
     finetune: Annotated[tuple[Train, ...], Flag(metavar="WAY", panel="Fine-tuning")] = ()
     """Fine-tune every model in this way too."""
     tuning: Annotated[

@@ -244,20 +244,23 @@ class SmallSamples:
 
     Parameters
     ----------
-    n_subjects : tuple of int
-        Sizes; those larger than the smallest training part are refused.
+    n_subjects : tuple of int or float
+        Sizes; those larger than the smallest training part are refused. Numbers below 1 are shares
+        of the smallest training part.
     n_draws : int
         Random draws of every size, the classes as frequent as in the training part.
     """
 
-    n_subjects: tuple[int, ...] = (16, 32, 64, 128)
+    n_subjects: tuple[int | float, ...] = (16, 32, 64, 128)
     n_draws: int = 5
 
     def draws(
         self, folds: Sequence[Fold], subjects: NDArray[np.str_], labels: Labels, seed: int
     ) -> Iterator[tuple[int, Fold]]:
         """Yield every size with every fold of every draw; see `draw`."""
-        for size in self.n_subjects:
+        fewest = min(len(set(subjects[fold.train].tolist())) for fold in folds)
+        sizes = [n if n >= 1 else round(n * fewest) for n in self.n_subjects]
+        for size in dict.fromkeys(map(int, sizes)):
             for number in range(self.n_draws):
                 for fold in folds:
                     yield size, self.draw(fold, subjects, labels, size, number, seed)
