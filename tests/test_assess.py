@@ -35,9 +35,11 @@ from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.datasets import DATASETS
 from semantoks.errors import InputError
+from semantoks.evaluate.checks.adjusted import Harmonised
 from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.baselines import BASELINES, Baseline
+from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.given import read_features
 from semantoks.evaluate.features.spectral import AmplitudeBaseline
@@ -464,11 +466,12 @@ def test_cleaned_models_are_compared_with_themselves_alone(sample, tmp_path):
         targets=(Target("diagnosis"), Target("age")),
         design=GroupedKFold(n_folds=3),
         n_bootstrap=30,
+        keep=("age", "sex"),
     )
     assert confound_columns(sample) == ("age", "sex", "site", "mean_fd")
     found = assess(sample, tmp_path / "o", {}, plan, parts=("adjusted", "alarms"), say=silent)
-    part = found.parts["adjusted"]
-    assert part.facts["variants"] == ["confounds regressed out", "ComBat over site"]
+    part, name = found.parts["adjusted"], "ComBat over site, keeping age and sex"
+    assert part.facts["variants"] == ["confounds regressed out", name]
     assert part.facts["confounds"] == ["age", "sex", "site", "mean_fd"]
     assert not part.facts["left_out"]
     gaps = part.tables["differences"]
@@ -481,7 +484,11 @@ def test_cleaned_models_are_compared_with_themselves_alone(sample, tmp_path):
     smallest = tested["p_value"].min()
     assert tested["p_holm"].min() == pytest.approx(min(4 * smallest, 1.0))
     plain = found.comparison.scores.query("model == 'connectivity'")
-    as_they_are = part.tables["scores"].query("not cleaned and variant == 'ComBat over site'")
+    as_they_are = part.tables["scores"].query("not cleaned and variant == @name")
+    cleaned = part.tables["scores"].query("cleaned and variant == @name")["value"].to_numpy()
+    own = {"c": Harmonised(ConnectivityBaseline(), keep=("age", "sex"), unseen="adapt")}
+    direct = evaluate_probes(sample, own, plan.targets, design=plan.design)
+    np.testing.assert_allclose(cleaned, direct.scores.query("model == 'c'")["value"], rtol=1e-6)
     np.testing.assert_allclose(plain["value"], as_they_are["value"])
     kinds = {alarm["what"].split(":")[0] for alarm in found.parts["alarms"].facts["alarms"]}
     assert "age follows site" in kinds, "this is so in ABIDE"

@@ -136,6 +136,11 @@ class Plan:
     """Regress this column out of the features; by default age, sex, site and motion."""
     harmonise: Annotated[str | None, Flag(metavar="COLUMN", panel="Confounds")] = "site"
     """Harmonise the batches of this column by ComBat."""
+    keep: Annotated[
+        tuple[str, ...],
+        Flag(name="--harmonise-keep", metavar="COLUMN", panel="Confounds"),
+    ] = ()
+    """Keep what this column explains in ComBat; a target never is."""
     pretraining: Annotated[
         tuple[RecordingStore, ...],
         Flag(
@@ -166,6 +171,7 @@ class Plan:
             "targets": [target.column for target in self.targets],
             "confounds": self.confounds or (),
             "harmonise": () if self.harmonise is None else (self.harmonise,),
+            "keep": self.keep,
         }
         for name, columns in named.items():
             for column in columns:
@@ -179,7 +185,7 @@ class Plan:
         }
         facts["targets"] = [asdict(target) for target in self.targets]
         facts["baselines"] = [*self.baselines]
-        facts["beside"] = [*self.beside]
+        facts |= {"beside": [*self.beside], "keep": [*self.keep]}
         facts["confounds"] = None if self.confounds is None else [*self.confounds]
         facts["probe"] = self.probe.settings()
         facts["curve"] = None if self.curve is None else _plain(self.curve)

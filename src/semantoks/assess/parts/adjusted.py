@@ -29,9 +29,9 @@ def compute(work: Work) -> Found:
     if any({*columns} - {target.column} for target in plan.targets):
         variants[REGRESSED] = lambda model: Residualised(model, confounds=columns, unseen="keep")
     if plan.harmonise is not None and store.table[plan.harmonise].notna().any():
-        name = f"ComBat over {plan.harmonise}"
-        batch = plan.harmonise
-        variants[name] = lambda model: Harmonised(model, batch=batch, unseen="adapt")
+        batch, keep = plan.harmonise, plan.keep
+        name = f"ComBat over {batch}" + (f", keeping {listed(keep)}" if keep else "")
+        variants[name] = lambda model: Harmonised(model, batch=batch, keep=keep, unseen="adapt")
     scores, differences, why_not = [], [], {}
     for what, wrap in variants.items():
         try:
