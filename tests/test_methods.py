@@ -73,7 +73,7 @@ def test_every_number_of_the_paragraph_is_one_of_the_result(found):
     assert said <= known(found), sorted(said - known(found))
     for part in (
         "means over 7 evenly spaced crops per recording",
-        "(one draw; seed 17)",
+        "(5 draws, whose mean is scored; seed 17)",
         "3 folds over subjects",
         "(3 per target; seed 17)",
         "chosen by the squared error of people left out",

@@ -91,14 +91,10 @@ class GroupedKFold:
         """Return ``n_folds * n_repeats`` folds; see `grouped_folds`."""
         if self.n_repeats < 1:
             raise InputError("must be at least 1", field="n_repeats", value=self.n_repeats)
-        out = []
+        out, spread = [], labels if self.stratified else None
         for repeat in range(self.n_repeats):
             parts = grouped_folds(
-                table,
-                self.n_folds,
-                group=self.group,
-                labels=labels if self.stratified else None,
-                seed=seed + repeat,
+                table, self.n_folds, group=self.group, labels=spread, seed=seed + repeat
             )
             out += [Fold(part.name, part.train, part.test, repeat) for part in parts]
         return out
@@ -245,8 +241,7 @@ class SmallSamples:
     Parameters
     ----------
     n_subjects : tuple of int or float
-        Sizes; those larger than the smallest training part are refused. Numbers below 1 are shares
-        of the smallest training part.
+        Sizes, or shares (below 1) of the smallest training part; a larger size is refused.
     n_draws : int
         Random draws of every size, the classes as frequent as in the training part.
     """
@@ -259,8 +254,8 @@ class SmallSamples:
     ) -> Iterator[tuple[int, Fold]]:
         """Yield every size with every fold of every draw; see `draw`."""
         fewest = min(len(set(subjects[fold.train].tolist())) for fold in folds)
-        sizes = [n if n >= 1 else round(n * fewest) for n in self.n_subjects]
-        for size in dict.fromkeys(map(int, sizes)):
+        for share in self.n_subjects:
+            size = int(share) if share >= 1 else round(share * fewest)
             for number in range(self.n_draws):
                 for fold in folds:
                     yield size, self.draw(fold, subjects, labels, size, number, seed)
@@ -307,9 +302,8 @@ class SmallSamples:
             raise InputError(
                 "leaves a class with fewer than 2 training subjects", field="n_subjects", value=size
             )
-        drawn = [
-            rng.choice(np.flatnonzero(strata == s), n, replace=False) for s, n in enumerate(quota)
-        ]
+        each = enumerate(quota)
+        drawn = [rng.choice(np.flatnonzero(strata == s), n, replace=False) for s, n in each]
         kept = np.isin(subjects[fold.train], who[np.concatenate(drawn)])
         return Fold(fold.name, fold.train[kept], fold.test, number)
 
