@@ -1,7 +1,7 @@
 """The linear model on connectivity of ABIDE, every site left out once: scores and cost.
 
-    semantoks prepare abide stores/abide --missing-rois mark
-    python -m benchmarks.probe stores/abide
+    semantoks prepare abide stores/abide-raw --missing-rois mark --low-hz 0 --high-hz 0
+    python -m benchmarks.probe stores/abide-raw
 
 1. Scores of functional connectivity for sex, diagnosis and log age: of all people together, and
    within sites, beside what is to be reached.
