@@ -6,8 +6,8 @@ import re
 from importlib import metadata
 
 _CPU_TORCH = (
-    " (without an NVIDIA GPU: add `--index-url https://download.pytorch.org/whl/cpu`, for 0.2 GB "
-    "instead of 5)"
+    ' (without an NVIDIA GPU: choose "CPU" at pytorch.org/get-started/locally, for 0.2 GB instead '
+    "of 5)"
 )
 
 

@@ -56,16 +56,17 @@ def read_features(file: Path, store: RecordingStore) -> NDArray[np.float32]:
     twice = np.intersect1d(values[counts > 1], wanted)
     if len(twice):
         raise InputError("must have one row each", file=file, field=key, value=str(twice[0]))
-    absent = [name for name in wanted.tolist() if name not in set(names.tolist())]
-    if absent:
+    absent = np.setdiff1d(wanted, names)
+    if len(absent):
         raise InputError(
-            f"has no row of {len(set(absent))} of the {len(set(wanted))} in the store, e.g. this",
+            f"has no row of {len(absent)} of the {len(set(wanted))} in the store, e.g. this",
             file=file,
             field=key,
-            value=absent[0],
+            value=str(absent[0]),
             fix="Add the rows, or prepare a store without these recordings",
         )
-    columns = [c for c in table.columns if str(c) not in {*map(str, store.table.columns), key}]
+    known = {key, *map(str, store.table.columns)}
+    columns = [column for column in table.columns if str(column) not in known]
     rows = pd.Series(np.arange(len(names)), index=names)[wanted].to_numpy()
     out = np.empty((len(store), len(columns)), np.float32)
     for i, column in enumerate(columns):
