@@ -264,6 +264,18 @@ def _cells(summary: dict[str, Any]) -> list[str]:
     ]
 
 
+def _kept(file: Path, n_seeds: int) -> dict[Row, dict[str, Any]]:
+    """Return the rows of an earlier run that hold as many seeds."""
+    if not file.exists():
+        return {}
+    found = pd.read_csv(file, dtype={"seeds": str}).to_dict("records")
+    return {
+        Row(was["design"], was["target"], was["nuisance"], was["planted in"]): was
+        for was in found
+        if was["seeds"] == str(n_seeds)
+    }
+
+
 def main() -> None:
     """Run the grid and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -276,20 +288,18 @@ def main() -> None:
     start = time.time()
     rows = [row for row in grid() if options.only in str(row)]
     kept = options.out.with_suffix(".csv")
-    done = (
-        pd.read_csv(kept, dtype={"seeds": str}).to_dict("records")
-        if options.resume and kept.exists()
-        else []
-    )
-    for summary in run(rows[len(done) :], options.seeds, options.jobs):
-        done.append(summary)
-        pd.DataFrame(done).to_csv(kept, index=False)
+    done = _kept(kept, options.seeds) if options.resume else {}
+    left = [row for row in rows if row not in done]
+    for row, summary in zip(left, run(left, options.seeds, options.jobs), strict=True):
+        done[row] = summary
+        pd.DataFrame(list(done.values())).to_csv(kept, index=False)
         print(" | ".join(_cells(summary)), flush=True)
     minutes = (time.time() - start) / 60
-    table = pd.DataFrame(done)
+    told = [done[row] for row in rows]
+    table = pd.DataFrame(told)
     failed = int((table["passes"] != "yes").sum())
     text = (__doc__.split("\n\n    python")[0] + "\n").split("\n", 2)
-    lines = [[*table.columns], ["---"] * table.shape[1], *map(_cells, done)]
+    lines = [[*table.columns], ["---"] * table.shape[1], *map(_cells, told)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     cost = "" if options.resume else f", {minutes:.0f} minutes"
     options.out.write_text(
