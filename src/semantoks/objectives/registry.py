@@ -8,8 +8,12 @@ from pydantic import Discriminator
 
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import Encoder
+from semantoks.objectives.barlow import BarlowTwins, BarlowTwinsConfig
+from semantoks.objectives.contrastive import Contrastive, ContrastiveConfig
+from semantoks.objectives.dino import DINO, DINOConfig
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.objective import Objective
+from semantoks.objectives.order import Order, OrderConfig
 from semantoks.objectives.prediction import Prediction, PredictionConfig
 from semantoks.objectives.vicreg import VICReg, VICRegConfig
 
@@ -18,11 +22,23 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "distillation": (DistillationConfig, SelfDistillation),
     "vicreg": (VICRegConfig, VICReg),
     "prediction": (PredictionConfig, Prediction),
+    "contrastive": (ContrastiveConfig, Contrastive),
+    "barlow": (BarlowTwinsConfig, BarlowTwins),
+    "dino": (DINOConfig, DINO),
+    "order": (OrderConfig, Order),
 }
 DEFAULT = next(iter(OBJECTIVES))
 
 if TYPE_CHECKING:
-    ObjectiveConfig = DistillationConfig | VICRegConfig | PredictionConfig
+    ObjectiveConfig = (
+        DistillationConfig
+        | VICRegConfig
+        | PredictionConfig
+        | ContrastiveConfig
+        | BarlowTwinsConfig
+        | DINOConfig
+        | OrderConfig
+    )
 else:
     _configs = tuple(config for config, _ in OBJECTIVES.values())
     ObjectiveConfig = Annotated[Union[_configs], Discriminator("kind")]  # noqa: UP007
