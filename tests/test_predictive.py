@@ -278,6 +278,7 @@ def learn(tiny_run, planted, tmp_path_factory):
             optim__base_lr=0.1,
             train__checkpoint_epochs=100,
             train__keep_best=False,
+            train__collapse_rank=0.0,
         )
         tree = trees.to_tree(run)
         none = dict.fromkeys(("roi_dropout", "time_dropout", "amplitude", "noise"), "none")

@@ -128,4 +128,4 @@ class SignalHead(nn.Module):
 
     def by_channel(self, grid: Tensor) -> Tensor:
         """Repeat a grid (B, N, P) for the channels of every row, (B, M, P)."""
-        return grid[:, self.get_buffer("_row")]
+        return grid.index_select(1, self.get_buffer("_row"))

@@ -49,14 +49,14 @@ class Reconstructed(NamedTuple):
         Squared errors.
     energy : Tensor of shape (B,)
         Squares of the targets.
-    count : Tensor of shape (B,)
+    size : Tensor of shape (B,)
         Number of values.
     """
 
     embedding: Tensor
     error: Tensor
     energy: Tensor
-    count: Tensor
+    size: Tensor
 
 
 def compare(found: Tensor, target: Tensor, compared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,7 +70,7 @@ def compare(found: Tensor, target: Tensor, compared: Tensor) -> tuple[Tensor, Te
 
     Returns
     -------
-    error, energy, count : Tensor of shape (B,)
+    error, energy, size : Tensor of shape (B,)
         Squared errors, squared targets, and the number of values.
     """
     kept = (compared & (target != 0).any(dim=-1)).unsqueeze(-1)
@@ -86,7 +86,7 @@ def squared_error(outputs: Reconstructed) -> tuple[Tensor, dict[str, Tensor]]:
     "unexplained" is the error as a share of the targets' squares: 1 where zeros are predicted.
     """
     error = total(outputs.error.sum())
-    sums = [total(x.detach().sum()).clamp(min=1e-12) for x in (outputs.count, outputs.energy)]
+    sums = [total(x.detach().sum()).clamp(min=1e-12) for x in (outputs.size, outputs.energy)]
     loss = error / sums[0]
     return loss, {"reconstruction": loss, "unexplained": error.detach() / sums[1]}
 
