@@ -124,7 +124,8 @@ class SignalHead(nn.Module):
 
     def patches(self, x: Tensor) -> Tensor:
         """Return signals (B, C, T) as what `forward` gives, (B, M, P, L)."""
-        return x[:, self.get_buffer("_channel")].unflatten(2, (-1, self.patch_length))
+        out: Tensor = x[:, self.get_buffer("_channel")].unflatten(2, (-1, self.patch_length))
+        return out
 
     def by_channel(self, grid: Tensor) -> Tensor:
         """Repeat a grid (B, N, P) for the channels of every row, (B, M, P)."""
