@@ -13,6 +13,7 @@ from semantoks import config as trees
 from semantoks.errors import CheckpointError, ConfigError, InputError
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import convert, load_pretrained, newest_checkpoint
+from semantoks.objectives.expanded import Expanded
 from semantoks.objectives.objective import Moment
 from semantoks.objectives.terms.redundancy import (
     covariance_matrix,
@@ -20,7 +21,7 @@ from semantoks.objectives.terms.redundancy import (
     off_diagonal,
     variance_hinge,
 )
-from semantoks.objectives.vicreg import Expanded, VICReg, VICRegConfig
+from semantoks.objectives.vicreg import VICReg, VICRegConfig
 from semantoks.train.guard import TrainingWarning
 from semantoks.train.run import RunConfig
 from semantoks.train.trainer import Trainer

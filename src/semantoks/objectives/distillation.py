@@ -13,7 +13,6 @@ Source: Brain-Semantoks (ICLR 2026), objective.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -27,8 +26,8 @@ from semantoks.model.encoder import Encoder
 from semantoks.model.places import places
 from semantoks.model.projection import ProjectionHead
 from semantoks.objectives import schedules
-from semantoks.objectives.objective import Losses, Moment, Objective, hidden_tokens
-from semantoks.objectives.schedules import OptimConfig
+from semantoks.objectives.objective import Losses, Moment, hidden_tokens
+from semantoks.objectives.teacher import TeacherObjective
 from semantoks.objectives.terms.coding_rate import Spread, masked_agreement, simdino
 from semantoks.views.batch import ViewBatch
 
@@ -175,7 +174,7 @@ class ProjectedEncoder(nn.Module):
         )
 
 
-class SelfDistillation(Objective[DistillationPlan, Projections]):
+class SelfDistillation(TeacherObjective[DistillationPlan, Projections]):
     """Student and teacher, and the loss between them.
 
     Parameters
@@ -185,8 +184,6 @@ class SelfDistillation(Objective[DistillationPlan, Projections]):
     config : DistillationConfig
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
-    trained: ClassVar[str] = "student"
     batch_axes: ClassVar[Mapping[str, int]] = {
         "embedding": 1,
         "cls": 1,
@@ -196,16 +193,8 @@ class SelfDistillation(Objective[DistillationPlan, Projections]):
     }
 
     def __init__(self, encoder: Encoder, config: DistillationConfig) -> None:
-        super().__init__()
+        super().__init__(ProjectedEncoder(encoder, config))
         self.config = config
-        self.student = ProjectedEncoder(encoder, config)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> SelfDistillation:
-        """Set the student's mode; the teacher is always in evaluation mode (no drop path)."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def plan(self, batch: ViewBatch, moment: Moment) -> DistillationPlan:
         """Return which terms this step computes, and the weight of L_net."""
@@ -256,25 +245,6 @@ class SelfDistillation(Objective[DistillationPlan, Projections]):
             total = total + 0.0 * student.embedding.sum()
         terms = {"cls": cls, "network": network, "mask": mask}
         return Losses(total, terms, teacher.embedding[0])
-
-    def after_step(self, moment: Moment, optim: OptimConfig) -> dict[str, float]:
-        """Move the teacher; return its momentum."""
-        momentum = schedules.teacher_momentum(moment.step, moment.n_steps, optim)
-        self.update_teacher(momentum)
-        return {"teacher_momentum": momentum}
-
-    @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Move the teacher: ``teacher = momentum * teacher + (1 - momentum) * student``.
-
-        Parameters
-        ----------
-        momentum : float
-            In [0, 1]. Buffers are constants and stay.
-        """
-        torch._foreach_lerp_(
-            list(self.teacher.parameters()), list(self.student.parameters()), 1.0 - momentum
-        )
 
 
 def _compared(batch: ViewBatch) -> Tensor | None:

@@ -48,6 +48,36 @@ def count(n: int, *, device: torch.device) -> int:
     return int(summed)
 
 
+def gather_rows(x: Tensor) -> Tensor:
+    """Return the rows of all processes, those of process 0 first.
+
+    Parameters
+    ----------
+    x : Tensor of shape (m, ...)
+        m may differ between processes.
+
+    Returns
+    -------
+    Tensor of shape (M, ...)
+        The same on every process. Its gradient reaches this process's rows only, multiplied by the
+        number of processes, as that of `total`.
+    """
+    if n_processes() == 1:
+        return x
+    mine = x.detach()
+    lengths = [torch.zeros((), dtype=torch.int64, device=x.device) for _ in range(n_processes())]
+    dist.all_gather(lengths, torch.tensor(len(x), device=x.device))
+    longest = max(int(n) for n in lengths)
+    padded = mine.new_zeros((longest, *x.shape[1:]))
+    padded[: len(x)] = mine
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    rows = [part[: int(n)] for part, n in zip(parts, lengths, strict=True)]
+    if x.requires_grad:
+        rows[dist.get_rank()] = mine + n_processes() * (x - mine)
+    return torch.cat(rows)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Return `x` in float32, or in float64 where it is."""
     return x.double() if x.dtype == torch.float64 else x.float()

@@ -3,21 +3,22 @@
 No teacher and no negative pairs: two views of a recording are embedded alike, every dimension of
 the embedding varies over recordings, and different dimensions do not covary.
 
-Source: Bardes, Ponce and LeCun, ICLR 2022. Changed: the expander normalises by LayerNorm, not by
-BatchNorm, so that no recording changes what becomes of another one.
+Source: Bardes, Ponce and LeCun, ICLR 2022. Changed: the expander normalises by LayerNorm, see
+`semantoks.objectives.expanded`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
+from semantoks.objectives.expanded import Expanded, ExpandedEncoder
 from semantoks.objectives.objective import Losses, Moment, Objective, hidden_tokens
 from semantoks.objectives.terms.redundancy import (
     covariance_matrix,
@@ -58,53 +59,6 @@ class VICRegConfig:
             raise ConfigError("at least one term must have a weight", field="objective")
 
 
-class Expanded(NamedTuple):
-    """Outputs of the learner.
-
-    Parameters
-    ----------
-    embedding : Tensor of shape (2, B, D)
-        CLS tokens.
-    expanded : Tensor of shape (2, B, d)
-    """
-
-    embedding: Tensor
-    expanded: Tensor
-
-
-class ExpandedEncoder(nn.Module):
-    """An encoder with its expander.
-
-    Parameters
-    ----------
-    encoder : Encoder
-    width : int
-        Of the expander.
-    """
-
-    def __init__(self, encoder: Encoder, width: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        layers: list[nn.Module] = []
-        for n_in in (encoder.config.width, width):
-            layers += [nn.Linear(n_in, width), nn.LayerNorm(width), nn.GELU()]
-        self.expander = nn.Sequential(*layers, nn.Linear(width, width))
-
-    def forward(self, views: Tensor, hidden: Tensor | None) -> Expanded:
-        """Embed and expand the views.
-
-        Parameters
-        ----------
-        views : Tensor of shape (2, B, C, T)
-        hidden : Tensor of bool, shape (2, B, N, P), or None
-            Tokens replaced by the mask vector.
-        """
-        mask = None if hidden is None else hidden.flatten(0, 1)
-        cls, _ = self.encoder.read(views.flatten(0, 1), mask)
-        shape = views.shape[:2]
-        return Expanded(cls.unflatten(0, shape), self.expander(cls).unflatten(0, shape))
-
-
 class VICReg(Objective[None, Expanded]):
     """The objective; on steps with masks both views are masked, as one more augmentation.
 
@@ -121,7 +75,7 @@ class VICReg(Objective[None, Expanded]):
     def __init__(self, encoder: Encoder, config: VICRegConfig) -> None:
         super().__init__()
         self.config = config
-        self.online = ExpandedEncoder(encoder, config.expander_width)
+        self.online = ExpandedEncoder(encoder, [config.expander_width] * 3)
 
     def plan(self, batch: ViewBatch, moment: Moment) -> None:
         """Every step computes the same."""

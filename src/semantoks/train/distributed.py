@@ -13,12 +13,11 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from semantoks.errors import CheckpointError
-from semantoks.objectives.parallel import n_processes
+from semantoks.objectives.parallel import gather_rows, n_processes
 
 __all__ = [
     "agree",
@@ -129,24 +128,3 @@ def agree(step: int, device: torch.device, run: object) -> None:
             value=steps,
             fix="Put the run on a file system that all machines share",
         )
-
-
-def gather_rows(x: Tensor) -> Tensor:
-    """Return the rows of all processes, those of process 0 first; no gradient passes.
-
-    Parameters
-    ----------
-    x : Tensor of shape (m, ...)
-        m may differ between processes.
-    """
-    if n_processes() == 1:
-        return x
-    x = x.detach()
-    lengths = [torch.zeros((), dtype=torch.int64, device=x.device) for _ in range(n_processes())]
-    dist.all_gather(lengths, torch.tensor(len(x), device=x.device))
-    longest = max(int(n) for n in lengths)
-    padded = x.new_zeros((longest, *x.shape[1:]))
-    padded[: len(x)] = x
-    parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[: int(n)] for part, n in zip(parts, lengths, strict=True)])
