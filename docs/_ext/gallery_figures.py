@@ -1,6 +1,6 @@
 """What the gallery shows of a block: figures that it has assigned to a variable.
 
-The package draws `matplotlib.figure.Figure` without pyplot, whose list of figures other scrapers read.
+The package draws without pyplot, whose list of figures other scrapers read.
 """
 
 from __future__ import annotations
