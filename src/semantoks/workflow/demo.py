@@ -41,7 +41,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.DataFrame]:
-    """Prepare the ABIDE sample, pretrain, embed, probe and report; with the model in the box beside it.
+    """Prepare the ABIDE sample, pretrain, embed, probe and report, beside the shipped model.
 
     Parameters
     ----------
