@@ -70,7 +70,8 @@ def diffusion_map(affinity: Tensor, n_axes: int, *, alpha: float = 0.5) -> Tenso
     signs = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).sign()
     values = torch.where(values > 1e-9, values.clamp(max=1 - 1e-6), 0.0)
     found = vectors * signs * (values / (1 - values))
-    return found / found[:, 0].square().mean().sqrt().clamp(min=1e-12)
+    out: Tensor = found / found[:, 0].square().mean().sqrt().clamp(min=1e-12)
+    return out
 
 
 def _group_connectivity(crops: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def _affinity(connectivity: Tensor, kept: float) -> Tensor:
     n_kept = max(1, round(kept * n_channels))
     weakest = connectivity.topk(n_kept, dim=1).values[:, -1:]
     strong = torch.where(connectivity >= weakest, connectivity, 0.0).clamp(min=0)
-    rows = strong / strong.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    rows: Tensor = strong / strong.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return rows @ rows.T
 
 

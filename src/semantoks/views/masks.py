@@ -233,7 +233,7 @@ def cross_masks(
     if groups is not None:
         return cross_masks(m, int(groups.max()) + 1, n_patches, config, generator)[:, groups]
     where = generator.device
-    hidden, u = torch.empty(2, m, device=where)
+    hidden, u = torch.empty(2, m, device=where).unbind()
     hidden.uniform_(config.ratio_min, config.ratio_max, generator=generator)
     u.uniform_(0.25, 0.75, generator=generator)
     run = ((1 - hidden) ** u * n_patches).round().long().clamp(1, n_patches - 1)
@@ -243,7 +243,8 @@ def cross_masks(
     in_time = (patch >= start[:, None]) & (patch < (start + run)[:, None])
     order = torch.rand(m, n_networks, device=where, generator=generator).argsort(dim=1)
     in_space = order.argsort(dim=1) < count[:, None]
-    return ~(in_space[:, :, None] & in_time[:, None, :])
+    seen = in_space[:, :, None] & in_time[:, None, :]
+    return ~seen
 
 
 #: The kinds of masks by their names in `MaskConfig.kind`; "none" draws nothing.
