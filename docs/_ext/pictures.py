@@ -149,8 +149,8 @@ def overview(recording: Recording, atlas: Parcellation, scores: pd.DataFrame) ->
     middle.set_xticks([])
     bare(middle, "2  Its connections, one token per network")
     rows = scores[(scores["target"] == "diagnosis") & (scores["metric"] == "AUROC")]
-    controls = ["chance", "connectivity", "spectral connectivity", "random weights (connectome-base)"]
-    rows = rows.set_index("model").loc[[*controls, "connectome-base"]]
+    controls = ("connectivity", "spectral connectivity", "random weights (connectome-base)")
+    rows = rows.set_index("model").loc[["chance", *controls, "connectome-base"]]
     heights = np.arange(len(rows))
     colours = [SOFT, PALETTE[1], PALETTE[3], PALETTE[2], PALETTE[0]]
     right.hlines(heights[1:], rows["ci_low"][1:], rows["ci_high"][1:], color=colours[1:], lw=3)
