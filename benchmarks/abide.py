@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 import joblib
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from semantoks import Embedder, RecordingStore, RunConfig, Trainer, load_pretrained
@@ -44,12 +45,14 @@ from semantoks.evaluate.compare.roles import CHANCE, CONNECTIVITY, RANDOM, SPECT
 from semantoks.evaluate.compare.scoring import adjusted, score_models
 from semantoks.evaluate.compare.targets import Target, target_values
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
+from semantoks.evaluate.features.crops import even_crops, sources
 from semantoks.evaluate.features.spectral_connectivity import SpectralConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.stats.metrics import ordered_metrics
 from semantoks.figures.scores import sample_sizes
 from semantoks.model.encoder import Encoder
 from semantoks.model.readout import part_sizes
+from semantoks.model.tokenizers.connectome import ConnectomeTokenizer
 
 Values = NDArray[np.float32]
 Sites = tuple[str, ...]
@@ -194,6 +197,31 @@ def readouts(encoder: Encoder, store: RecordingStore) -> dict[str, Values]:
     }
 
 
+@torch.inference_mode()
+def random_readouts(encoder: Encoder, first: RecordingStore) -> list[dict[str, Values]]:
+    """Return the readouts of draws of random weights, whose tokens are of the same coordinates."""
+    tokenizer = encoder.tokenizer
+    assert isinstance(tokenizer, ConnectomeTokenizer)
+    crops = [even_crops(encoder, source, 1) for source in sources(encoder, first, None)]
+    mask = torch.cat([missing for _, missing in crops])
+    coordinates = torch.cat([tokenizer.coordinates(tokenizer.centred(x)) for x, _ in crops])
+    found = []
+    for draw in (encoder.with_random_weights(n) for n in range(N_RANDOM)):
+        assert isinstance(draw.tokenizer, ConnectomeTokenizer)
+        sequence = draw.assemble(draw.tokenizer.tokens(coordinates), mask)
+        for block in draw.blocks:
+            sequence = block(sequence)
+        cls, tokens = draw.norm(sequence)[:, 0], draw.norm(sequence)[:, 1:]
+        parts = {"cls": cls, "mean": tokens.mean(dim=1), "tokens": tokens.flatten(1)}
+        found.append(
+            {
+                name: rotated(torch.cat([parts[part] for part in READOUTS[name]], dim=1).numpy())
+                for name in LEARNED
+            }
+        )
+    return found
+
+
 def described(first: RecordingStore) -> dict[str, Values]:
     """Return the baselines that learn nothing."""
     found = {
@@ -209,31 +237,36 @@ def models_of(
 ) -> dict[str, Any]:
     """Return the baselines, the readouts of the models, and those of random weights."""
     found: dict[str, Any] = {**kept(folder / "baselines.pkl", partial(described, first))}
-    encoders = {"": models}
+    values = {
+        unseen: [
+            kept(folder / f"model-{n}-without-{unseen[0]}.pkl", partial(readouts, one, first))
+            for n, one in enumerate(each)
+        ]
+        for unseen, each in models.items()
+    }
+    found |= inductive("{}", values)
     if setting == Setting():
         found["tangent space"] = TangentBaseline()
-        encoders[RANDOM] = {
-            unseen: [each[0].with_random_weights(n) for n in range(N_RANDOM)]
+        drawn = {
+            unseen: kept(
+                folder / f"random-without-{unseen[0]}.pkl", partial(random_readouts, each[0], first)
+            )
             for unseen, each in models.items()
         }
-    for kind, of_groups in encoders.items():
-        values = {
-            unseen: [
-                kept(
-                    folder / f"{kind or 'model'}-{n}-without-{unseen[0]}.pkl",
-                    partial(readouts, one, first),
-                )
-                for n, one in enumerate(each)
-            ]
-            for unseen, each in of_groups.items()
-        }
-        for name in READOUTS if not kind else LEARNED:
-            replicates = zip(*values.values(), strict=True)
-            found[f"{kind} ({name})" if kind else name] = [
-                Inductive({g: v[name] for g, v in zip(values, one, strict=True)})
-                for one in replicates
-            ]
+        found |= inductive(f"{RANDOM} ({{}})", drawn)
     return found
+
+
+def inductive(called: str, values: Mapping[Sites, list[dict[str, Values]]]) -> dict[str, Any]:
+    """Return the replicates of every readout."""
+    first = next(iter(values.values()))
+    return {
+        called.format(name): [
+            Inductive({unseen: each[n][name] for unseen, each in values.items()})
+            for n in range(len(first))
+        ]
+        for name in first[0]
+    }
 
 
 def compare(
