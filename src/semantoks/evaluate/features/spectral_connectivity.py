@@ -140,7 +140,9 @@ class SpectralConnectivityBaseline(SignalTransformer):
         return self
 
     def _strengths(self) -> tuple[float, ...]:
-        return (self.strength,) if np.isscalar(self.strength) else tuple(self.strength)
+        if isinstance(self.strength, Sequence):
+            return tuple(self.strength)
+        return (self.strength,)
 
     def transform(self, X: Signals) -> NDArray[np.float32]:
         """Return the spectral connectivity of every recording.
