@@ -267,7 +267,7 @@ def test_a_pipeline_is_saved_whole(encoder, example, tmp_path):
     np.testing.assert_array_equal(again.predict_proba(example.X), expected)
     assert isinstance(again[:-1].transform(example.X), type(pipe[:-1].transform(example.X)))
     assert {file.suffix for file in folder.rglob("*") if file.is_file()} <= {
-        ".json", ".safetensors", ".tsv"
+        ".json", ".safetensors", ".tsv", ".md"
     }  # fmt: skip
     assert len([*folder.glob("encoder-*")]) == 1  # parameter and fitted attribute are one
     assert clone(again).fit(example.X, example.y).predict(example.X).tolist()

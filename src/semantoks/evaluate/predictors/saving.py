@@ -28,14 +28,13 @@ from torch import nn
 from semantoks.errors import CheckpointError, InputError, readable
 from semantoks.files import staged_folder
 from semantoks.model.encoder import Encoder
-from semantoks.model.pretrained import load_pretrained, save_model
+from semantoks.model.pretrained import load_pretrained
 
 FORMAT = 1
 HEADER, ARRAYS = "estimator.json", "arrays.safetensors"
 _PACKAGES = ("semantoks", "sklearn")
 _ROUTING = "_metadata_request"  # what `set_fit_request` and its like leave in an estimator
 _METHODS = ("fit", "partial_fit", "predict", "predict_proba", "score", "split", "transform")
-_ROLE = "saved"
 
 
 def save_estimator(folder: str | Path, estimator: BaseEstimator) -> Path:
@@ -188,9 +187,7 @@ class _Writer:
     def _encoder(self, encoder: Encoder, _: str) -> Any:
         name = self._encoders.setdefault(id(encoder), f"encoder-{len(self._encoders)}")
         if not (self.folder / name).exists():
-            (self.folder / name).mkdir()
-            state = {f"{_ROLE}.encoder.{k}": v.cpu() for k, v in encoder.state_dict().items()}
-            save_model(self.folder / name, state, encoder, roles=[_ROLE])
+            encoder.save_pretrained(self.folder / name)
         return {"encoder": name}
 
     def _linear(self, layer: nn.Linear, place: str) -> Any:
