@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from semantoks.arrays import Array, Rows
 from semantoks.errors import InputError
@@ -91,6 +97,34 @@ class ProbeBase(BaseEstimator):  # type: ignore[misc]
         coef, intercept = self._without
         n_outputs = np.atleast_2d(self.coef_).shape[0]
         return np.asarray((X @ coef.T + intercept).reshape(len(X), -1, n_outputs), np.float64)
+
+
+def class_labels(y: ArrayLike) -> NDArray[Any]:
+    """Return labels of classes, after checking that they are no measurements, such as ages.
+
+    Parameters
+    ----------
+    y : array of shape (n,)
+        Text, truth values or whole numbers; of numbers at most one value per 2 rows, or 2.
+
+    Raises
+    ------
+    InputError
+        If a label is missing, or the numbers are no classes.
+    """
+    labels = np.asarray(column_or_1d(y))
+    if pd.isna(labels).any():
+        n = int(pd.isna(labels).sum())
+        raise InputError("must name the class of every recording", field="y", value=f"{n} missing")
+    if labels.dtype.kind in "iuf":
+        n = len(np.unique(labels))
+        if n > max(2, len(labels) // 2) or (labels != np.floor(labels)).any():
+            raise InputError(
+                f"must be classes: {n} different numbers in {len(labels)} rows are a measurement",
+                field="y",
+                fix="Fit a regressor (FineTunerRegressor); numbers that do name classes, as text",
+            )
+    return labels
 
 
 class RowSpaces:
