@@ -21,7 +21,7 @@ from semantoks.evaluate.compare.models import Features, FoldFeatures, SideBySide
 from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
 from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.features.blocks import FeatureBlock
-from semantoks.evaluate.predictors.base import RowSpaces, person_weights
+from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.choice import ShrinkagePath
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
@@ -186,9 +186,8 @@ def predict(
             if features is None:
                 scored = [_from_predictor(cohort, predictor, name, t, f) for t, _, f in job]
             else:
-                X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
-                spaces = RowSpaces()
-                scored = [_from_features(cohort, X, t, f, make_probe, spaces) for t, _, f in job]
+                each = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+                scored = [_from_features(cohort, each, t, f, make_probe) for t, _, f in job]
             return [
                 _predicted(cohort, name, t, s, f, one)
                 for (t, s, f), one in zip(job, scored, strict=True)
@@ -253,6 +252,8 @@ class _Found:
     path : ShrinkagePath, or None where there is no linear model
     without : array of shape (n, n_blocks) or (n, n_blocks, n_classes), or None
         The scores of models not trained on a block; None where the model cannot tell.
+    chosen : str
+        Which of several alternatives; empty where there is one.
     """
 
     scores: NDArray[Any]
@@ -260,23 +261,28 @@ class _Found:
     thresholds: NDArray[np.float64] | None
     path: ShrinkagePath | None
     without: NDArray[Any] | None = None
+    chosen: str = ""
 
 
 def _from_features(
     cohort: Cohort,
-    X: FoldFeatures,
+    alternatives: Sequence[FoldFeatures],
     task: Task,
     fold: Fold,
     make_probe: MakeProbe,
-    spaces: RowSpaces,
 ) -> _Found:
+    """Fit a probe to each of the alternatives, and keep the one that predicts inner folds best."""
     trained = task.counted.blocks[fold.train]
     without = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
-    probe = make_probe(task.kind, blocks=X.blocks)
     inside = _inside(cohort, task, fold)
-    probe.fit(X.train, task.y[fold.train], **inside, without=without, spaces=spaces)
+    fitted = []
+    for X in alternatives:
+        probe = make_probe(task.kind, blocks=X.blocks)
+        probe.fit(X.train, task.y[fold.train], **inside, without=without, spaces=X.spaces)
+        fitted.append((probe, X))
+    probe, X = min(fitted, key=lambda one: float(one[0].path_.losses.min()))
     found = _found(probe, probe, X.test)
-    return replace(found, without=probe.predict_without(X.test))
+    return replace(found, without=probe.predict_without(X.test), chosen=X.name)
 
 
 def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Found:
@@ -362,7 +368,8 @@ def _predicted(
     )
     if found.path is None:
         return FoldPredictions(rows, {})
-    return FoldPredictions(rows, {**where, "thresholds": thresholds, **found.path.to_row()})
+    choice = {"thresholds": thresholds, "features": found.chosen, **found.path.to_row()}
+    return FoldPredictions(rows, {**where, **choice})
 
 
 def _means(values: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[Any]:
