@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from torch import Tensor, nn
 
 from semantoks.model.encoder import Encoder
+from semantoks.model.positions import Positions
 from semantoks.objectives.schedules import OptimConfig
 from semantoks.views.batch import ViewBatch
 from semantoks.views.crops import ViewPlan
@@ -84,6 +85,8 @@ class Objective(nn.Module, Generic[PlanT, OutputsT]):
         Name of the submodule that the optimiser trains, one of `roles`.
     batch_axes : mapping of str to int
         Axis along which the parts of a batch are joined, for every field of the outputs.
+    needs_masks : bool
+        Whether it learns from hidden tokens alone, so that every step must have masks.
     views : ViewPlan
         Number, lengths and relation of the crops that it needs.
     """
@@ -91,6 +94,7 @@ class Objective(nn.Module, Generic[PlanT, OutputsT]):
     roles: ClassVar[tuple[str, ...]]
     trained: ClassVar[str]
     batch_axes: ClassVar[Mapping[str, int]]
+    needs_masks: ClassVar[bool] = False
     views: ViewPlan = ViewPlan()
 
     @property
@@ -106,7 +110,14 @@ class Objective(nn.Module, Generic[PlanT, OutputsT]):
 
     def fit(self, crops: Tensor) -> None:
         """Fit what has a closed form on training crops (B, C, T), before the first step."""
-        self.encoder().tokenizer.fit(crops)
+        tokenizer = self.encoder().tokenizer
+        tokenizer.fit(crops)
+        for role in self.roles:
+            if role != self.trained:
+                self.encoder(role).tokenizer.copy_fitted(tokenizer)
+        for module in self.modules():
+            if isinstance(module, Positions):
+                module.fit(crops)
 
     @abstractmethod
     def plan(self, batch: ViewBatch, moment: Moment) -> PlanT:

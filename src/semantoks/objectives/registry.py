@@ -12,9 +12,11 @@ from semantoks.objectives.barlow import BarlowTwins, BarlowTwinsConfig
 from semantoks.objectives.contrastive import Contrastive, ContrastiveConfig
 from semantoks.objectives.dino import DINO, DINOConfig
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
+from semantoks.objectives.jepa import JEPA, JEPAConfig
 from semantoks.objectives.objective import Objective
 from semantoks.objectives.order import Order, OrderConfig
 from semantoks.objectives.prediction import Prediction, PredictionConfig
+from semantoks.objectives.reconstruction import Reconstruction, ReconstructionConfig
 from semantoks.objectives.vicreg import VICReg, VICRegConfig
 
 #: kind -> configuration, class. The first is the default.
@@ -26,6 +28,8 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "barlow": (BarlowTwinsConfig, BarlowTwins),
     "dino": (DINOConfig, DINO),
     "order": (OrderConfig, Order),
+    "jepa": (JEPAConfig, JEPA),
+    "reconstruction": (ReconstructionConfig, Reconstruction),
 }
 DEFAULT = next(iter(OBJECTIVES))
 
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
         | BarlowTwinsConfig
         | DINOConfig
         | OrderConfig
+        | JEPAConfig
+        | ReconstructionConfig
     )
 else:
     _configs = tuple(config for config, _ in OBJECTIVES.values())

@@ -52,7 +52,7 @@ def prepare_store(
     Parameters
     ----------
     source : str
-        A sample that comes with the repository, ``abide`` (downloads all of it), or the path of a
+        A sample (``abide-sample``, ``stages``), ``abide`` (downloads all of it), or the path of a
         derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC), of a table of files, of an HDF5 file,
         or of a single image or file of time series (`semantoks.data.sources.find.find_items`).
     path : path
@@ -91,7 +91,7 @@ def prepare_store(
     items, atlas, how = _items(source, reading)
     notes = [] if reading is None else _notes(items, reading)
     tasks = [BidsFile(Path(item.id)).entities.get("task") for item in items]
-    notes += mixed_tasks(tasks, folder=Path(source).is_dir())
+    notes += mixed_tasks(tasks)
     _log.debug("%d recordings in %s, parcellation %s", len(items), source, atlas.name)
     rois, running = rois or RoiRules(), running or Running()
     phenotypes = phenotypes or PhenotypeRules()

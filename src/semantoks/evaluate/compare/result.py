@@ -38,8 +38,8 @@ CURVE_COLUMNS = [
     "ci_high",
     "chance",
 ]
-CHOICE_COLUMNS = ["target", "model", "replicate", "size", "repeat", "fold", "strength"]
-CHOICE_COLUMNS += ["thresholds", "criterion", "strengths", "losses"]
+CHOICE_COLUMNS = ["target", "model", "replicate", "size", "repeat", "fold", "features"]
+CHOICE_COLUMNS += ["strength", "thresholds", "criterion", "strengths", "losses"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,10 @@ class ProbeResult:
         See `site_scores`.
     choices : DataFrame
         What inner folds decided, one row per target, model, replicate, size (number of training
-        subjects where few were drawn, else 0), repeat and fold: strength, thresholds (list: one per
-        class), criterion, strengths (list: those tried) and losses (list: the criterion at each,
-        smaller is better).
+        subjects where few were drawn, else 0), repeat and fold: features (which of a model's
+        alternatives; empty where it has none), strength, thresholds (list: one per class),
+        criterion, strengths (list: those tried) and losses (list: the criterion at each, smaller is
+        better).
     """
 
     scores: pd.DataFrame
