@@ -117,11 +117,11 @@ SCANS: dict[str, Callable[[NDArray[np.intp], float], NDArray[np.intp]]] = {
 }
 SETTINGS = {
     "all labels": Setting(),
-    "50 % of the training people": Setting(share=0.5),
     "25 % of the training people": Setting(share=0.25),
-    "10 % of the training people": Setting(share=0.1),
     "first half of every scan": Setting(scan="half"),
     "first two minutes of every scan": Setting(scan="two-minutes"),
+    "50 % of the training people": Setting(share=0.5),
+    "10 % of the training people": Setting(share=0.1),
 }
 
 
@@ -246,7 +246,6 @@ def models_of(
     }
     found |= inductive("{}", values)
     if setting == Setting():
-        found["tangent space"] = TangentBaseline()
         drawn = {
             unseen: kept(
                 folder / f"random-without-{unseen[0]}.pkl", partial(random_readouts, each[0], first)
@@ -254,6 +253,7 @@ def models_of(
             for unseen, each in models.items()
         }
         found |= inductive(f"{RANDOM} ({{}})", drawn)
+        found["tangent space"] = TangentBaseline()
     return found
 
 
