@@ -29,8 +29,9 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
     encoder : Encoder
     X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
         A store is put into order by the names of its ROIs and must have been preprocessed like the
-    named = [_by_name(encoder, x, f"X[{i}]") for i, x in enumerate(X)] if roi_names(X) else X
-    for i, x in enumerate(signal_list(named, n_rois)):
+        encoder's training data; whole networks may be missing. Arrays are preprocessed here, and
+        so are tables whose columns have the names of the ROIs, in any order; a constant ROI counts
+        as missing.
     tr : float or None
         TR of arrays, seconds.
 
@@ -79,13 +80,8 @@ def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Sourc
             value=None,
             fix="Give tr=seconds to the estimator",
         )
-<<<<<<< HEAD
-    for i, x in enumerate(signal_list(X, n_rois)):
-=======
-    none = np.zeros(encoder.n_networks, dtype=bool)
     named = [_by_name(encoder, x, f"X[{i}]") for i, x in enumerate(X)] if roi_names(X) else X
     for i, x in enumerate(signal_list(named, n_rois)):
->>>>>>> main
         signal = encoder.preprocessing.apply(x, tr, f"X[{i}]")
         flat = flat_rois(x)
         if flat.all():
