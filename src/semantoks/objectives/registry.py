@@ -8,6 +8,7 @@ from pydantic import Discriminator
 
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import Encoder
+from semantoks.objectives.autoregressive import Autoregressive, AutoregressiveConfig
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.jepa import JEPA, JEPAConfig
 from semantoks.objectives.objective import Objective
@@ -20,6 +21,7 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "distillation": (DistillationConfig, SelfDistillation),
     "vicreg": (VICRegConfig, VICReg),
     "prediction": (PredictionConfig, Prediction),
+    "autoregressive": (AutoregressiveConfig, Autoregressive),
     "jepa": (JEPAConfig, JEPA),
     "reconstruction": (ReconstructionConfig, Reconstruction),
 }
@@ -27,7 +29,12 @@ DEFAULT = next(iter(OBJECTIVES))
 
 if TYPE_CHECKING:
     ObjectiveConfig = (
-        DistillationConfig | VICRegConfig | PredictionConfig | JEPAConfig | ReconstructionConfig
+        DistillationConfig
+        | VICRegConfig
+        | PredictionConfig
+        | AutoregressiveConfig
+        | JEPAConfig
+        | ReconstructionConfig
     )
 else:
     _configs = tuple(config for config, _ in OBJECTIVES.values())
