@@ -22,6 +22,7 @@ from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import InputError
 from semantoks.model.architecture import EncoderConfig
+from semantoks.model.crops import ReadsSignals
 from semantoks.model.hub import SharedModel
 from semantoks.model.positions import make_positions
 from semantoks.model.recompute import run
@@ -68,7 +69,7 @@ def mean_of(tokens: Tensor, left_out: Tensor | None) -> Tensor:
     return torch.einsum("bnd,bn->bd", tokens, share.to(tokens.dtype))
 
 
-class Encoder(SharedModel, nn.Module):
+class Encoder(ReadsSignals, SharedModel, nn.Module):
     """Encoder of signals with named channels, e.g. the ROIs of a parcellation.
 
     Parameters
