@@ -65,7 +65,7 @@ class EncoderConfig:
         ):
             value = getattr(self, name)
             if value not in known:
-                rule = f"must be one of {', '.join(known)}"
+                rule = f"must be {', '.join(known[:-1])} or {known[-1]}"
                 raise ConfigError(rule, field=f"encoder.{name}", value=value)
         for name in ("width", "depth", "head_width", "patch_length", "n_patches"):
             if getattr(self, name) < 1:

@@ -53,8 +53,9 @@ def attend(qkv: Tensor, n_heads: int, seen: Tensor | None = None) -> Tensor:
             return out
         query, key, value = _by_head(qkv, n_heads)
         return _joined(_weights(query, key) @ value, n_heads)
-    split = _split(qkv, n_heads)
-    return F.scaled_dot_product_attention(*split, attn_mask=seen).transpose(1, 2).flatten(2)
+    query, key, value = _split(qkv, n_heads)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _split(qkv: Tensor, n_heads: int) -> Tensor:
