@@ -8,6 +8,7 @@ from pydantic import Discriminator
 
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import Encoder
+from semantoks.objectives.autoregressive import Autoregressive, AutoregressiveConfig
 from semantoks.objectives.barlow import BarlowTwins, BarlowTwinsConfig
 from semantoks.objectives.contrastive import Contrastive, ContrastiveConfig
 from semantoks.objectives.dino import DINO, DINOConfig
@@ -24,6 +25,7 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "distillation": (DistillationConfig, SelfDistillation),
     "vicreg": (VICRegConfig, VICReg),
     "prediction": (PredictionConfig, Prediction),
+    "autoregressive": (AutoregressiveConfig, Autoregressive),
     "contrastive": (ContrastiveConfig, Contrastive),
     "barlow": (BarlowTwinsConfig, BarlowTwins),
     "dino": (DINOConfig, DINO),
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         DistillationConfig
         | VICRegConfig
         | PredictionConfig
+        | AutoregressiveConfig
         | ContrastiveConfig
         | BarlowTwinsConfig
         | DINOConfig
