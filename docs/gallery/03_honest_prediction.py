@@ -65,10 +65,11 @@ differences[shown].round(3).head(6)
 # -----------
 # Scores with their intervals; the line is chance.
 
+from semantoks.evaluate.compare.roles import role
 from semantoks.figures.runs import score_intervals
 
 rows = scores[(scores["target"] == "diagnosis") & (scores["metric"] == "AUROC")]
-figure = score_intervals(rows, (0.5, "chance"))
+figure = score_intervals(rows.assign(role=rows["model"].map(role)), (0.5, "chance"))
 
 # %%
 # Alarms
