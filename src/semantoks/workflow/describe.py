@@ -42,7 +42,7 @@ class Description:
 
 
 def installation() -> dict[str, str]:
-    """Return what ``semantoks --version`` prints: versions, device, and the weights in the package."""
+    """Return what ``semantoks --version`` prints: versions, device, shipped weights."""
     packages = ("torch", "numpy", "scikit-learn", "nilearn")
     name = pick_device("auto")
     device = f"{torch.cuda.get_device_name(name)} (cuda)" if name.type == "cuda" else "cpu"

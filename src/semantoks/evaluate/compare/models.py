@@ -76,12 +76,12 @@ class SideBySide:
 
     def for_target(self, target: str) -> SideBySide:
         """Return the same for a target: of parts that depend on it, those without it."""
-        return SideBySide(
-            {
-                name: part.for_target(target) if hasattr(part, "for_target") else part
-                for name, part in self.parts.items()
-            }
-        )
+        parts = {
+            name: part.for_target(target) if hasattr(part, "for_target") else part
+            for name, part in self.parts.items()
+        }
+        same = all(parts[name] is part for name, part in self.parts.items())
+        return self if same else SideBySide(parts)
 
 
 @dataclass(frozen=True, eq=False)

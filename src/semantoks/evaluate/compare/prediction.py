@@ -12,12 +12,13 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import has_fit_parameter
+from threadpoolctl import threadpool_limits
 
 from semantoks.data.designs import Design, LeaveOneSiteOut, SmallSamples
 from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.models import Features, FoldFeatures, SideBySide
+from semantoks.evaluate.compare.models import Features, FoldFeatures
 from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
 from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.features.blocks import FeatureBlock
@@ -164,7 +165,7 @@ def predict(
     make_probe : callable
         See `MakeProbe`.
     n_jobs : int
-        Threads.
+        Threads, each of them a fold of features; predictors are fitted one after another.
 
     Returns
     -------
@@ -193,29 +194,31 @@ def predict(
                 for (t, s, f), one in zip(job, scored, strict=True)
             ]
 
-        for found in Parallel(n_jobs=n_jobs, prefer="threads")(delayed(run)(job) for job in jobs):
-            parts += found
+        at_once = 1 if predictor else n_jobs  # what is trained by gradient takes all cores itself
+        with threadpool_limits(1 if at_once > 1 else None):
+            fit = Parallel(n_jobs=at_once, prefer="threads")
+            for found in fit(delayed(run)(job) for job in jobs):
+                parts += found
     return parts
 
 
 def _by_features(name: str, model: Any, tasks: Sequence[Task]) -> Iterator[tuple[list[Job], Any]]:
     """Yield the folds to fit, those together that train and test on the same recordings.
 
-    A model whose features depend on the target (`ConfoundsBaseline` leaves the target out), or that
-    is another one for every kind of target, comes with one set of jobs per target.
+    A model that is another one for another target (`ConfoundsBaseline` leaves the target out), or
+    for another kind of target, comes with one set of jobs for each.
     """
-    for together in [[task] for task in tasks] if _per_target(model) else [list(tasks)]:
+    made: dict[int, tuple[Any, list[Task]]] = {}
+    for task in tasks:
+        of_target = _of_target(name, model, task)
+        made.setdefault(id(of_target), (of_target, []))[1].append(task)
+    for of_target, together in made.values():
         jobs: dict[tuple[bytes, bytes], Job] = {}
         for task in together:
             for size, fold in [*((0, fold) for fold in task.folds), *task.small]:
                 key = task.rows[fold.train].tobytes(), task.rows[fold.test].tobytes()
                 jobs.setdefault(key, []).append((task, size, fold))
-        yield list(jobs.values()), _of_target(name, model, together[0])
-
-
-def _per_target(model: Any) -> bool:
-    parts = model.parts.values() if isinstance(model, SideBySide) else [model]
-    return isinstance(model, Mapping) or any(hasattr(part, "for_target") for part in parts)
+        yield list(jobs.values()), of_target
 
 
 def _of_target(name: str, model: Any, task: Task) -> Any:
