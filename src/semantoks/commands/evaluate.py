@@ -105,6 +105,11 @@ def evaluate(
         "scores": records(result.scores),
         "differences": records(result.differences),
         "parts": [*found.parts],
+        "no_verdict": {
+            target: facts["counted"]["why_not"]
+            for target, facts in result.meta["targets"].items()
+            if facts["counted"]["why_not"]
+        },
         "not_done": dict(found.why_not),
     }
     show(facts, assessment_summary(found), f"Report: {out / REPORT}")

@@ -69,7 +69,7 @@ def _answer(result: ProbeResult, target: str) -> Facts:
     return {
         "name": target,
         "metric": metric_name(result, target, first),
-        "verdicts": verdicts(scores, gaps, facts["counted"]["why_not"]),
+        "verdicts": verdicts(scores, gaps, facts["counted"]["why_not"], facts.get("constant", ())),
         "counted": counted_sentence(facts["counted"]),
         "picture": Picture(
             plots.score_intervals(drawn, None if np.isnan(chance) else (chance, "chance")),
@@ -146,8 +146,6 @@ def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:
     scores = result.scores[result.scores["target"] == target]
     metrics = list(dict.fromkeys(scores["metric"]))
     cells = scores.set_index(["model", "metric"]).to_dict("index")
-    for metric in metrics:  # chance is no estimate
-        cells[CHANCE, metric] |= {"ci_low": float("nan"), "ci_high": float("nan")}
     n_folds = len(facts["folds"])
     of = f" of {', '.join(facts['classes'])}" if facts["classes"] else ""
     about = f"{facts['kind']}{of} · {int(scores['n_subjects'].iloc[0])} tested people in {n_folds} "

@@ -113,7 +113,7 @@ def assessment_summary(found: Assessment) -> Group:
         gaps = result.differences[result.differences["target"] == target]
         lines = [
             f"{v.claim} {v.rest}".rstrip()
-            for v in verdicts(scores, gaps, facts["counted"]["why_not"])
+            for v in verdicts(scores, gaps, facts["counted"]["why_not"], facts.get("constant", ()))
         ]
         blocks.append(_block(f"{target}, {scores['metric'].iloc[0]}", lines))
     for name, part in PARTS.items():

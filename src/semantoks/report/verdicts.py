@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,12 @@ class Verdict:
     rest: str
 
 
-def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "") -> list[Verdict]:
+def verdicts(
+    scores: pd.DataFrame,
+    differences: pd.DataFrame,
+    why_not: str = "",
+    constant: Sequence[str] = (),
+) -> list[Verdict]:
     """Return what the tests of the first metric of one target show.
 
     Differences are those of the models in question; without any, those of the baselines.
@@ -41,6 +46,8 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
         The rows of one target of a `ProbeResult`; its adjusted p-values decide.
     why_not : str
         Why nothing is tested; empty where it is.
+    constant : sequence of str
+        Models that predict the same for everyone.
 
     Returns
     -------
@@ -50,13 +57,17 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
     """
     metric = str(scores["metric"].iloc[0])
     gaps = differences[differences["metric"] == metric]
+    same = [name for name in constant if name in set(scores["model"])]
+    found = []
+    if same:
+        claim = f"The same prediction for everyone: {', '.join(same)}."
+        found.append(Verdict(claim, f"Not tested against {CHANCE}."))
     if why_not:
-        return [Verdict(f"No verdict: {why_not}.", _untested(gaps))]
+        return [Verdict(f"No verdict: {why_not}.", _untested(gaps)), *found]
     scores = scores[(scores["metric"] == metric) & (scores["verdict"] != "")]
     gaps = gaps[gaps["verdict"] != ""]
     asked = gaps["model"].map(role).eq("model") | gaps["model"].map(beside).eq(gaps["against"])
     gaps = gaps[asked] if asked.any() else gaps
-    found = []
     for against, rows in gaps.groupby("against", sort=False):
         other = str(against)
         if role(other) == "random":

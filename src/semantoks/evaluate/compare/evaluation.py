@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from semantoks.evaluate.compare.roles import CHANCE, CONTROLS
 from semantoks.evaluate.compare.scoring import Outcomes, adjusted, score_models
 from semantoks.evaluate.compare.sites import site_scores
 from semantoks.evaluate.compare.targets import Target, target_values
+from semantoks.evaluate.compare.units import undecidable
 from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.features.blocks import FeatureBlock
 from semantoks.evaluate.predictors.choice import Criterion
@@ -159,6 +160,7 @@ def evaluate_probes(
         for one in chosen
     ]
     check_chosen(metric, [task.kind for task in tasks])
+    tasks = [_decidable(cohort, task, design, metric) for task in tasks]
     known_nothing = np.zeros((len(cohort), 1), np.float32)
 
     make_probe = partial(probe.make, seed=seed)
@@ -179,7 +181,13 @@ def evaluate_probes(
     meta |= {"seed": seed, "missing": missing}
     for task in tasks:
         first = next(iter(ordered_metrics(task.kind, metric)))
-        meta["targets"][task.target.name] |= {"metric": first, "chosen": first in metric}
+        tested = outcomes_of(whole, task)
+        constant = [name for name in models if tested.is_constant(name)]
+        meta["targets"][task.target.name] |= {
+            "metric": first,
+            "chosen": first in metric,
+            "constant": constant,
+        }
     curves = _curve(table[table["size"] > 0], tasks, metric)
     sites = site_scores(predictions, tasks, against, metric)
     return ProbeResult(scores, differences, predictions, meta, curves, sites, choices)
@@ -203,6 +211,16 @@ def _checked(
     if twice:
         raise InputError("is the name of a baseline", field="models", value=twice[0])
     return chosen
+
+
+def _decidable(cohort: Cohort, task: Task, design: Design, metric: Sequence[str]) -> Task:
+    """Return the task, with the reason where its deciding metric cannot decide anything."""
+    deciding = next(iter(ordered_metrics(task.kind, metric).values()))
+    table, classes = cohort.table.iloc[task.rows], task.classes is not None
+    why_not = task.counted.why_not or undecidable(
+        table, task.y, task.folds, design.group, deciding, classes=classes
+    )
+    return replace(task, counted=replace(task.counted, why_not=why_not))
 
 
 def _design(design: Design, unit: str, probe: Probe) -> dict[str, Any]:

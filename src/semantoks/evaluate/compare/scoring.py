@@ -38,6 +38,9 @@ from semantoks.evaluate.stats.metrics import (
 #: The verdict where a test does not decide.
 UNDECIDED = "no significant difference"
 
+#: Predictions that differ by less than this share are equal.
+_EQUAL = 1e-9
+
 Row = dict[str, Any]
 
 
@@ -155,6 +158,18 @@ class Outcomes:
             by_site=self.within_sites,
         )
 
+    def is_constant(self, model: str) -> bool:
+        """Return whether a model predicts the same for everyone of a fold, in every fold."""
+        several = False
+        for i, scores in enumerate(self.predicted[model]):
+            _, first, codes = np.unique(
+                self.folds[i % len(self.folds)], return_index=True, return_inverse=True
+            )
+            if np.abs(scores - scores[first[codes]]).max() > _EQUAL * np.abs(scores).max():
+                return False
+            several |= len(first) < len(codes)
+        return several
+
     def balanced(self, model: str) -> Array:
         """Return probabilities divided by thresholds, means over repetitions and replicates.
 
@@ -259,9 +274,12 @@ def score_models(
     Returns
     -------
     scores, differences : lists of dict
-        As `ProbeResult` has them, p-values not yet adjusted for their number.
+        As `ProbeResult` has them, p-values not yet adjusted for their number. The score of knowing
+        nothing, and of a model that predicts the same for everyone, is no estimate: it has neither
+        an interval nor a test. Differences from it have intervals.
     """
     tested = outcomes.tested(chance)
+    flat = {m for m in outcomes.predicted if m == chance or outcomes.is_constant(m)}
     scores: list[Row] = []
     differences: list[Row] = []
     for i, (name, metric) in enumerate((metrics or ordered_metrics(outcomes.kind)).items()):
@@ -271,8 +289,10 @@ def score_models(
         for model, score in found.items():
             row = {"model": model, "metric": name, "n_replicates": score.n}
             row |= {"n_subjects": len(set(outcomes.subjects)), "chance": null}
-            tests = asked and model != chance
-            scores.append(row | _numbers(score.estimate(), null if tests else float("nan")))
+            told = score.estimate()
+            if model in flat:
+                told = Inference(told.value, float("nan"), float("nan"))
+            scores.append(row | _numbers(told, null if asked else float("nan")))
         for model, other in _pairs(found, against):
             gap = found[model].minus(
                 found[other], draws=(role(model) in SEEDED, role(other) in SEEDED)

@@ -102,6 +102,9 @@ def target_values(
     check_column(table, target.column, store.path)
     column = table[target.column]
     unknown = column.isna().to_numpy(bool)
+    if unknown.all():
+        fix = "Leave this target out, or give its values to `semantoks prepare --phenotypes`"
+        raise InputError("no recording has a value", **where, fix=fix)
     if unknown.any() and missing != "drop":
         who = sorted(table.loc[unknown, "subject"].astype(str).unique())
         shown = ", ".join(who[:5]) + (", ..." if len(who) > 5 else "")
@@ -111,8 +114,6 @@ def target_values(
             fix="Leave them out with missing='drop' (--drop-missing)",
         )
     rows = np.flatnonzero(~unknown)
-    if not len(rows):
-        raise InputError("no recording has a value", **where)
     values = column.iloc[rows]
     kind = target.kind or _guess_kind(values, where)
     if kind != "classification":

@@ -103,7 +103,9 @@ def _stratified_area(positive: NDArray[np.bool_], score: Array, strata: Codes | 
     return float((wins / n[known]).sum() / total) if total else float("nan")
 
 
-def concordance(y: Array, predicted: Array, strata: Codes | None = None) -> float:
+def concordance(
+    y: Array, predicted: Array, strata: Codes | None = None, base: Array | None = None
+) -> float:
     """Share of pairs with different truths that the prediction orders rightly; ties count one half.
 
     For ordinal targets; with two values it is the area under the ROC curve. Within strata only
@@ -113,8 +115,12 @@ def concordance(y: Array, predicted: Array, strata: Codes | None = None) -> floa
     ----------
     y, predicted : array of shape (n,)
     strata : int array of shape (n,), optional
+    base : array of shape (n,), optional
+        See `pearson_r`.
     """
     strata = _strata(strata, len(y))
+    if base is not None:  # rounded: those that differ by rounding errors alone are equal
+        predicted = (predicted - base).round(9)
     right = total = 0.0
     for code in np.unique(strata):
         truth, guess = y[strata == code], predicted[strata == code]
@@ -177,7 +183,9 @@ def brier(y: Codes, scores: Array) -> float:
     return float(error / 2 if scores.shape[1] == 2 else error)
 
 
-def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
+def pearson_r(
+    y: Array, predicted: Array, strata: Codes | None = None, base: Array | None = None
+) -> float:
     """Correlation of truth and prediction; NaN where one of them does not vary.
 
     Within strata, the means of every stratum are taken from both first: the pooled within-group
@@ -187,14 +195,20 @@ def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
     ----------
     y, predicted : array of shape (n,)
     strata : int array of shape (n,), optional
+    base : array of shape (n,), optional
+        What knowing nothing predicts, which is taken from the prediction first. The mean of a
+        training part is high where the truths that it lacks are low: over folds, knowing nothing
+        correlates with the truth below zero.
     """
     strata = _strata(strata, len(y))
-    size = np.maximum(np.bincount(strata), 1)
+    size, scale = np.maximum(np.bincount(strata), 1), np.square(predicted).sum()
+    if base is not None:
+        predicted = predicted - base
     a = y - (np.bincount(strata, weights=y) / size)[strata]
     b = predicted - (np.bincount(strata, weights=predicted) / size)[strata]
     of_y, of_p = a @ a, b @ b
     # Sums of squares of equal numbers are rounding errors, not zero.
-    if of_y <= 1e-20 * np.square(y).sum() or of_p <= 1e-20 * np.square(predicted).sum():
+    if of_y <= 1e-20 * np.square(y).sum() or of_p <= 1e-20 * scale:
         return float("nan")
     return float(a @ b / np.sqrt(of_y * of_p))
 
@@ -292,7 +306,7 @@ class Metric:
 
 _NUMBERS = {
     "MAE gain": Metric(mae_gain, chance=0.0, gain=True),
-    "r": Metric(pearson_r, chance=0.0, within=True),
+    "r": Metric(pearson_r, chance=0.0, within=True, gain=True),
     "R2": Metric(r_squared, chance=0.0, gain=True),
     "MAE": Metric(mean_absolute_error, lower_is_better=True),
 }
@@ -307,7 +321,7 @@ METRICS: dict[Kind, dict[str, Metric]] = {
         "macro F1": Metric(f1_macro),
         "Brier": Metric(brier, lower_is_better=True, proper=True),
     },
-    "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True), **_NUMBERS},
+    "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True, gain=True), **_NUMBERS},
     "regression": _NUMBERS,
 }
 
