@@ -99,6 +99,16 @@ def test_people_who_cannot_be_compared_within_sites_get_no_verdict(people):
     assert page.count("1 of 8 tested sites have people of two classes") == 2, "verdict and methods"
 
 
+def test_targets_without_a_verdict_are_not_in_the_test_over_all(people):
+    done, out = people
+    battery = pd.read_parquet(out / "comparison" / "battery.parquet")
+    assert set(battery["n_targets"]) == {2}, "sex and age"
+    assert "All 2 targets together, mean standardised difference" in done.told
+    page = (out / "report.html").read_text()
+    assert "Over the 2 targets together" in page
+    assert "Differences over all targets together" in page
+
+
 def test_equal_predictions_are_stated_and_not_tested_against_chance(people):
     done, out = people
     assert done.told.count("The same prediction for everyone: flat.") == 5

@@ -104,6 +104,7 @@ def evaluate(
         "report": out / REPORT,
         "scores": records(result.scores),
         "differences": records(result.differences),
+        "battery": records(result.battery),
         "parts": [*found.parts],
         "no_verdict": {
             target: facts["counted"]["why_not"]

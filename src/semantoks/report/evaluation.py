@@ -21,7 +21,14 @@ from semantoks.report.names import metric_name
 from semantoks.report.predictions import prediction_blocks, shown_models
 from semantoks.report.sections import Facts
 from semantoks.report.sites import Pair, forest_blocks, site_table
-from semantoks.report.verdicts import counted_sentence, design_sentences, seen_facts, verdicts
+from semantoks.report.verdicts import (
+    battery_sentence,
+    battery_verdicts,
+    counted_sentence,
+    design_sentences,
+    seen_facts,
+    verdicts,
+)
 
 
 def evaluation_section(name: str, found: Assessment) -> Facts:
@@ -36,6 +43,7 @@ def evaluation_section(name: str, found: Assessment) -> Facts:
         "answers": [_answer(result, target) for target in targets],
         "first": [
             Section("", [_headline(result)]),
+            Section("All targets together", _battery(result)),
             Section("Sites", _main_comparison(result, targets[0])),
         ],
         "design": design_sentences(result.meta),
@@ -123,6 +131,36 @@ def _decided(result: ProbeResult, score: Facts) -> str:
         of[score["verdict"]].append(CHANCE)
     words = [f"{verdict} than {' and '.join(names)}" for verdict, names in of.items() if names]
     return "; ".join([*(words or ["n.s."]), *detectable])
+
+
+def _battery(result: ProbeResult) -> list[SectionBlock]:
+    """Return the verdicts over all targets together and their table, where there are several."""
+    table = result.battery
+    if table.empty:
+        return []
+    words = " ".join(f"{v.claim} {v.rest}".rstrip() for v in battery_verdicts(table))
+    rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    heads = [Column("better on", "number", "d"), Column("of targets", "number", "d")]
+    tests = Table(
+        caption="Differences over all targets together",
+        columns=[
+            Column("model"),
+            Column("against"),
+            *heads,
+            Column("standardised difference", "estimate", "+.3f"),
+            Column("p", "p"),
+            Column("p (Holm)", "p"),
+            Column("detectable", "number", ".3f"),
+            Column("verdict", "verdict"),
+        ],
+        rows=[
+            [r["model"], r["against"], r["n_better"], r["n_targets"], r, r["p_value"],
+             r["p_holm"], r["detectable"], r["verdict"]]
+            for r in rows
+        ],
+        fold="closed",
+    )  # fmt: skip
+    return [Text(words), tests, Text(battery_sentence(table))]
 
 
 def _main_comparison(result: ProbeResult, target: str) -> list[SectionBlock]:

@@ -48,6 +48,7 @@ def methods_paragraph(found: Assessment) -> str:
         _few(result, found.settings),
         _scores(result),
         _tests(meta),
+        _battery(result),
         *_parts(found),
         _versions(meta),
     ]
@@ -300,6 +301,18 @@ def _tests(meta: Mapping[str, Any]) -> str:
         if facts["counted"]["why_not"]:
             texts.append(f"Nothing was tested of {name}: {facts['counted']['why_not']}.")
     return " ".join(texts)
+
+
+def _battery(result: ProbeResult) -> str:
+    """Return how targets were tested together, where they were."""
+    if result.battery.empty:
+        return ""
+    return (
+        f"Over the {int(result.battery['n_targets'].max())} targets together, models were compared "
+        "by the mean of the differences, each divided by its root mean square over units, with a t "
+        "test on the jackknife that leaves every unit out of all targets at once, which allows for "
+        "their correlation (Holm over models)."
+    )
 
 
 def _parts(found: Assessment) -> list[str]:

@@ -65,7 +65,31 @@ def verdicts(
     if why_not:
         return [Verdict(f"No verdict: {why_not}.", _untested(gaps)), *found]
     scores = scores[(scores["metric"] == metric) & (scores["verdict"] != "")]
-    gaps = gaps[gaps["verdict"] != ""]
+    found += _compared(gaps[gaps["verdict"] != ""])
+    if len(scores):
+        level = float(scores["chance"].iloc[0])
+        found.append(_verdict(scores, f"{CHANCE} ({level:g})", numbers=False))
+    return found
+
+
+def battery_verdicts(battery: pd.DataFrame) -> list[Verdict]:
+    """Return what the tests over all targets together show; see `ProbeResult.battery`."""
+    return _compared(battery)
+
+
+def battery_sentence(battery: pd.DataFrame) -> str:
+    """Return what a difference over all targets is, and that it is another question."""
+    return (
+        f"Over {int(battery['n_targets'].max())} targets together: the mean of their differences, "
+        "each divided by its root mean square over units, between -1 and 1. Intervals and tests "
+        "leave every unit out of all targets at once. Holm adjusts over the models compared with "
+        "one control. Which target a difference is on, this does not tell."
+    )
+
+
+def _compared(gaps: pd.DataFrame) -> list[Verdict]:
+    """Return a verdict for every control of the models in question, or of the baselines."""
+    found = []
     asked = gaps["model"].map(role).eq("model") | gaps["model"].map(beside).eq(gaps["against"])
     gaps = gaps[asked] if asked.any() else gaps
     for against, rows in gaps.groupby("against", sort=False):
@@ -76,9 +100,6 @@ def verdicts(
             rows = rows if other == RANDOM else rows[rows["model"].map(untuned_name) == of]
         if len(rows):
             found.append(_verdict(rows, other, numbers=True))
-    if len(scores):
-        level = float(scores["chance"].iloc[0])
-        found.append(_verdict(scores, f"{CHANCE} ({level:g})", numbers=False))
     return found
 
 

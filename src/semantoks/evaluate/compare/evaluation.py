@@ -23,6 +23,7 @@ import pandas as pd
 from semantoks.data.designs import Design, GroupedKFold, SmallSamples
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.compare.battery import OfTarget, battery_differences, share_blocks
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.prediction import Task, make_task, predict, replicates
 from semantoks.evaluate.compare.provenance import provenance
@@ -42,7 +43,7 @@ from semantoks.evaluate.predictors.probe import (
     LinearProbeRegressor,
 )
 from semantoks.evaluate.stats.kinds import Kind
-from semantoks.evaluate.stats.metrics import check_chosen, ordered_metrics
+from semantoks.evaluate.stats.metrics import Metric, check_chosen, ordered_metrics
 
 _SUBJECTS = GroupedKFold()
 
@@ -161,6 +162,7 @@ def evaluate_probes(
     ]
     check_chosen(metric, [task.kind for task in tasks])
     tasks = [_decidable(cohort, task, design, metric) for task in tasks]
+    tasks = share_blocks(cohort, tasks, seed)
     known_nothing = np.zeros((len(cohort), 1), np.float32)
 
     make_probe = partial(probe.make, seed=seed)
@@ -190,7 +192,10 @@ def evaluate_probes(
         }
     curves = _curve(table[table["size"] > 0], tasks, metric)
     sites = site_scores(predictions, tasks, against, metric)
-    return ProbeResult(scores, differences, predictions, meta, curves, sites, choices)
+    decided = [task for task in tasks if not task.counted.why_not]
+    together = [OfTarget(outcomes_of(whole, task), _deciding(task, metric)) for task in decided]
+    battery = battery_differences(together, against)
+    return ProbeResult(scores, differences, predictions, meta, curves, sites, choices, battery)
 
 
 def _checked(
@@ -215,12 +220,15 @@ def _checked(
 
 def _decidable(cohort: Cohort, task: Task, design: Design, metric: Sequence[str]) -> Task:
     """Return the task, with the reason where its deciding metric cannot decide anything."""
-    deciding = next(iter(ordered_metrics(task.kind, metric).values()))
     table, classes = cohort.table.iloc[task.rows], task.classes is not None
     why_not = task.counted.why_not or undecidable(
-        table, task.y, task.folds, design.group, deciding, classes=classes
+        table, task.y, task.folds, design.group, _deciding(task, metric), classes=classes
     )
     return replace(task, counted=replace(task.counted, why_not=why_not))
+
+
+def _deciding(task: Task, metric: Sequence[str]) -> Metric:
+    return next(iter(ordered_metrics(task.kind, metric).values()))
 
 
 def _design(design: Design, unit: str, probe: Probe) -> dict[str, Any]:

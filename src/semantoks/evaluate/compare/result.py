@@ -13,17 +13,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.errors import InputError
+from semantoks.evaluate.compare.battery import BATTERY_COLUMNS
 from semantoks.evaluate.compare.scoring import Outcomes
 from semantoks.evaluate.compare.sites import SITE_COLUMNS
 from semantoks.files import staged_folder
 
-_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _CHOICES, _META = (
+_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _CHOICES, _BATTERY, _META = (
     "scores.parquet",
     "differences.parquet",
     "predictions.parquet",
     "curve.parquet",
     "sites.parquet",
     "choices.parquet",
+    "battery.parquet",
     "result.json",
 )
 
@@ -76,6 +78,12 @@ class ProbeResult:
         subjects where few were drawn, else 0), repeat and fold: strength, thresholds (list: one per
         class), criterion, strengths (list: those tried) and losses (list: the criterion at each,
         smaller is better).
+    battery : DataFrame
+        Differences over all targets of which verdicts are given, where there are several, more
+        being better: model, against, n_targets, n_better (targets on which the estimate is above
+        0), value (mean over targets of the difference divided by its root mean square over units,
+        between -1 and 1), se, df, the intervals as above, p_value, p_holm (adjusted over the models
+        compared with one reference) and verdict; see `semantoks.evaluate.compare.battery`.
     """
 
     scores: pd.DataFrame
@@ -85,6 +93,7 @@ class ProbeResult:
     curve: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVE_COLUMNS))
     sites: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SITE_COLUMNS))
     choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE_COLUMNS))
+    battery: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BATTERY_COLUMNS))
 
     def arrays(
         self, target: str, models: Sequence[str]
@@ -133,6 +142,7 @@ class ProbeResult:
             self.curve.to_parquet(path / _CURVE, index=False)
             self.sites.to_parquet(path / _SITES, index=False)
             self.choices.to_parquet(path / _CHOICES, index=False)
+            self.battery.to_parquet(path / _BATTERY, index=False)
             (path / _META).write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
 
     @classmethod
@@ -153,6 +163,9 @@ class ProbeResult:
             curve = pd.read_parquet(path / _CURVE)
             sites = pd.read_parquet(path / _SITES)
             choices = pd.read_parquet(path / _CHOICES)
+            battery = pd.DataFrame(columns=BATTERY_COLUMNS)
+            if (path / _BATTERY).exists():  # results from before there was one can be read
+                battery = pd.read_parquet(path / _BATTERY)
         except (OSError, ValueError) as error:
             raise InputError(f"holds no whole result ({error})", file=path) from None
-        return cls(scores, differences, predictions, meta, curve, sites, choices)
+        return cls(scores, differences, predictions, meta, curve, sites, choices, battery)

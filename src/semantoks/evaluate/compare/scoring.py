@@ -6,7 +6,7 @@ metric of a target, which is fixed before anything is computed. The others come 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,21 +220,37 @@ def _unit_means(rows: pd.DataFrame, column: str) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
-    """A model's score by one metric, over its replicates."""
+class Scored:
+    """A model's score by one metric, over its replicates.
 
+    Parameters
+    ----------
+    parts : sequence of Jackknife
+        Of every replicate.
+    mean : Jackknife
+    between : float
+        See `replicate_variance`.
+    """
+
+    parts: Sequence[Jackknife]
     mean: Jackknife
     between: float
-    n: int
 
     @classmethod
-    def of(cls, parts: Sequence[Jackknife]) -> _Scored:
-        return cls(mean_jackknife(parts), replicate_variance(parts), len(parts))
+    def of(cls, parts: Sequence[Jackknife]) -> Scored:
+        """Summarise the replicates."""
+        return cls(parts, mean_jackknife(parts), replicate_variance(parts))
+
+    @property
+    def n(self) -> int:
+        """Number of replicates."""
+        return len(self.parts)
 
     def estimate(self) -> Inference:
+        """Return the mean score."""
         return Inference.of(self.mean, self.between / self.n, self.n)
 
-    def minus(self, other: _Scored, *, draws: tuple[bool, bool]) -> Inference:
+    def minus(self, other: Scored, *, draws: tuple[bool, bool]) -> Inference:
         """Return the difference; `draws` tells which of the two depends on a seed.
 
         One run of a model that depends on a seed varies as the replicates of the other do: better
@@ -284,7 +300,7 @@ def score_models(
     differences: list[Row] = []
     for i, (name, metric) in enumerate((metrics or ordered_metrics(outcomes.kind)).items()):
         asked = verdict and i == 0
-        found = {m: _Scored.of(outcomes.jackknives(metric, m, tested)) for m in outcomes.predicted}
+        found = {m: Scored.of(outcomes.jackknives(metric, m, tested)) for m in outcomes.predicted}
         null = metric.at_chance(outcomes.predicted[chance].shape[-1])
         for model, score in found.items():
             row = {"model": model, "metric": name, "n_replicates": score.n}
@@ -292,25 +308,27 @@ def score_models(
             told = score.estimate()
             if model in flat:
                 told = Inference(told.value, float("nan"), float("nan"))
-            scores.append(row | _numbers(told, null if asked else float("nan")))
-        for model, other in _pairs(found, against):
+            scores.append(row | numbers_of(told, null if asked else float("nan")))
+        for model, other in compared(found, against):
             gap = found[model].minus(
                 found[other], draws=(role(model) in SEEDED, role(other) in SEEDED)
             )
             tests = asked and chance not in (model, other)
             row = {"model": model, "against": other, "metric": name}
-            differences.append(row | _numbers(gap, 0.0 if tests else float("nan")))
+            differences.append(row | numbers_of(gap, 0.0 if tests else float("nan")))
     return scores, differences
 
 
-def _pairs(models: Mapping[str, _Scored], against: Sequence[str]) -> Iterator[tuple[str, str]]:
+def compared(models: Iterable[str], against: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield what is compared; models side by side with a baseline only with that baseline."""
+    models = list(models)
     for model in models:
         others = [name for name in against if name in models and name != model]
         yield from ((model, name) for name in others if beside(model) in ("", name))
 
 
-def _numbers(found: Inference, null: float) -> Row:
+def numbers_of(found: Inference, null: float) -> Row:
+    """Return an estimate as columns of a result; the p-value is that of another true value."""
     low, high = found.interval()
     return {
         "value": found.value,

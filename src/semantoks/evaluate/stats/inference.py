@@ -133,6 +133,12 @@ class Jackknife:
         value, own = self.value - other.value, self.own - other.own
         return Jackknife(value, own, full, self.weights, self.single)
 
+    def times(self, factor: float) -> Jackknife:
+        """Return the score in another unit, or with another sign."""
+        full = None if self.full is None else factor * self.full
+        own = factor * self.own
+        return Jackknife(factor * self.value, own, full, self.weights, self.single)
+
     @property
     def variance(self) -> float:
         """The variance of the value; NaN where it is not known without some block."""
