@@ -9,13 +9,15 @@
 # make fuzz   10,000 damaged and random inputs for every reader
 # make audit  known holes in the packages installed; needs the network
 # make bench  speed, memory and cost: one table, and docs/results/performance.md; BENCH='--model RUN --store STORE'
+# make docs   the documentation site, build/docs/html; runs the tutorials, works offline, warnings are errors
+# make docs-look  a screenshot of every page in headless Chromium: desktop, phone, dark; build/docs/look
 # All set everything up on a machine with Python 3.11 or newer.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SIZE ?= default
 
-.PHONY: .venv demo test lint stress slurm versions calibrate fuzz audit bench clean
+.PHONY: .venv demo test lint stress slurm versions calibrate fuzz audit bench docs docs-look clean
 
 .venv: .venv/installed
 
@@ -63,5 +65,12 @@ bench: .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[onnx,openvino]"
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
+docs: .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/sphinx-build -W --keep-going --quiet -d build/docs/doctrees docs build/docs/html
+
+docs-look: .venv
+	$(BIN)/python scripts/docs_look.py build/docs/html build/docs/look
+
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo build dist docs/tutorials docs/reference docs/pictures .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,281 +1,356 @@
-"""Second-order models against connectivity on ABIDE: unseen sites, few labels, half scans.
+"""Second-order models against connectivity on ABIDE: unseen sites, few labels, short scans.
 
     semantoks prepare abide stores/abide --missing-rois mark
-    python -m benchmarks.abide stores/abide abide-results        # pretrains 4 models; an hour
-    python -m benchmarks.abide stores/abide abide-results --included    # the model in the box
+    python -m benchmarks.abide stores/abide abide-results                 # pretrains 12 models
+    python -m benchmarks.abide stores/abide abide-results --included      # the model in the box
 
-1. The sites are divided into four groups of similar size. For every group one model is pretrained,
-   without labels and without the sites of the group (as `runs/connectome-base.yaml`).
-2. Every site is left out once. Ridge regression on the others' features predicts it; each block of
-   features is divided by its mean squared distance from the mean (over all people), and the
-   strength is the one with the smallest squared error over the left-out sites of the training part.
-3. Scores are those of all people together. Differences to connectivity, and to random weights, come
-   with 95 % intervals over sites (1000 bootstrap samples of sites, paired). "yes" is an interval
-   above zero.
+1. The sites are divided into four groups of similar size. For every group, models are pretrained
+   without labels and without the sites of the group, as `runs/connectome-base.yaml` does, with
+   three seeds. Five draws of random weights have the same fitted tokenizers.
+2. Every site is left out once (`evaluate_probes`). The models that have not seen it give the
+   features of training people and tested people (`Inductive`); seeds and draws are replicates.
+3. Verdicts are over sites. Those against connectivity are one family of a setting (Holm), those
+   against spectral connectivity (R^0.5), and those against random weights, are two more.
 
-The reference of the tangent space is fitted to all people (in its favour). Settings: all labels; a
-quarter of the training people (mean of three draws); the first half of every scan. Random weights,
-five seeds, are scored with all labels only.
+Of few labels there are three draws. Features are kept in the folder, so that a rerun resumes.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from semantoks import RecordingStore, RunConfig, Trainer, load_pretrained
+from semantoks import Embedder, RecordingStore, RunConfig, Trainer, load_pretrained
+from semantoks.data.designs import LeaveOneSiteOut, SmallSamples
+from semantoks.data.splits import Fold
 from semantoks.datasets import ABIDE_SAMPLE_SITES
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.models import Inductive
+from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.roles import CONNECTIVITY, RANDOM, SPECTRAL, role
+from semantoks.evaluate.compare.scoring import adjusted
+from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
+from semantoks.evaluate.features.spectral_connectivity import SpectralConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
+from semantoks.figures.scores import sample_sizes
 from semantoks.model.encoder import Encoder
-from semantoks.model.readout import PARTS, part_sizes, read_parts
+from semantoks.model.readout import part_sizes
 
-Array = NDArray[np.float64]
-N_GROUPS, N_RANDOM, N_DRAWS, N_BOOTSTRAP = 4, 5, 3, 1000
-STRENGTHS = tuple(10.0 ** np.arange(-2, 3.1, 0.5))
-TARGETS = ("diagnosis", "sex", "log age")
-LEARNED = {"cls": ("cls",), "mean + cls": ("mean", "cls"), "tokens": ("tokens",)}
+Values = NDArray[np.float32]
+Sites = tuple[str, ...]
+
+N_GROUPS, N_SEEDS, N_RANDOM, N_DRAWS = 4, 3, 5, 3
+TARGETS = (
+    Target("diagnosis", "classification", "autism"),
+    Target("sex", "classification", "female"),
+    Target("age", "regression", transform="log"),
+)
+#: What of an embedding is evaluated. The last is what `Embedder` gives by default.
+READOUTS = {
+    "cls": ("cls",),
+    "mean + cls": ("mean", "cls"),
+    "tokens": ("tokens",),
+    "spectral + tokens": ("spectral", "tokens"),
+}
+PARTS = ("mean", "cls", "tokens", "spectral")
 
 
-def targets_of(people: pd.DataFrame) -> Array:
-    """Return the targets of every recording, shape (n, 3)."""
-    diagnosis = np.where(people["diagnosis"] == "autism", 1.0, -1.0)
-    sex = np.where(people["sex"] == "female", 1.0, -1.0)
-    return np.stack([diagnosis, sex, np.log(people["age"].to_numpy(float))], axis=1)
+@dataclass(frozen=True, kw_only=True)
+class FewPeople(LeaveOneSiteOut):
+    """Leave one site out, fitted to a share of the others' people; draws are repetitions.
+
+    Parameters
+    ----------
+    share : float
+    """
+
+    share: float
+
+    def folds(self, table: pd.DataFrame, labels: NDArray[Any] | None, seed: int) -> list[Fold]:
+        """Return the folds of every draw."""
+        whole = super().folds(table, labels, seed)
+        few = SmallSamples(n_subjects=(self.share,), n_draws=N_DRAWS)
+        return [fold for _, fold in few.draws(whole, table["subject"].to_numpy(str), labels, seed)]
 
 
-def groups_of(sites: NDArray[np.str_]) -> list[list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How much there is to learn from: of labels, and of every scan.
+
+    Parameters
+    ----------
+    share : float
+        Of the training people.
+    scan : str
+        Name of a stretch of `SCANS`.
+    """
+
+    share: float = 1.0
+    scan: str = "whole"
+
+
+#: Volumes of a recording of some length at some TR.
+SCANS: dict[str, Callable[[NDArray[np.intp], float], NDArray[np.intp]]] = {
+    "whole": lambda length, tr: length,  # noqa: ARG005
+    "half": lambda length, tr: length // 2,  # noqa: ARG005
+    "two-minutes": lambda length, tr: np.minimum(length, round(120 / tr)),
+}
+SETTINGS = {
+    "all labels": Setting(),
+    "50 % of the training people": Setting(share=0.5),
+    "25 % of the training people": Setting(share=0.25),
+    "10 % of the training people": Setting(share=0.1),
+    "first half of every scan": Setting(scan="half"),
+    "first two minutes of every scan": Setting(scan="two-minutes"),
+}
+
+
+def groups_of(sites: NDArray[np.str_]) -> list[Sites]:
     """Divide the sites into groups of similar size, the largest dealt out first."""
     names, counts = np.unique(sites, return_counts=True)
     order = names[np.argsort(-counts, kind="stable")]
-    return [[str(s) for s in order[i::N_GROUPS]] for i in range(N_GROUPS)]
+    return [tuple(str(s) for s in order[i::N_GROUPS]) for i in range(N_GROUPS)]
 
 
-def pretrained(store: str, folder: Path, excluded: list[str], seed: int) -> Encoder:
+def pretrained(store: str, folder: Path, excluded: Sites, seed: int) -> Encoder:
     """Pretrain without some sites, or load what was pretrained."""
-    data = {"store": store, "exclude_sites": excluded}
+    data = {"store": store, "exclude_sites": [*excluded]}
     changes = {"data": data, "seed": seed, "train": {"precision": "float32"}}
     config = RunConfig.preset("connectome-base", changes)
     Trainer(config, folder, resume=(folder / "checkpoints").exists()).fit()
     return load_pretrained(folder)
 
 
-@torch.inference_mode()
-def embed(encoder: Encoder, signals: Iterable[NDArray[np.float32]]) -> dict[str, Array]:
-    """Return every part of the embeddings of preprocessed signals."""
-    x = [torch.from_numpy(np.ascontiguousarray(s.T))[None] for s in signals]
-    both = torch.cat([read_parts(encoder, one, None, PARTS) for one in x]).numpy()
-    ends = np.cumsum([part_sizes(encoder)[part] for part in PARTS])[:-1]
-    return dict(zip(PARTS, np.split(both, ends, axis=1), strict=True))
+def beginnings(store: RecordingStore, scan: str) -> RecordingStore:
+    """Return the first part of every recording, as a store."""
+    length = SCANS[scan](store.table["length"].to_numpy(), store.tr)
+    events = pd.DataFrame({"id": store.table["id"], "onset": store.table["offset"]})
+    return store.trials(events.assign(duration=length * store.tr))
 
 
-def gram(blocks: Sequence[NDArray[np.floating]]) -> Array:
-    """Return the sum of the blocks' kernels, each of mean 1 on its diagonal once centred."""
-    total = np.zeros((len(blocks[0]), len(blocks[0])))
-    for block in blocks:
-        centred = block - block.mean(axis=0)
-        one = (centred @ centred.T).astype(np.float64)
-        total += one / np.trace(one) * len(one)
-    return total / len(blocks)
+def rotated(X: Values) -> Values:
+    """Return the same distances in as many numbers as people: nothing that a ridge sees is lost."""
+    if X.shape[1] <= len(X):
+        return X
+    centred = X - X.mean(axis=0)
+    values, axes = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+    return np.asarray(axes * np.sqrt(values.clip(min=0.0)), np.float32)
 
 
-def ridge(
-    K: Array, Y: Array, sites: NDArray[np.str_], train: NDArray[np.intp], test: NDArray[np.intp]
-) -> Array:
-    """Predict the test rows; the strength has the smallest squared error over left-out sites.
+@dataclass(frozen=True)
+class Kept:
+    """Features in a folder: read if they are there, else made and written."""
 
-    What a fit without a site predicts for it follows from the whole fit: its residuals times
-    ``(I - H)^-1``, H the site's block of the hat matrix.
-    """
-    mean = K[np.ix_(train, train)].mean(axis=0)
-    inner = K[np.ix_(train, train)] - mean - mean[:, None] + mean.mean()
-    outer = K[np.ix_(test, train)]
-    outer = outer - outer.mean(axis=1, keepdims=True) - mean + mean.mean()
-    scale = np.trace(inner) / len(train)
-    values, vectors = np.linalg.eigh(inner / scale)
-    values = values.clip(0)
-    centre = Y[train].mean(axis=0)
-    y = Y[train] - centre
-    rotated = vectors.T @ y
-    groups = [np.flatnonzero(sites[train] == site) for site in np.unique(sites[train])]
-    errors = []
-    for strength in STRENGTHS:
-        gain = values / (values + strength)
-        residual = y - vectors @ (gain[:, None] * rotated)
-        error = np.zeros(Y.shape[1])
-        for g in groups:
-            hat = (vectors[g] * gain) @ vectors[g].T + 1 / len(train)
-            error += np.square(np.linalg.solve(np.eye(len(g)) - hat, residual[g])).sum(axis=0)
-        errors.append(error)
-    best = np.array(STRENGTHS)[np.argmin(errors, axis=0)]
-    dual = vectors @ (rotated / (values[:, None] + best))
-    return outer / scale @ dual + centre
+    folder: Path
 
-
-def predict(
-    blocks: Sequence[NDArray[np.floating]],
-    Y: Array,
-    sites: NDArray[np.str_],
-    tested: Sequence[str],
-    share: float = 1.0,
-) -> Array:
-    """Leave every tested site out; return predictions (draws, n, targets), NaN elsewhere."""
-    draws = 1 if share == 1 else N_DRAWS
-    out = np.full((draws, *Y.shape), np.nan)
-    K = gram(blocks)
-    for site in tested:
-        others = np.flatnonzero(sites != site)
-        for draw in range(draws):
-            rng = np.random.default_rng([draw, sum(map(ord, site))])
-            train = np.sort(rng.permutation(others)[: round(share * len(others))])
-            test = np.flatnonzero(sites == site)
-            out[draw, test] = ridge(K, Y, sites, train, test)
-    return out
-
-
-def score(y: Array, p: Array) -> float:
-    """Return the AUROC of two classes (+1, -1), or Pearson's r."""
-    if len(np.unique(y)) > 2:
-        return float(np.corrcoef(y, p)[0, 1])
-    positive = y > 0
-    n = positive.sum()
-    return float((rankdata(p)[positive].sum() - n * (n + 1) / 2) / (n * (len(y) - n)))
-
-
-def scores(Y: Array, P: Array, rows: NDArray[np.intp]) -> Array:
-    """Return the score of every target, the mean over draws."""
-    columns = range(Y.shape[1])
-    return np.array([np.mean([score(Y[rows, j], p[rows, j]) for p in P]) for j in columns])
-
-
-def table(Y: Array, found: dict[str, Array], sites: NDArray[np.str_]) -> list[dict[str, object]]:
-    """Return scores, and differences to connectivity with intervals over sites."""
-    everyone = np.flatnonzero(~np.isnan(found["connectivity"][0, :, 0]))
-    own = [np.flatnonzero(sites == s) for s in np.unique(sites[everyone])]
-    rng = np.random.default_rng(0)
-    samples = [
-        np.concatenate([own[i] for i in rng.integers(0, len(own), len(own))])
-        for _ in range(N_BOOTSTRAP)
-    ]
-    drawn = {name: np.array([scores(Y, P, rows) for rows in samples]) for name, P in found.items()}
-    rows = []
-    for name, P in found.items():
-        values = scores(Y, P, everyone)
-        for other in ("connectivity", f"random {name}"):
-            if other not in found or other == name:
-                continue
-            low, high = np.percentile(drawn[name] - drawn[other], (2.5, 97.5), axis=0)
-            difference = values - scores(Y, found[other], everyone)
-            for j, target in enumerate(TARGETS):
-                rows.append(
-                    {
-                        "model": name,
-                        "target": target,
-                        "score": values[j],
-                        "against": other,
-                        "difference": difference[j],
-                        "low": low[j],
-                        "high": high[j],
-                        "better": "yes" if low[j] > 0 else "worse" if high[j] < 0 else "no",
-                    }
-                )
-        if name == "connectivity":
-            rows += [
-                {"model": name, "target": target, "score": values[j]}
-                for j, target in enumerate(TARGETS)
-            ]
-    return rows
-
-
-def main() -> None:
-    """Pretrain, embed, predict, and write one table per setting."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("store")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    help_ = "test the model that comes with the package on the seven sites that it has not seen"
-    parser.add_argument("--included", action="store_true", help=help_)
-    given = parser.parse_args()
-    store = RecordingStore(given.store)
-    given.out.mkdir(parents=True, exist_ok=True)
-    sites = store.table["site"].to_numpy(str)
-    Y = targets_of(store.table)
-    whole = [store.signal(i)[store.kept(i)] for i in range(len(store))]
-    half = [x[: len(x) // 2] for x in whole]
-    groups = [[*ABIDE_SAMPLE_SITES]] if given.included else groups_of(sites)
-    models = [
-        (
-            group,
-            load_pretrained()
-            if given.included
-            else pretrained(given.store, given.out / f"group-{i}", group, given.seed),
-        )
-        for i, group in enumerate(groups)
-    ]
-    settings = (
-        ("all labels", whole, 1.0, N_RANDOM),
-        ("25 % of labels", whole, 0.25, 0),
-        ("half scans", half, 1.0, 0),
-    )
-    for name, signals, share, n_random in settings:
-        called = ("included " if given.included else "") + name
-        file = given.out / f"{called.replace(' ', '-').replace('%', 'percent')}.csv"
+    def get(self, name: str, make: Callable[[], dict[str, Values]]) -> dict[str, Values]:
+        """Return features by their names."""
+        file = self.folder / f"{name}.npz"
         if not file.exists():
-            found = predictions(signals, Y, sites, models, share, n_random)
-            np.savez(file.with_suffix(".npz"), **found)
-            pd.DataFrame(table(Y, found, sites)).to_csv(file, index=False)
-        print(called, pd.read_csv(file).round(3).to_string(), sep="\n", flush=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            found = make()
+            with file.with_suffix(".part").open("wb") as stream:
+                np.savez(stream, **found)
+            file.with_suffix(".part").rename(file)
+        with np.load(file) as found:
+            return dict(found)
 
 
-def predictions(
-    signals: Sequence[NDArray[np.float32]],
-    Y: Array,
-    sites: NDArray[np.str_],
-    models: Sequence[tuple[list[str], Encoder]],
-    share: float,
-    n_random: int,
-) -> dict[str, Array]:
-    """Return the predictions of every row of the table."""
-    everyone = [site for group, _ in models for site in group]
-    spectral = embed(models[0][1], signals)["spectral"]
-    connectivity = ConnectivityBaseline().fit_transform(signals)
-    found = {
-        "connectivity": predict([connectivity], Y, sites, everyone, share),
-        "spectral": predict([spectral], Y, sites, everyone, share),
+def readouts(encoder: Encoder, store: RecordingStore) -> dict[str, Values]:
+    """Return what is evaluated of the embeddings of a store."""
+    both = Embedder(encoder, parts=PARTS).fit_transform(store)
+    sizes = part_sizes(encoder)
+    ends = np.cumsum([sizes[part] for part in PARTS])[:-1]
+    found = dict(zip(PARTS, np.split(both, ends, axis=1), strict=True))
+    return {
+        name: rotated(np.hstack([found[part] for part in parts]))
+        for name, parts in READOUTS.items()
     }
-    tangent = TangentBaseline().fit(signals)
-    found["tangent"] = predict([tangent.transform(signals)], Y, sites, everyone, share)
-    print("baselines done", flush=True)
-    for group, encoder in models:
-        variants = {"": [encoder]}
-        if n_random:
-            seeds = range(n_random)
-            variants["random "] = [encoder.with_random_weights(seed) for seed in seeds]
-        for prefix, encoders in variants.items():
-            each = [embed(one, signals) for one in encoders]
-            for name, parts in LEARNED.items():
-                draws = [predict([e[p] for p in parts], Y, sites, group, share) for e in each]
-                _put(found, prefix + name, np.concatenate(draws))
-            if not prefix:
-                blocks = [spectral, np.hstack([each[0]["mean"], each[0]["cls"]])]
-                _put(found, "spectral + mean + cls", predict(blocks, Y, sites, group, share))
-                both = predict([spectral, each[0]["tokens"]], Y, sites, group, share)
-                _put(found, "spectral + tokens", both)
-        print("done", group, flush=True)
+
+
+def described(first: RecordingStore) -> dict[str, Values]:
+    """Return the baselines that learn nothing."""
+    found = {
+        CONNECTIVITY: ConnectivityBaseline(),
+        SPECTRAL: SpectralConnectivityBaseline(),
+        "spectral": SpectralConnectivityBaseline("log", 2 / 3),
+    }
+    return {name: rotated(one.fit_transform(first)) for name, one in found.items()}
+
+
+def models_of(
+    first: RecordingStore, models: Mapping[Sites, list[Encoder]], kept: Kept, *, random: bool
+) -> dict[str, Any]:
+    """Return the baselines, the readouts of the models, and those of random weights."""
+    found: dict[str, Any] = {**kept.get("baselines", partial(described, first))}
+    found["tangent space"] = TangentBaseline()
+    encoders = {"": models}
+    if random:
+        draws = {
+            g: [each[0].with_random_weights(n) for n in range(N_RANDOM)]
+            for g, each in models.items()
+        }
+        encoders[RANDOM] = draws
+    for kind, of_groups in encoders.items():
+        values = {
+            unseen: [
+                kept.get(
+                    f"{kind or 'model'}-without-{unseen[0]}-{n}", partial(readouts, one, first)
+                )
+                for n, one in enumerate(each)
+            ]
+            for unseen, each in of_groups.items()
+        }
+        for name in READOUTS:
+            replicates = zip(*values.values(), strict=True)
+            found[f"{kind} ({name})" if kind else name] = [
+                Inductive({g: v[name] for g, v in zip(values, one, strict=True)})
+                for one in replicates
+            ]
     return found
 
 
-def _put(found: dict[str, Array], name: str, part: Array) -> None:
-    """Add the predictions of one group of sites."""
-    known = found.setdefault(name, np.full(part.shape, np.nan))
-    found[name] = np.where(np.isnan(known), part, known)
+def compare(
+    first: RecordingStore, models: Mapping[str, Any], setting: Setting, tested: Sites
+) -> ProbeResult:
+    """Evaluate every model where one site is left out at a time."""
+    whole = setting.share == 1
+    design = (
+        LeaveOneSiteOut(test_sites=tested)
+        if whole
+        else FewPeople(test_sites=tested, share=setting.share)
+    )
+    against = [CONNECTIVITY, SPECTRAL, *(name for name in models if role(name) == "random")]
+    return evaluate_probes(first, models, TARGETS, design=design, against=against, metric=("r",))
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def decided(result: ProbeResult) -> pd.DataFrame:
+    """Return the differences that are asked for, adjusted for their number, and the scores."""
+    tested = result.differences[result.differences["p_value"].notna()]
+    own = tested["against"] == [f"{RANDOM} ({model})" for model in tested["model"]]
+    asks = ~tested["model"].map(role).isin(("random", "connectivity"))
+    asked = tested[own | (asks & tested["against"].isin((CONNECTIVITY, SPECTRAL)))]
+    asked = asked.assign(against=asked["against"].where(~own.loc[asked.index], RANDOM))
+    return adjusted(result.scores, asked.reset_index(drop=True))[1]
+
+
+def score_rows(result: ProbeResult) -> pd.DataFrame:
+    """Return the deciding score of every model and target."""
+    scores = result.scores
+    return scores[scores["metric"].isin(("AUROC", "r"))].drop_duplicates(["target", "model"])
+
+
+def cell(row: pd.Series) -> str:
+    """Return a difference with its interval and its verdict."""
+    sign = {"better": " **better**", "worse": " **worse**"}.get(row["verdict"], "")
+    return f"{row['value']:+.3f} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]{sign}"
+
+
+def markdown(result: ProbeResult) -> Iterator[str]:
+    """Yield the table of a setting: scores, and differences to each reference."""
+    scores, gaps = score_rows(result), decided(result)
+    targets = [target.name for target in TARGETS]
+    value = scores.set_index(["model", "target"])["value"]
+    models = [m for m in scores["model"].unique() if m != "chance"]
+    yield "| | " + " | ".join(f"{t}, {'r' if 'age' in t else 'AUROC'}" for t in targets) + " |"
+    yield "|---" * (len(targets) + 1) + "|"
+    for model in models:
+        yield f"| {model} | " + " | ".join(f"{value[model, t]:.3f}" for t in targets) + " |"
+    for against in (CONNECTIVITY, SPECTRAL, RANDOM):
+        rows = gaps[gaps["against"] == against].set_index(["model", "target"])
+        named = [m for m in models if m in rows.index.get_level_values(0)]
+        if not named:
+            continue
+        yield from ("", f"Minus {against}:", "")
+        yield "| | " + " | ".join(targets) + " |"
+        yield "|---" * (len(targets) + 1) + "|"
+        for model in named:
+            yield f"| {model} | " + " | ".join(cell(rows.loc[(model, t)]) for t in targets) + " |"
+
+
+def answers(results: Mapping[str, ProbeResult]) -> Iterator[str]:
+    """Yield "better than connectivity: yes or no" per setting, features and target."""
+    targets = [target.name for target in TARGETS]
+    words = {"better": "yes", "worse": "no (worse)"}
+    yield "| setting | features | " + " | ".join(targets) + " |"
+    yield "|---" * (len(targets) + 2) + "|"
+    for setting, result in results.items():
+        gaps = decided(result)
+        rows = gaps[gaps["against"] == CONNECTIVITY].set_index(["model", "target"])["verdict"]
+        for model in ("tangent space", SPECTRAL, "spectral", *READOUTS):
+            found = " | ".join(words.get(rows[model, t], "no") for t in targets)
+            yield f"| {setting} | {model} | {found} |"
+
+
+def draw_curves(results: Mapping[str, ProbeResult], store: RecordingStore, out: Path) -> None:
+    """Draw every target against the number of training people, and against the scans' length."""
+    shown = (CONNECTIVITY, SPECTRAL, "mean + cls", "spectral + tokens")
+    for target in (target.name for target in TARGETS):
+        people, minutes = [], []
+        for name, result in results.items():
+            setting, rows = SETTINGS[name], score_rows(result)
+            rows = rows[(rows["target"] == target) & rows["model"].isin(shown)]
+            if setting.scan == "whole":
+                n = np.median([fold["n_train"] for fold in result.meta["targets"][target]["folds"]])
+                people.append(rows.assign(n_train=round(n)))
+            if setting.share == 1:
+                length = beginnings(store, setting.scan).table["length"].median() * store.tr
+                minutes.append(rows.assign(minutes=round(length / 60, 1)))
+        file = f"{target.replace(' ', '-')}.png"
+        sample_sizes(pd.concat(people)).savefig(out / f"labels-{file}", dpi=160)
+        figure = sample_sizes(pd.concat(minutes), of="minutes", label="minutes per scan (median)")
+        figure.savefig(out / f"minutes-{file}", dpi=160)
+
+
+def main() -> None:
+    """Pretrain, embed, compare, and write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("store")
+    parser.add_argument("out", type=Path)
+    help_ = "test the model that comes with the package on the seven sites that it has not seen"
+    parser.add_argument("--included", action="store_true", help=help_)
+    given = parser.parse_args()
+    store, out = RecordingStore(given.store), given.out / ("included" if given.included else "own")
+    if given.included:
+        groups = [ABIDE_SAMPLE_SITES]
+        encoders = {groups[0]: [load_pretrained()]}
+    else:
+        groups = groups_of(store.table["site"].to_numpy(str))
+        encoders = {
+            group: [
+                pretrained(given.store, out / f"group-{i}-seed-{seed}", group, seed)
+                for seed in range(N_SEEDS)
+            ]
+            for i, group in enumerate(groups)
+        }
+    results = {}
+    for name, setting in SETTINGS.items():
+        folder = out / name.replace(" ", "-").replace("%", "percent")
+        if not folder.exists():
+            first = beginnings(store, setting.scan)
+            kept = Kept(out / "features" / setting.scan)
+            models = models_of(first, encoders, kept, random=name == "all labels")
+            tested = tuple(site for group in groups for site in group)
+            compare(first, models, setting, tested).save(folder)
+        results[name] = ProbeResult.load(folder)
+        print(name, *markdown(results[name]), sep="\n", flush=True)
+    lines = ["## Better than connectivity?", "", *answers(results)]
+    for name, result in results.items():
+        lines += ["", f"## {name[0].upper()}{name[1:]}", "", *markdown(result)]
+    (out / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw_curves(results, store, out)
 
 
 if __name__ == "__main__":

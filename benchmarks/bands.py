@@ -4,19 +4,19 @@
     semantoks prepare abide stores/open --missing-rois mark --low-hz 0 --high-hz 0
     python -m benchmarks.bands stores/abide stores/open
 
-Every site is left out once, as in `benchmarks.abide`; differences to the first store come with
-95 % intervals over sites.
+Every site is left out once, with the verdicts of `benchmarks.abide`; differences are to the first
+store.
 """
 
 from __future__ import annotations
 
 import argparse
 
-import numpy as np
-import pandas as pd
-
-from benchmarks.abide import predict, table, targets_of
+from benchmarks.abide import TARGETS, markdown, rotated
 from semantoks import RecordingStore
+from semantoks.data.designs import LeaveOneSiteOut
+from semantoks.evaluate.compare.evaluation import evaluate_probes
+from semantoks.evaluate.compare.roles import CONNECTIVITY
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 
 
@@ -27,22 +27,26 @@ def name_of(store: RecordingStore) -> str:
 
 
 def main() -> None:
-    """Print one row per store and target."""
+    """Print the scores of every store, and the differences to the first."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("stores", nargs="+", help="the first is the one to compare with")
     stores = [RecordingStore(path) for path in parser.parse_args().stores]
-    first = stores[0].table
-    sites, Y = first["site"].to_numpy(str), targets_of(first)
-    found = {}
+    models = {}
     for i, store in enumerate(stores):
-        if [*store.table["id"]] != [*first["id"]]:
+        if [*store.table["id"]] != [*stores[0].table["id"]]:
             raise SystemExit(f"{store.path} holds other recordings")
         x = ConnectivityBaseline().fit_transform(store)
-        found["connectivity" if i == 0 else name_of(store)] = predict(
-            [x], Y, sites, np.unique(sites)
-        )
-    rows = pd.DataFrame(table(Y, found, sites)).sort_values("target", kind="stable")
-    print(rows.replace("connectivity", name_of(stores[0])).round(3).to_string(index=False))
+        models[name_of(store) if i else CONNECTIVITY] = rotated(x)
+    result = evaluate_probes(
+        stores[0],
+        models,
+        TARGETS,
+        design=LeaveOneSiteOut(),
+        against=(CONNECTIVITY,),
+        metric=("r",),
+    )
+    for line in markdown(result):
+        print(line.replace(CONNECTIVITY, name_of(stores[0])))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import copy
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -122,3 +124,40 @@ def test_the_roofline_counts_the_work_of_a_step():
     assert for_all[0] == pytest.approx(3 * 2 * 4 * gpu_pretrain.encoder_flops(encoder), rel=0.1)
     assert for_all[1] == for_all[0], "products with a fused bias count, too"
     assert few[1] == few[0] < 0.8 * for_all[0], "without L_net the last block is for CLS alone"
+
+
+def test_rotated_features_give_the_same_predictions():
+    """Of 200 features of 30 people, the 30 numbers that tell them apart are enough."""
+    from benchmarks.abide import rotated
+
+    from semantoks.evaluate.predictors.probe import LinearProbeRegressor
+
+    rng = np.random.default_rng(1)
+    X = (3 * rng.standard_normal((30, 200)) + 5).astype(np.float32)
+    y, groups = rng.standard_normal(30), np.arange(30) % 5
+    few = rotated(X)
+    assert few.shape == (30, 30)
+    assert rotated(few[:, :7]).shape == (30, 7)
+    found = [
+        LinearProbeRegressor().fit(x[:22], y[:22], groups=groups[:22]).predict(x[22:])
+        for x in (X, few)
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_few_people_are_drawn_inside_the_training_sites():
+    from benchmarks.abide import FewPeople, groups_of
+
+    sites = np.repeat([f"s{i}" for i in range(7)], [20, 4, 9, 11, 6, 8, 12])
+    table = pd.DataFrame({"site": sites, "subject": [f"p{i}" for i in range(len(sites))]})
+    folds = FewPeople(share=0.5).folds(table, np.arange(len(sites)) % 2, seed=0)
+    assert len(folds) == 7 * 3
+    for fold in folds:
+        assert set(sites[fold.test]) == {fold.name}
+        assert fold.name not in sites[fold.train]
+        assert len(fold.train) == 25, "half of the 50 people without the largest site"
+    drawn = {tuple(fold.train) for fold in folds}
+    assert len(drawn) == 7 * 3
+    groups = groups_of(sites)
+    assert sorted(sum(groups, ())) == sorted(set(sites.tolist()))
+    assert groups[0] == ("s0", "s5"), "the largest site is dealt out first"

@@ -1,4 +1,4 @@
-"""The recordings that come with the repository, and those that people can fetch."""
+"""The recordings that come with the package or the repository, and those that people can fetch."""
 
 import hashlib
 import json

@@ -17,16 +17,18 @@ from semantoks.data.designs import (
     LeaveOneSiteOut,
     SmallSamples,
 )
+from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.evaluation import Probe, evaluate_probes
-from semantoks.evaluate.compare.models import SideBySide
+from semantoks.evaluate.compare.models import Inductive, SideBySide
 from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.features.blocks import FeatureBlock
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
+from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
@@ -266,6 +268,50 @@ def test_models_side_by_side_weigh_the_same(people):
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
     pairs = set(zip(result.differences["model"], result.differences["against"], strict=True))
     assert ("x + connectivity", "connectivity") in pairs
+
+
+def test_models_pretrained_without_some_sites_are_tested_there_alone(people):
+    """The predictions at a site are those of the model that has not seen it, probe and all."""
+    rng = np.random.default_rng(8)
+    X, Z = (rng.standard_normal((48, n)).astype(np.float32) for n in (6, 13))
+    unseen = {("s0", "s3"): X, ("s1", "s2", "s4"): Z}
+    joint = SideBySide({"one": Inductive(unseen), "fc": ConnectivityBaseline()})
+    models = {"x": X, "z": Z, "both": Inductive(unseen), "both + fc": joint}
+    result = evaluate_probes(people, models, ["age"], design=LeaveOneSiteOut())
+    by = result.predictions.set_index(["model", "site", "unit"])["scores"].sort_index()
+    for site in ("s0", "s1", "s2", "s3", "s4"):
+        expected = by.loc["x" if site in ("s0", "s3") else "z", site]
+        other = by.loc["z" if site in ("s0", "s3") else "x", site]
+        np.testing.assert_array_equal(np.stack(by.loc["both", site]), np.stack(expected))
+        assert not np.array_equal(np.stack(expected), np.stack(other))
+    for wrong in (Inductive({("s0",): X}), Inductive({("s0", "s1"): X, ("s2", "s3"): Z})):
+        with pytest.raises(InputError, match=r"must hold a model that was pretrained without") as e:
+            evaluate_probes(people, {"x": wrong}, ["age"], design=LeaveOneSiteOut())
+        assert "Leave one site out at a time" in str(e.value)
+    with pytest.raises(InputError, match="without the sites of every fold"):
+        evaluate_probes(people, {"x": Inductive(unseen)}, ["age"], design=THREE)
+
+
+def test_what_models_have_seen_counts_where_they_are_tested(people, parcellation, preprocessing):
+    """Each has seen the people of the other sites: none of those that it is tested on."""
+    groups = (("s0", "s3"), ("s1", "s2", "s4"))
+    site = people.table["site"].to_numpy(str)
+    once = people.select(np.arange(44))  # without four people's second scans, elsewhere
+    config = EncoderConfig(width=8, depth=1, head_width=8, patch_length=6, n_patches=4)
+
+    def pretrained_on(store):
+        encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+        encoder.pretraining = SeenData.of(store)
+        return Embedder(encoder, n_crops=1)
+
+    honest = {g: pretrained_on(once.select(~np.isin(site[:44], g))) for g in groups}
+    leaky = {g: pretrained_on(once) for g in groups}
+    models = {"honest": Inductive(honest), "leaky": Inductive(leaky)}
+    meta = evaluate_probes(once, models, ["age"], design=LeaveOneSiteOut()).meta["models"]
+    assert meta["honest"]["n_test_subjects_seen"] == 0
+    assert meta["honest"]["test_sites_seen"] == []
+    assert meta["leaky"]["n_test_subjects_seen"] == meta["leaky"]["n_test_subjects"] == 44
+    assert meta["leaky"]["test_sites_seen"] == ["s0", "s1", "s2", "s3", "s4"]
 
 
 def test_confounds_beside_features_leave_the_target_out(people):

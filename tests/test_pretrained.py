@@ -1,4 +1,4 @@
-"""Models of ours: found, read, refused; the hub; converting folders."""
+"""Models of ours: found, read, refused; converting folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from semantoks.errors import CheckpointError, InputError
@@ -94,60 +93,22 @@ def test_a_folder_with_one_checkpoint_of_the_authors_is_a_model(tmp_path):
         load_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("as_text", [True, False])
-def test_what_is_not_there_is_refused_without_asking_the_network(tmp_path, monkeypatch, as_text):
+def test_what_is_not_there_is_refused_without_asking_the_network(tmp_path, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    monkeypatch.setattr("semantoks.model.hub._client", refuse)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    for source in ("runs/first", "nothing", "a/b/c", "../x/y", "own er/name"):
-        with pytest.raises(CheckpointError, match="does not exist"):
-            load_pretrained(source if as_text else Path(source))
-    with pytest.raises(CheckpointError, match=r"is no model: it has neither config\.json"):
-        load_pretrained("runs" if as_text else Path("runs"))
+    for source in ("runs/first", "nothing", "a/b/c", "../x/y", "own er/name", "owner/name"):
+        for kind in (str, Path):
+            with pytest.raises(CheckpointError, match=r"does not exist.*hf://owner/name"):
+                load_pretrained(kind(source))
+    for kind in (str, Path):
+        with pytest.raises(CheckpointError, match=r"is no model: it has neither config\.json"):
+            load_pretrained(kind("runs"))
     with pytest.raises(CheckpointError, match="does not exist"):
-        load_pretrained(Path("owner/name"))  # a path is a path
-
-
-@pytest.mark.parametrize("theirs", [False, True])
-def test_a_hub_id_is_fetched(tmp_path, folder, monkeypatch, theirs):
-    asked = []
-    snapshot = tmp_path / "snapshot"
-    if theirs:
-        snapshot.mkdir()
-        (snapshot / "published.pth").write_bytes(TINY.read_bytes())
-    else:
-        folder.rename(snapshot)
-
-    def download(repository: str, *, allow_patterns: list[str]) -> str:
-        asked.append(repository)
-        assert {"model.safetensors", "*.pth", "*.npz"} <= set(allow_patterns)
-        return str(snapshot)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert load_pretrained("some-lab/brain.v2").config.width == (64 if theirs else 16)
-    assert asked == ["some-lab/brain.v2"]
-
-
-def test_a_hub_that_cannot_be_reached_is_an_error_of_ours(tmp_path, monkeypatch):
-    def download(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("outgoing traffic has been disabled\nand more")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.chdir(tmp_path)
-    message = r"'owner/name': is no file or folder here.*\(outgoing traffic has been disabled\)"
-    with pytest.raises(CheckpointError, match=message):
-        load_pretrained("owner/name")
-
-
-def test_offline_means_offline(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="could not be fetched from the Hugging Face hub"):
-        load_pretrained("no-such-owner/no-such-name")
+        load_pretrained(Path("hf://owner/name"))  # a path is a path
 
 
 # -- refusing --------------------------------------------------------------------------------------

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from advice import advised
 from semantoks.config import to_yaml
+from semantoks.data.designs import GroupedKFold
 from semantoks.errors import ConfigError, InputError
-from semantoks.evaluate.compare.result import ProbeResult
+from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.weights import weights_hash
 from semantoks.train.run import RunConfig
-from semantoks.workflow.study import Probing, ablate, ablation_table, scale, summarise
+from semantoks.workflow.study import Probing, ablate, ablation_table, scale, seed_scores, summarise
 
 TINY = [
     *("encoder.width=16", "encoder.depth=1", "encoder.head_width=8"),
@@ -20,7 +23,9 @@ TINY = [
     *("optim.epochs=2", "optim.warmup_epochs=0", "optim.batch_size=5"),
     *("objective.projection_hidden=9", "objective.projection_width=7"),
 ]
-PROBING = Probing(targets=("sex",), groups="site", test_sites=("north",), n_crops=2, n_seeds=2)
+PROBING = Probing(
+    targets=("sex",), groups="site", test_sites=("north",), n_crops=2, n_seeds=2, n_random=2
+)
 
 
 @pytest.fixture
@@ -44,19 +49,20 @@ def test_ablations_are_compared_with_the_first_over_seeds_and_resumed(
         "3/4 no-ttr (seed 4): from step 0 of 4",
         "4/4 no-ttr (seed 5): from step 0 of 4",
     ]
-    runs = [f"{name} (seed {seed})" for name in ("full", "no-ttr") for seed in (4, 5)]
-    random = ["random weights (seed 0)", "random weights (seed 1)"]
+    models = {"full", "no-ttr", "random weights"}
     baselines = {"connectivity", "spectral connectivity", "chance"}
-    assert set(result.scores["model"]) == {*runs, *random, *baselines}
-    assert set(result.differences["against"]) == {"connectivity"}
+    assert set(result.scores["model"]) == {*models, *baselines}
+    assert set(result.differences["against"]) == {"full", "connectivity"}
+    replicates = result.predictions.groupby("model")["replicate"].nunique().to_dict()
+    assert {name: n for name, n in replicates.items() if n > 1} == dict.fromkeys(models, 2)
     assert set(result.predictions["site"]) == {"north"}
     weights = [load_pretrained(tmp_path / "a" / "runs" / f"full-{seed}") for seed in (4, 5)]
     assert weights_hash(weights[0]) != weights_hash(weights[1])
-    for name in runs:
+    for name in ("full", "no-ttr"):
         assert result.meta["models"][name]["n_test_subjects_seen"] == 0
         assert result.meta["models"][name]["test_sites_seen"] == []
     table = ablation_table(summary)
-    assert table.splitlines()[0] == "| configuration | seeds | sex, AUROC | difference |"
+    assert table.splitlines()[0] == "| configuration | seeds | sex, AUROC | minus full |"
     assert [line.split(" | ")[:2] for line in table.splitlines()[2:8]] == [
         ["| full", "2"],
         ["| no-ttr", "2"],
@@ -82,9 +88,8 @@ def test_scaling_pretrains_on_nested_groups_and_draws_the_curve(store_path, tmp_
     result, summary = scale(config, [6, 3], tmp_path / "s", PROBING, say=str)
     people = {}
     for n in (3, 6):
+        assert result.meta["models"][str(n)]["pretraining"]["n_subjects"] == n
         for seed in (0, 1):
-            seen = result.meta["models"][f"{n} (seed {seed})"]["pretraining"]
-            assert seen["n_subjects"] == n
             run = load_pretrained(tmp_path / "s" / "runs" / f"{n}-{seed}")
             people[n, seed] = set(run.pretraining.people)
     for seed in (0, 1):
@@ -99,37 +104,36 @@ def test_scaling_pretrains_on_nested_groups_and_draws_the_curve(store_path, tmp_
     assert (tmp_path / "s" / "scaling.png").stat().st_size > 10_000
 
 
-def test_seeds_are_averaged_with_their_spread():
-    """Three seeds of a, two of b, one baseline; differences are those of all pairs of seeds."""
-    values = {"a1": 0.5, "a2": 0.6, "a3": 0.7, "b1": 0.55, "b2": 0.75, "fc": 0.8}
-    scores = pd.DataFrame(
-        {
-            "target": "sex",
-            "metric": "AUROC",
-            "model": [*values],
-            "value": [*values.values()],
-            "ci_low": [v - 0.1 for v in values.values()],
-            "ci_high": [v + 0.2 for v in values.values()],
-        }
-    )
-    meta = {"targets": {"sex": {"kind": "classification"}}}
-    result = ProbeResult(scores, pd.DataFrame(), pd.DataFrame(), meta)
-    groups = {"a": ["a1", "a2", "a3"], "b": ["b1", "b2"], "connectivity": ["fc"]}
-    found = summarise(result, groups).set_index("model")
-    assert found["n_seeds"].to_dict() == {"a": 3, "b": 2, "connectivity": 1}
-    assert found["value"].tolist() == pytest.approx([0.6, 0.65, 0.8])
-    assert found.loc["a", "sd"] == pytest.approx(0.1)
-    assert found.loc["b", "ci_low"] == pytest.approx(0.55)
-    assert found.loc["b", "ci_high"] == pytest.approx(0.85)
-    assert found.loc["b", "difference"] == pytest.approx(0.05)
-    assert found.loc["b", "difference_low"] == pytest.approx(-0.15)
-    assert found.loc["b", "difference_high"] == pytest.approx(0.25)
+def test_a_summary_is_of_the_seeds(store):
+    """Scores over seeds and their spread against scikit-learn's; gaps are the result's."""
+    rng = np.random.default_rng(3)
+    y = (store.table["sex"] == "female").to_numpy(int)
+    models = {
+        name: [
+            (rng.standard_normal((len(y), 3)) + size * y[:, None]).astype(np.float32)
+            for _ in range(n)
+        ]
+        for name, n, size in (("a", 2, 0.1), ("b", 3, 3.0), ("connectivity", 1, 1.0))
+    }
+    result = evaluate_probes(store, models, ["sex"], against=["a"], design=GroupedKFold(n_folds=2))
+    found = summarise(result, "a").set_index("model")
+    assert found["n_seeds"].to_dict() == {"a": 2, "b": 3, "connectivity": 1, "chance": 1}
+    rows = result.predictions[result.predictions["model"] == "b"]
+    positive = result.meta["targets"]["sex"]["classes"][1]
+    each = [
+        roc_auc_score(seed["truth"] == positive, [scores[1] for scores in seed["scores"]])
+        for _, seed in rows.groupby("replicate")
+    ]
+    assert seed_scores(result, "sex", "AUROC", "b") == pytest.approx(each)
+    assert found.loc["b", "value"] == pytest.approx(np.mean(each))
+    assert found.loc["b", "sd"] == pytest.approx(np.std(each, ddof=1))
+    gaps = result.differences.query("metric == 'AUROC'").set_index("model")
+    assert found.loc["b", "difference"] == gaps.loc["b", "value"]
+    assert found.loc["b", "difference_high"] == gaps.loc["b", "ci_high"]
     assert found.loc[["a"], ["difference"]].isna().all(axis=None)
-    text = ablation_table(summarise(result, groups))
-    assert "| a | 3 | 0.600 ± 0.100 [0.500, 0.800] |  |" in text
-    assert "| b | 2 | 0.650 ± 0.141 [0.550, 0.850] | +0.050 (-0.150 to +0.250) |" in text
-    assert "| connectivity | 1 | 0.800 [0.700, 1.000] | +0.200 (+0.100 to +0.300) |" in text
-    assert "difference to a:" in text
+    table = ablation_table(summarise(result, "a"))
+    assert table.splitlines()[2].startswith("| a | 2 | ")
+    assert f"+{gaps.loc['b', 'value']:.3f} [" in table
 
 
 def test_studies_that_cannot_be(configs, store_path, tmp_path):

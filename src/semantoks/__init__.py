@@ -45,6 +45,8 @@ _PUBLIC = {
     "LinearProbeRegressor": "semantoks.evaluate.predictors.probe",
     "FineTuner": "semantoks.evaluate.predictors.finetune",
     "FineTunerRegressor": "semantoks.evaluate.predictors.finetune",
+    "save_estimator": "semantoks.evaluate.predictors.saving",
+    "load_estimator": "semantoks.evaluate.predictors.saving",
     "evaluate_probes": "semantoks.evaluate.compare.evaluation",
     "paper_probe": "semantoks.evaluate.compare.paper",
     "Target": "semantoks.evaluate.compare.targets",

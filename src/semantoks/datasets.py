@@ -1,4 +1,4 @@
-"""Public recordings to start from: two sets that come with the repository, and all of ABIDE I."""
+"""Public recordings to start from: a sample of ABIDE I that comes with the package, and others."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from semantoks.data.sources.items import Item
 from semantoks.data.sources.table import recording_fields
 from semantoks.errors import InputError, nearest
 
-#: Folder of the recordings in the checkout that the package is installed from.
-RECORDINGS = Path(__file__).parents[2] / "recordings"
+#: Folder of the recordings; a wheel holds the ABIDE sample alone.
+RECORDINGS = Path(__file__).parent / "recordings"
 
 #: Sites of the ABIDE sample. Models pretrained on ABIDE leave these sites out, so that the sample
 #: stays unseen by them.
@@ -60,7 +60,8 @@ def load_stages() -> list[Recording]:
 
     Schaefer-400 parcels, 234 time points, TR 2 s (assumed: the source does not state it), band-pass
     filtered at the source. Phenotypes: trial arm and standardised changes of symptoms (BPRS) and
-    functioning (SOFAS) after 6 and 12 months. Apache-2.0; see ``recordings/stages``.
+    functioning (SOFAS) after 6 and 12 months. Apache-2.0; see
+    ``recordings/stages``. These recordings come with the repository, not with a wheel.
 
     Returns
     -------
@@ -78,7 +79,8 @@ def load_abide_sample() -> list[Recording]:
     """Load resting-state recordings of 202 people of 7 ABIDE I sites, 93 of them with autism.
 
     CC200 ROIs, 116 to 246 time points, TR 1.5 to 3 s. Phenotypes: diagnosis, sex, age (years), eyes
-    (open or closed), fiq. CC BY-NC-SA 3.0; ``recordings/abide-sample`` says how they were chosen.
+    (open or closed), fiq. They come with the package, so that nothing is downloaded.
+    CC BY-NC-SA 3.0; ``recordings/abide-sample`` says how they were chosen.
 
     Returns
     -------

@@ -46,7 +46,7 @@ def evaluate(
         Flag(
             metavar="MODEL",
             panel="Model",
-            help="Evaluate this run, checkpoint, model folder, .pth or owner/name on the hub, "
+            help="Evaluate this run, checkpoint, model folder, .pth or hf://owner/name, "
             "also as NAME=PATH; NAME='runs/small-*' takes several runs of one configuration as "
             "replicates; without one, the baselines alone",
         ),

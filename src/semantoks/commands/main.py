@@ -59,7 +59,7 @@ COMMANDS = {
     "check": Entry("store", _LOOK, "Compare the files of a store or a run with checksums."),
     "strip": Entry("store", _LOOK, "Copy a store with pseudonyms instead of subjects."),
     "slurm": Entry("cluster", _MORE, "Submit pretrain, prepare or embed to Slurm."),
-    "demo": Entry("study", _MORE, "Run all steps on the recordings of the repository."),
+    "demo": Entry("study", _MORE, "Run all steps on recordings that come with it."),
     "completion": Entry("cluster", _MORE, "Print the script that completes words in a shell."),
 }
 

@@ -15,7 +15,7 @@ Model = Annotated[
     str,
     Argument(
         "MODEL",
-        "Run, checkpoint, model folder, the authors' .pth, owner/name on the hub, or "
+        "Run, checkpoint, model folder, the authors' .pth, hf://owner/name, or "
         "connectome-base, which comes with the package.",
     ),
 ]

@@ -92,7 +92,7 @@ def demo(
         Flag(known=lambda: tuple(SIZES), help="Train this size; smallest takes seconds."),
     ] = "default",
 ) -> None:
-    """Run all steps on the recordings of the repository.
+    """Run all steps on recordings that come with it.
 
     Prepare, pretrain, evaluate and report, in a few minutes on two cores.
     """

@@ -143,22 +143,37 @@ def corruption_panel(curves: pd.DataFrame, clean: pd.DataFrame) -> Figure:
     return figure
 
 
-def sample_sizes(curve: pd.DataFrame, chance: float | None = None) -> Figure:
-    """Draw one metric of all models with its intervals against the number of training subjects."""
+def sample_sizes(
+    curve: pd.DataFrame,
+    chance: float | None = None,
+    *,
+    of: str = "n_train",
+    label: str = "training subjects",
+) -> Figure:
+    """Draw one metric of all models with its intervals against how much there is to learn from.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        Columns model, metric, value, ci_low, ci_high, and that of `of`.
+    chance : float, optional
+    of, label : str
+        Column of the sizes, and what they are.
+    """
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     axes = panel_axes(figure)
     if chance is not None:
         axes.axhline(chance, color=FAINT, ls=(0, (4, 3)), lw=1.2)
     for model, color in model_colors(curve["model"].unique().tolist()).items():
-        rows = curve[curve["model"] == model].sort_values("n_train")
+        rows = curve[curve["model"] == model].sort_values(of)
         low, high = rows["ci_low"], rows["ci_high"]
-        axes.fill_between(rows["n_train"], low, high, color=color, alpha=0.13, lw=0)
-        axes.plot(rows["n_train"], rows["value"], ".-", color=color, label=short(model), lw=1.4)
-    sizes = sorted(curve["n_train"].unique())
+        axes.fill_between(rows[of], low, high, color=color, alpha=0.13, lw=0)
+        axes.plot(rows[of], rows["value"], ".-", color=color, label=short(model), lw=1.4)
+    sizes = sorted(curve[of].unique())
     axes.set_xscale("log")
-    axes.set_xticks(sizes, [str(n) for n in sizes])
+    axes.set_xticks(sizes, [f"{n:g}" for n in sizes])
     axes.minorticks_off()
-    axes.set_xlabel("training subjects", fontsize=9, color=INK)
+    axes.set_xlabel(label, fontsize=9, color=INK)
     axes.set_ylabel(str(curve["metric"].iloc[0]), fontsize=9, color=INK)
     _legend(figure)
     return figure

@@ -23,6 +23,7 @@ from semantoks.config import check_positive
 from semantoks.data.seen import SeenData
 from semantoks.data.signal import Preprocessing
 from semantoks.errors import ConfigError, InputError
+from semantoks.model.hub import SharedModel
 from semantoks.model.recompute import run
 from semantoks.model.tokenizers.base import Pooling
 from semantoks.model.tokenizers.branches import BRANCHES, Branch, branch_widths
@@ -164,7 +165,7 @@ def mean_of(tokens: Tensor, left_out: Tensor | None) -> Tensor:
     return torch.einsum("bnd,bn->bd", tokens, share.to(tokens.dtype))
 
 
-class Encoder(nn.Module):
+class Encoder(SharedModel, nn.Module):
     """Encoder of signals with named channels, e.g. the ROIs of a parcellation.
 
     Parameters

@@ -9,7 +9,6 @@ run is such a folder, and a run's folder stands for its newest checkpoint. The a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -28,6 +27,7 @@ from semantoks.errors import CheckpointError, InputError, entry, readable
 from semantoks.files import refuse_existing, staged_folder
 from semantoks.model.authors import ROLES, read_authors, write_authors
 from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.hub import SCHEME, HubAddress
 from semantoks.model.projection import head_shapes
 from semantoks.model.weights import check_weights, current_name
 
@@ -105,7 +105,8 @@ def load_pretrained(source: str | Path = DEFAULT_MODEL, role: str | None = None)
     source : path or str
         Folder of a run (its newest checkpoint), of a checkpoint, or of a model; a checkpoint of
         the authors (``.pth``); or, as a string that is no path, a model that comes with the package
-        ("connectome-base"), or ``owner/name`` on the Hugging Face hub, which holds either.
+        ("connectome-base"), or ``hf://owner/name`` on the Hugging Face hub, which holds either;
+        with a revision and a folder in it, ``hf://owner/name@revision/folder``.
     role : str, optional
         Which copy of the encoder; by default the one to evaluate: of self-distillation the teacher,
         as in the paper (the other is "student").
@@ -200,12 +201,10 @@ def convert(source: str | Path, target: str | Path, *, compact: bool = False) ->
 def _locate(source: str | Path) -> Path:
     """Return the model folder of ours, or the file of the authors, that `source` stands for."""
     path = Path(source)
-    if not path.exists() and (INCLUDED / source / HEADER).exists():
+    if isinstance(source, str) and source.startswith(SCHEME):
+        path = HubAddress.parse(source).download(HEADER, (ROIS, WEIGHTS), read_header)
+    elif not path.exists() and (INCLUDED / source / HEADER).exists():
         return INCLUDED / source
-    # A string that begins with a folder of this machine is a path, if a wrong one.
-    is_hub_id = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
-    if not path.exists() and is_hub_id and not path.parent.exists():
-        path = _download(str(source))
     if path.is_file():
         return path
     folder = path if (path / HEADER).exists() else newest_checkpoint(path)
@@ -220,25 +219,8 @@ def _locate(source: str | Path) -> Path:
         else "does not exist",
         file=path,
         fix="Give the folder of a run, of one of its checkpoints, or of an exported model, "
-        f"a .pth of the authors, owner/name on the Hugging Face hub, or {DEFAULT_MODEL}",
+        f"a .pth of the authors, {SCHEME}owner/name on the Hugging Face hub, or {DEFAULT_MODEL}",
     )
-
-
-def _download(repository: str) -> Path:
-    """Fetch a repository of the Hugging Face hub; offline, what the cache holds of it."""
-    from huggingface_hub import snapshot_download
-
-    patterns = [WEIGHTS, HEADER, ROIS, "*.pth", "*.yaml", "*.npz"]
-    try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except Exception as error:  # of the hub, of the network below it, of the disk
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"is no file or folder here, and could not be fetched from the Hugging Face hub "
-            f"({reason})",
-            field="source",
-            value=repository,
-        ) from error
 
 
 def _roles(folder: Path) -> tuple[str, ...]:

@@ -84,6 +84,8 @@ class Objective(nn.Module, Generic[PlanT, OutputsT]):
         Name of the submodule that the optimiser trains, one of `roles`.
     batch_axes : mapping of str to int
         Axis along which the parts of a batch are joined, for every field of the outputs.
+    needs_masks : bool
+        Whether it learns from hidden tokens alone, so that every step must have masks.
     views : ViewPlan
         Number, lengths and relation of the crops that it needs.
     """
@@ -91,6 +93,7 @@ class Objective(nn.Module, Generic[PlanT, OutputsT]):
     roles: ClassVar[tuple[str, ...]]
     trained: ClassVar[str]
     batch_axes: ClassVar[Mapping[str, int]]
+    needs_masks: ClassVar[bool] = False
     views: ViewPlan = ViewPlan()
 
     @property

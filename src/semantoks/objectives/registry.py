@@ -11,6 +11,7 @@ from semantoks.model.encoder import Encoder
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.objective import Objective
 from semantoks.objectives.prediction import Prediction, PredictionConfig
+from semantoks.objectives.reconstruction import Reconstruction, ReconstructionConfig
 from semantoks.objectives.vicreg import VICReg, VICRegConfig
 
 #: kind -> configuration, class. The first is the default.
@@ -18,11 +19,12 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "distillation": (DistillationConfig, SelfDistillation),
     "vicreg": (VICRegConfig, VICReg),
     "prediction": (PredictionConfig, Prediction),
+    "reconstruction": (ReconstructionConfig, Reconstruction),
 }
 DEFAULT = next(iter(OBJECTIVES))
 
 if TYPE_CHECKING:
-    ObjectiveConfig = DistillationConfig | VICRegConfig | PredictionConfig
+    ObjectiveConfig = DistillationConfig | VICRegConfig | PredictionConfig | ReconstructionConfig
 else:
     _configs = tuple(config for config, _ in OBJECTIVES.values())
     ObjectiveConfig = Annotated[Union[_configs], Discriminator("kind")]  # noqa: UP007

@@ -154,6 +154,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError("must not be negative", field="seed", value=self.seed)
+        self._check_masks()
         whole = TOKENIZERS[self.encoder.granularity].whole
         if whole and self.views.augment.noise != "none":
             raise ConfigError(
@@ -161,6 +162,19 @@ class RunConfig:
                 field="views.augment.noise",
                 value=self.views.augment.noise,
             )
+
+    def _check_masks(self) -> None:
+        """Refuse steps on which an objective of hidden tokens would learn nothing."""
+        masks, kind = self.views.masks, self.objective.kind
+        if kind not in OBJECTIVES or not OBJECTIVES[kind][1].needs_masks:
+            return
+        rule = f"must hide tokens on every step: {kind} learns from hidden tokens alone"
+        if masks.kind == "none":
+            fix = "Set views.masks.kind=random"
+            raise ConfigError(rule, field="views.masks.kind", value=masks.kind, fix=fix)
+        if masks.frequency < 1:
+            fix = "Set views.masks.frequency=1"
+            raise ConfigError(rule, field="views.masks.frequency", value=masks.frequency, fix=fix)
 
     @classmethod
     def preset(cls, name: str, changes: Mapping[str, Any] | None = None) -> RunConfig:

@@ -1,4 +1,4 @@
-"""The demo: the whole way on the real recordings that come with the repository."""
+"""The demo: the whole way on the real recordings that come with the package."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.DataFrame]:
-    """Prepare both samples, pretrain, embed, probe and report; with the model in the box beside it.
+    """Prepare the ABIDE sample, pretrain, embed, probe and report, beside the shipped model.
 
     Parameters
     ----------
@@ -63,16 +63,15 @@ def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.Dat
     """
     folder = Path(out)
     refuse_existing(folder, folder=True)
-    stages, abide = folder / "stores" / "stages", folder / "stores" / "abide-sample"
-    with _stage(console, "Prepare the two samples of real recordings"):
-        for path in (stages, abide):
-            prepare_store(path.name, path)
-            store = RecordingStore(path)
-            people = store.table["subject"].nunique()
-            console.print(
-                f"  {path.name}: {len(store)} recordings of {people} people, "
-                f"{len(store.parcellation)} ROIs ({store.parcellation.name}), TR {store.tr:g} s"
-            )
+    abide = folder / "stores" / "abide-sample"
+    with _stage(console, "Prepare a sample of real recordings"):
+        prepare_store(abide.name, abide)
+        store = RecordingStore(abide)
+        people = store.table["subject"].nunique()
+        console.print(
+            f"  {abide.name}: {len(store)} recordings of {people} people, "
+            f"{len(store.parcellation)} ROIs ({store.parcellation.name}), TR {store.tr:g} s"
+        )
     preset, changes = SIZES[size]
     sites = {"data": {"store": str(abide), "exclude_sites": list(TEST_SITES)}}
     config = RunConfig.preset(preset, changes | sites)
@@ -89,7 +88,7 @@ def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.Dat
             design=LeaveOneSiteOut(test_sites=TEST_SITES),
         )
         found = assess(
-            RecordingStore(abide),
+            store,
             folder / "result",
             {preset: load_pretrained(run), DEFAULT_MODEL: load_pretrained()},
             plan,
@@ -98,7 +97,7 @@ def run_demo(out: str | Path, size: str, console: Console) -> tuple[Path, pd.Dat
         )
     page = folder / "report.html"
     with _stage(console, "Write the report"):
-        write_report(page, runs=[run], results=[folder / "result"], stores=[abide, stages])
+        write_report(page, runs=[run], results=[folder / "result"], stores=[abide])
     return page, found.comparison.scores
 
 

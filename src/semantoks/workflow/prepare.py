@@ -52,7 +52,7 @@ def prepare_store(
     Parameters
     ----------
     source : str
-        A sample that comes with the repository, ``abide`` (downloads all of it), or the path of a
+        A sample (``abide-sample``, ``stages``), ``abide`` (downloads all of it), or the path of a
         derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC), of a table of files, of an HDF5 file,
         or of a single image or file of time series (`semantoks.data.sources.find.find_items`).
     path : path

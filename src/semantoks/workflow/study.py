@@ -5,7 +5,8 @@
    pretraining of every run. Where a run mixes several stores, the first is the one that is probed.
 2. All runs are probed on the same folds, with functional connectivity, spectral connectivity and as
    many draws of random weights.
-3. A score is the mean over seeds, with their spread: a difference within it is none.
+3. A score is the mean over seeds; intervals and verdicts count people and seeds
+   (`semantoks.evaluate.compare.scoring`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -52,12 +53,15 @@ class Probing:
     """Average over this many evenly spaced crops per recording."""
     n_seeds: Annotated[int, Flag(name="--seeds", metavar="N")] = 3
     """Pretrain every configuration with this many seeds, from its own on."""
+    n_random: Annotated[int, Flag(name="--random-draws", metavar="N")] = 5
+    """Draw the random weights that models are compared with this many times."""
     seed: int = 0
     """Draw folds and bootstrap samples by this seed."""
 
     def __post_init__(self) -> None:
-        if self.n_seeds < 1:
-            raise ConfigError("must be at least 1", field="n_seeds", value=self.n_seeds)
+        for name in ("n_seeds", "n_random"):
+            if getattr(self, name) < 1:
+                raise ConfigError("must be at least 1", field=name, value=getattr(self, name))
 
 
 def ablate(
@@ -85,7 +89,7 @@ def ablate(
     Returns
     -------
     result : ProbeResult
-        Models are called ``STEM (seed N)``.
+        Models are called by their stem; their replicates are the seeds.
     summary : DataFrame
         See `summarise`; the reference is the first configuration.
 
@@ -137,7 +141,7 @@ def scale(
     Returns
     -------
     result : ProbeResult
-        Models are called ``N (seed S)``.
+        Models are called by their number of people; their replicates are the seeds.
     summary : DataFrame
         See `summarise`; with the column n_subjects, missing for baselines.
     """
@@ -202,76 +206,70 @@ def _compare(
     runs: Mapping[str, Sequence[Path]], out: Path, probing: Probing, store: str
 ) -> tuple[ProbeResult, pd.DataFrame]:
     """Probe all runs, random weights and the baselines on the same folds."""
-    encoder = load_pretrained(next(iter(runs.values()))[0])
-    models: dict[str, Any] = {}
-    replicates: dict[str, list[str]] = {}
-
-    def add(group: str, name: str, source: Path | Encoder) -> None:
-        models[name] = Embedder(source, n_crops=probing.n_crops)
-        replicates.setdefault(group, []).append(name)
-
-    for name, folders in runs.items():
-        for folder in folders:
-            add(name, _seeded(name, int(folder.name.rpartition("-")[2])), folder)
-    for seed in range(probing.seed, probing.seed + probing.n_seeds):
-        add(RANDOM, _seeded(RANDOM, seed), encoder.with_random_weights(seed))
+    reference = next(iter(runs))
+    encoder = load_pretrained(runs[reference][0])
+    random: list[Path | Encoder] = [
+        encoder.with_random_weights(seed)
+        for seed in range(probing.seed, probing.seed + probing.n_random)
+    ]
+    models = {
+        name: [Embedder(source, n_crops=probing.n_crops) for source in sources]
+        for name, sources in (*runs.items(), (RANDOM, random))
+    }
     result = evaluate_probes(
         RecordingStore(store),
         models,
         [Target.parse(target) for target in probing.targets],
         design=design_for(probing.groups, probing.test_sites),
         baselines=_BASELINES,
-        against=(CONNECTIVITY,),
+        against=(reference, CONNECTIVITY),
         seed=probing.seed,
     )
     result.save(out / "result")
-    replicates |= {name: [name] for name in (*_BASELINES, CHANCE)}
-    return result, summarise(result, replicates)
+    return result, summarise(result, reference)
 
 
-def summarise(result: ProbeResult, replicates: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def summarise(result: ProbeResult, reference: str) -> pd.DataFrame:
     """Return the first metric of every target over the seeds of every configuration.
 
     Parameters
     ----------
     result : ProbeResult
-    replicates : mapping of str to sequence of str
-        The models of every configuration; the first is the reference.
+        Of models whose replicates are the seeds.
+    reference : str
+        The configuration that others are compared with.
 
     Returns
     -------
     DataFrame
-        target, metric, model (the configuration), n_seeds; value and sd, the mean over seeds and
-        their standard deviation (missing for one seed); ci_low and ci_high, the mean over seeds of
-        the 95 % interval over tested people; difference, the mean gap to the reference, and
-        difference_low and difference_high, the smallest and largest over all pairs of seeds.
+        target, metric, model (the configuration), n_seeds; value, ci_low, ci_high, the mean over
+        seeds and its 95 % interval over tested people and seeds; sd, the standard deviation over
+        seeds (missing for one); difference, difference_low, difference_high and verdict, the same
+        of the gap to the reference.
     """
-    rows = []
-    reference = next(iter(replicates))
-    for target, facts in result.meta["targets"].items():
-        metric = next(iter(METRICS[facts["kind"]]))
-        scores = result.scores.query("target == @target and metric == @metric").set_index("model")
-        base = scores.loc[[*replicates[reference]], "value"].to_numpy()
-        for name, models in replicates.items():
-            found = scores.loc[[*models]]
-            gaps = found["value"].to_numpy()[:, None] - base
-            gaps = gaps if name != reference else np.full((1, 1), np.nan)
-            rows.append(
-                {
-                    "target": target,
-                    "metric": metric,
-                    "model": name,
-                    "n_seeds": len(models),
-                    "value": found["value"].mean(),
-                    "sd": found["value"].std(ddof=1) if len(models) > 1 else np.nan,
-                    "ci_low": found["ci_low"].mean(),
-                    "ci_high": found["ci_high"].mean(),
-                    "difference": gaps.mean(),
-                    "difference_low": gaps.min(),
-                    "difference_high": gaps.max(),
-                }
-            )
-    return pd.DataFrame(rows)
+    of = ["target", "metric", "model"]
+    first = result.scores.groupby("target")["metric"].transform("first")
+    scores = result.scores[result.scores["metric"] == first].rename(
+        columns={"n_replicates": "n_seeds"}
+    )
+    scores["sd"] = [
+        np.std(seed_scores(result, *names), ddof=1) if n > 1 else np.nan
+        for *names, n in scores[[*of, "n_seeds"]].itertuples(index=False)
+    ]
+    gaps = result.differences[result.differences["against"] == reference].rename(
+        columns={"value": "difference", "ci_low": "difference_low", "ci_high": "difference_high"}
+    )
+    told = ["difference", "difference_low", "difference_high", "verdict"]
+    kept = [*of, "n_seeds", "value", "ci_low", "ci_high", "sd"]
+    summary: pd.DataFrame = scores[kept].merge(gaps[[*of, *told]], how="left", on=of)
+    return summary
+
+
+def seed_scores(result: ProbeResult, target: str, metric: str, model: str) -> list[float]:
+    """Return the score of every seed of a model."""
+    tested = result.outcomes(target, [*result.meta["models"], CHANCE])
+    measured = METRICS[result.meta["targets"][target]["kind"]][metric]
+    return [one.value for one in tested.jackknives(measured, model, tested.tested(CHANCE))]
 
 
 def scaling_figure(result: ProbeResult, summary: pd.DataFrame) -> Figure:
@@ -287,9 +285,8 @@ def scaling_figure(result: ProbeResult, summary: pd.DataFrame) -> Figure:
         metric = rows["metric"].iloc[0]
         curve, rest = rows[rows["n_subjects"].notna()], rows[rows["n_subjects"].isna()]
         sizes = curve["n_subjects"].astype(int).tolist()
-        scores = result.scores.query("target == @target and metric == @metric")
         for size in sizes:
-            seeds = scores[scores["model"].str.startswith(f"{size} (")]["value"]
+            seeds = seed_scores(result, target, metric, str(size))
             axes.plot([size] * len(seeds), seeds, ".", color=PALETTE[0], alpha=0.6)
         axes.plot(sizes, curve["value"], "-", color=PALETTE[0], label="mean over seeds")
         for row, colour in zip(rest.to_dict("records"), PALETTE[1:], strict=False):
@@ -312,20 +309,23 @@ def scaling_figure(result: ProbeResult, summary: pd.DataFrame) -> Figure:
 
 def ablation_table(summary: pd.DataFrame) -> str:
     """Return the scores and differences of `summarise` as a Markdown table, with what they are."""
+    reference = summary["model"].iloc[0]
     head, body = ["configuration", "seeds"], dict[str, list[str]]()
     for (target, metric), rows in summary.groupby(["target", "metric"], sort=False):
-        head += [f"{target}, {metric}", "difference"]
+        head += [f"{target}, {metric}", f"minus {reference}"]
         for row in rows.to_dict("records"):
             cells = body.setdefault(row["model"], [str(row["n_seeds"])])
             spread = "" if np.isnan(row["sd"]) else f" ± {row['sd']:.3f}"
             score = f"{row['value']:.3f}{spread} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
             cells.append("" if np.isnan(row["value"]) else score)
             gap = [row[f"difference{end}"] for end in ("", "_low", "_high")]
-            cells.append("" if np.isnan(gap[0]) else "{:+.3f} ({:+.3f} to {:+.3f})".format(*gap))
+            verdict = f" {row['verdict']}" if row["verdict"] in ("better", "worse") else ""
+            told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap) + verdict
+            cells.append("" if np.isnan(gap[0]) else told)
     lines = [head, ["---"] * len(head), *([model, *cells] for model, cells in body.items())]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
-        f"{table}\n\nMean ± standard deviation over seeds [95 % interval over tested people, mean "
-        f"over seeds]; difference to {summary['model'].iloc[0]}: mean (smallest to largest over "
-        "pairs of seeds).\n"
+        f"{table}\n\nMean over seeds ± their standard deviation [95 % interval over tested people "
+        f"and seeds]. Without better or worse, the difference to {reference} is not significant "
+        "(Holm over all rows and targets).\n"
     )

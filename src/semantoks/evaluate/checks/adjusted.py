@@ -15,7 +15,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from semantoks.data.splits import check_column
@@ -24,11 +23,12 @@ from semantoks.errors import InputError
 from semantoks.evaluate.checks.combat import ComBat
 from semantoks.evaluate.checks.confounds import ConfoundRegressor
 from semantoks.evaluate.features.blocks import Scaling
+from semantoks.evaluate.features.transformer import StoreTransformer
 
 FeatureMatrix = NDArray[np.float32]
 
 
-class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class _Adjusted(StoreTransformer):
     """Features of a model next to columns of the store, cleaned by what was learned in `fit`."""
 
     model: Any
@@ -45,7 +45,7 @@ class _Adjusted(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _learn(self, X: FeatureMatrix, table: pd.DataFrame) -> None:
         raise NotImplementedError
 
-    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.float64]:
+    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.floating]:
         raise NotImplementedError
 
     def prepare(self, X: RecordingStore) -> NDArray[np.void]:
@@ -161,7 +161,7 @@ class Harmonised(_Adjusted):
             X, batch=table[self.batch].to_numpy(object), covariates=self._covariates(table)
         )
 
-    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.float64]:
+    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.floating]:
         batch = table[self.batch].to_numpy(object)
         return self.combat_.transform(X, batch=batch, covariates=self._covariates(table))
 
@@ -206,5 +206,5 @@ class Residualised(_Adjusted):
     def _learn(self, X: FeatureMatrix, table: pd.DataFrame) -> None:
         self.regressor_ = ConfoundRegressor(unseen=self.unseen).fit(X, confounds=table)
 
-    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.float64]:
+    def _clean(self, X: FeatureMatrix, table: pd.DataFrame) -> NDArray[np.floating]:
         return self.regressor_.transform(X, confounds=table)

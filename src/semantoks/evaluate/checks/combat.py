@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from semantoks.arrays import Array
 from semantoks.errors import InputError
 from semantoks.evaluate.checks.confounds import Coding, as_frame
+from semantoks.evaluate.predictors.base import FLOATS
 
 _CHANGE = 1e-8  # of the empirical Bayes estimates between the last two rounds
 _ROUNDS = 1000
@@ -109,7 +110,7 @@ class ComBat(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ig
         *,
         batch: ArrayLike,
         covariates: pd.DataFrame | ArrayLike | None = None,
-    ) -> Array:
+    ) -> NDArray[np.floating]:
         """Remove the effects of the batches.
 
         Parameters
@@ -121,7 +122,8 @@ class ComBat(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ig
 
         Returns
         -------
-        ndarray of float64, shape (n, n_features)
+        ndarray of shape (n, n_features)
+            float32 for float32, else float64; computed in float64.
 
         Raises
         ------
@@ -130,7 +132,8 @@ class ComBat(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ig
             `unseen` is "adapt"; columns or values of the covariates are missing.
         """
         check_is_fitted(self)
-        X = np.asarray(validate_data(self, X, dtype=np.float64, reset=False))
+        given = np.asarray(validate_data(self, X, dtype=FLOATS, reset=False))
+        X = given.astype(np.float64)
         labels = _batches(batch, len(X))
         kept = self.coding_.apply(_covariates(covariates, len(X)), "covariates")
         Z, out = self._standardise(X, kept), X.copy()
@@ -148,7 +151,7 @@ class ComBat(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ig
                 gamma, delta = self._effects(Z[rows])
             clean = base[rows] + (Z[rows] - gamma) / np.sqrt(delta) * self.pooled_std_
             out[rows] = np.where(varies, clean, X[rows])
-        return out
+        return np.asarray(out, given.dtype)
 
     def fit_transform(
         self,
@@ -157,10 +160,15 @@ class ComBat(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ig
         *,
         batch: ArrayLike,
         covariates: pd.DataFrame | ArrayLike | None = None,
-    ) -> Array:
+    ) -> NDArray[np.floating]:
         """Fit on the rows and return them without the effects of their batches."""
         fitted = self.fit(X, y, batch=batch, covariates=covariates)
         return fitted.transform(X, batch=batch, covariates=covariates)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
     def _standardise(self, X: Array, kept: Array) -> Array:
         std = np.where(self.pooled_std_ > 0, self.pooled_std_, 1.0)
@@ -259,9 +267,8 @@ def _check_batches(names: NDArray[np.str_], counts: NDArray[np.intp], n_features
             fix="Leave these batches out, or merge them with others of the same scanner",
         )
     if n_features < 2:
-        raise InputError(
-            "empirical Bayes borrows from other features: at least 2", field="X", value=n_features
-        )
+        rule = "must be at least 2: empirical Bayes borrows from other features"
+        raise InputError(rule, field="n_features", value=n_features)
 
 
 def _check_separable(member: Array, kept: Array) -> None:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from semantoks.arrays import Array
 from semantoks.data.splits import Fold, grouped_folds
 from semantoks.errors import InputError, nearest
-from semantoks.evaluate.predictors.base import person_weights
+from semantoks.evaluate.predictors.base import FLOATS, person_weights
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.bootstrap import cluster_resamples, estimate
 from semantoks.evaluate.stats.metrics import METRICS
@@ -187,7 +187,9 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
         self.coef_ = np.linalg.lstsq(known, X - X.mean(axis=0), rcond=None)[0]
         return self
 
-    def transform(self, X: ArrayLike, *, confounds: pd.DataFrame | ArrayLike) -> Array:
+    def transform(
+        self, X: ArrayLike, *, confounds: pd.DataFrame | ArrayLike
+    ) -> NDArray[np.floating]:
         """Subtract what the confounds predict.
 
         Parameters
@@ -198,7 +200,8 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
 
         Returns
         -------
-        ndarray of float64, shape (n, n_features)
+        ndarray of shape (n, n_features)
+            float32 for float32, else float64; computed in float64.
 
         Raises
         ------
@@ -206,16 +209,22 @@ class ConfoundRegressor(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
             A column is missing; or `unseen` is "refuse", and a value is missing or a category new.
         """
         check_is_fitted(self)
-        X = np.asarray(validate_data(self, X, dtype=np.float64, reset=False))
+        given = np.asarray(validate_data(self, X, dtype=FLOATS, reset=False))
+        X = given.astype(np.float64)
         table = as_frame(confounds, len(X), "confounds")
         predicted: Array = self.coding_.apply(table, "confounds", self.unseen) @ self.coef_
-        return np.asarray(X - predicted)
+        return np.asarray(X - predicted, given.dtype)
 
     def fit_transform(
         self, X: ArrayLike, y: object = None, *, confounds: pd.DataFrame | ArrayLike
-    ) -> Array:
+    ) -> NDArray[np.floating]:
         """Fit on the rows and return them without what their confounds predict."""
         return self.fit(X, y, confounds=confounds).transform(X, confounds=confounds)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
 
 # -- how well confounds can be read off features ---------------------------------------------------

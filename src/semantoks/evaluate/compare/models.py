@@ -12,13 +12,14 @@ Features are computed once where nothing is learned, else in the fold. A model i
    given the groups that stay together inside, and the stated validation part, if it takes them.
 6. A mapping of "classification" and "regression" to predictors: one for each kind of target.
 7. `SideBySide`: the features of several models of kinds 1 to 4 next to each other.
+8. `Inductive`: models of kinds 1 to 4, pretrained without some sites, each for these sites only.
 
 A transformer may say how its features are scaled (`semantoks.evaluate.features.blocks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,6 +76,37 @@ class SideBySide:
 
 
 @dataclass(frozen=True, eq=False)
+class Inductive:
+    """Models pretrained without some sites, each of which is tested at these sites only.
+
+    One encoder cannot be tested at all sites of the store that it was pretrained on without having
+    seen them; several can, each pretrained without a group of sites.
+
+    Parameters
+    ----------
+    parts : mapping of tuple of str to array or transformer
+        The sites that a model has not seen, and the model.
+    """
+
+    parts: Mapping[tuple[str, ...], Any]
+
+    def of_sites(self, name: str, sites: Collection[str]) -> tuple[str, ...]:
+        """Return the key of the model that has seen none of these sites.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        for unseen in self.parts:
+            if set(sites) <= set(unseen):
+                return unseen
+        rule = "must hold a model that was pretrained without the sites of every fold"
+        fix = "Leave one site out at a time, and pretrain without each of them"
+        raise InputError(rule, field=f"models[{name!r}]", value=sorted(sites), fix=fix)
+
+
+@dataclass(frozen=True, eq=False)
 class Features:
     """Features of one model for any fold.
 
@@ -89,8 +121,8 @@ class Features:
         `fit_prepared`; None where the transformer reads recordings in every fold.
     fitted : bool
         Whether something is fitted in the fold.
-    parts : mapping of str to Features
-        Of models side by side.
+    parts : mapping of str, or of tuple of str, to Features
+        Of models side by side, or of those pretrained without some sites.
     """
 
     cohort: Cohort
@@ -98,7 +130,7 @@ class Features:
     model: Any
     ready: NDArray[Any] | None
     fitted: bool
-    parts: Mapping[str, Features] = field(default_factory=dict)
+    parts: Mapping[Any, Features] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cohort: Cohort, name: str, model: Any) -> Features:
@@ -109,7 +141,7 @@ class Features:
         InputError
             If features have not one row per recording, or are not finite.
         """
-        if isinstance(model, SideBySide):
+        if isinstance(model, (SideBySide, Inductive)):
             parts = {part: cls.of(cohort, name, one) for part, one in model.parts.items()}
             return cls(cohort, name, model, None, True, parts)
         if isinstance(model, np.ndarray):
@@ -125,6 +157,10 @@ class Features:
 
     def of_fold(self, train: Rows, test: Rows) -> FoldFeatures:
         """Return the features of the training and of the test rows."""
+        if isinstance(self.model, Inductive):
+            sites = self.cohort.table["site"].iloc[test].fillna("").astype(str)
+            unseen = self.model.of_sites(self.name, set(sites))
+            return self.parts[unseen].of_fold(train, test)
         if self.parts:
             return _side_by_side({n: part.of_fold(train, test) for n, part in self.parts.items()})
         if not self.fitted and self.ready is not None:

@@ -21,7 +21,7 @@ from semantoks.evaluate.compare.models import Features, FoldFeatures, SideBySide
 from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
 from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.features.blocks import FeatureBlock
-from semantoks.evaluate.predictors.base import person_weights
+from semantoks.evaluate.predictors.base import RowSpaces, person_weights
 from semantoks.evaluate.predictors.choice import ShrinkagePath
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
@@ -187,7 +187,8 @@ def predict(
                 scored = [_from_predictor(cohort, predictor, name, t, f) for t, _, f in job]
             else:
                 X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
-                scored = [_from_features(cohort, X, t, f, make_probe) for t, _, f in job]
+                spaces = RowSpaces()
+                scored = [_from_features(cohort, X, t, f, make_probe, spaces) for t, _, f in job]
             return [
                 _predicted(cohort, name, t, s, f, one)
                 for (t, s, f), one in zip(job, scored, strict=True)
@@ -262,12 +263,18 @@ class _Found:
 
 
 def _from_features(
-    cohort: Cohort, X: FoldFeatures, task: Task, fold: Fold, make_probe: MakeProbe
+    cohort: Cohort,
+    X: FoldFeatures,
+    task: Task,
+    fold: Fold,
+    make_probe: MakeProbe,
+    spaces: RowSpaces,
 ) -> _Found:
     trained = task.counted.blocks[fold.train]
     without = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
     probe = make_probe(task.kind, blocks=X.blocks)
-    probe.fit(X.train, task.y[fold.train], **_inside(cohort, task, fold), without=without)
+    inside = _inside(cohort, task, fold)
+    probe.fit(X.train, task.y[fold.train], **inside, without=without, spaces=spaces)
     found = _found(probe, probe, X.test)
     return replace(found, without=probe.predict_without(X.test))
 

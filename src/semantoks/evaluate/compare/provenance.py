@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 from semantoks.data.seen import SeenData, people_of
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.models import SideBySide
+from semantoks.evaluate.compare.models import Inductive, SideBySide
 from semantoks.evaluate.compare.prediction import Task, replicates
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.predictors.training import FineTuned
@@ -84,6 +85,8 @@ def _of_model(model: Any, store: RecordingStore, table: pd.DataFrame) -> dict[st
 
 def _seen(model: Any, store: RecordingStore, table: pd.DataFrame) -> dict[str, Any]:
     """Return what a model saw of the test subjects in pretraining, and how it was fine-tuned."""
+    if isinstance(model, Inductive):
+        return _seen_where_tested(model, store, table)
     reader = _reader(model)
     encoder = getattr(reader, "model", None)
     if isinstance(encoder, (str, Path)):
@@ -100,6 +103,21 @@ def _seen(model: Any, store: RecordingStore, table: pd.DataFrame) -> dict[str, A
         facts["test_sites_seen"] = seen.sites_among(sites)
         hashes = ("subjects", "people")
         facts["pretraining"] = {k: v for k, v in seen.to_json().items() if k not in hashes}
+    return facts
+
+
+def _seen_where_tested(
+    model: Inductive, store: RecordingStore, table: pd.DataFrame
+) -> dict[str, Any]:
+    """Return what models saw of the sites at which each of them is tested, all together."""
+    site = table["site"].astype(str)
+    each = [_seen(one, store, table[site.isin(unseen)]) for unseen, one in model.parts.items()]
+    facts = each[0] | {"n_test_subjects": table["subject"].nunique()}
+    if all(one["pretrained"] for one in each):
+        known = [one["n_test_subjects_seen"] for one in each]
+        sites = [one["test_sites_seen"] for one in each]
+        facts["n_test_subjects_seen"] = None if None in known else sum(known)
+        facts["test_sites_seen"] = None if None in sites else sorted(chain(*sites))
     return facts
 
 

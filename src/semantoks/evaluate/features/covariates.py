@@ -7,19 +7,19 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from semantoks.data.splits import check_column
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.blocks import Scaling
+from semantoks.evaluate.features.transformer import StoreTransformer
 
 #: Columns that are taken where a store has them.
 CONFOUNDS = ("age", "sex", "site", "mean_fd", "source_tr")
 
 
-class ConfoundsBaseline(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ConfoundsBaseline(StoreTransformer):
     """Columns of a store's index as features: what a model has to know more than.
 
     Numbers stay numbers, an unknown one becomes the mean of the training part and is marked; text

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
@@ -30,8 +32,9 @@ class Embedder(SignalTransformer):
     Parameters
     ----------
     model : path, str or Encoder
-        Run, checkpoint or model folder (its teacher), or an encoder; by default the model that
-        comes with the package, a second-order model of CC200 signals ("connectome-base").
+        Run, checkpoint or model folder (its teacher), or an encoder, which is never changed; by
+        default the model that comes with the package, a second-order model of CC200 signals
+        ("connectome-base").
     tr : float, optional
         TR of signals given as arrays, seconds; a store states its own.
     n_crops : int
@@ -103,7 +106,7 @@ class Embedder(SignalTransformer):
                 rule = f"must be one of {', '.join(known)}"
                 raise InputError(rule, field=name, value=getattr(self, name))
         encoder = self.model if isinstance(self.model, Encoder) else load_pretrained(self.model)
-        self.encoder_ = encoder.eval().to(self.device)
+        self.encoder_ = _for_inference(encoder, self.device)
         self.parts_ = default_parts(self.encoder_) if self.parts is None else tuple(self.parts)
         check_parts(self.encoder_, self.parts if self.parts is not None else self.parts_)
         self.n_features_in_ = len(self.encoder_.channels)
@@ -173,3 +176,9 @@ class Embedder(SignalTransformer):
         if "spectral" in names:
             names["spectral"] = pair_names(self.encoder_.channels.labels, diagonal=True)
         return [name for part in self.parts_ for name in names[part]]
+
+
+def _for_inference(encoder: Encoder, device: str) -> Encoder:
+    """Return the encoder itself if it is on the device and evaluates, else a copy that does."""
+    here = encoder.cls_token.device == torch.empty(0, device=device).device
+    return encoder if here and not encoder.training else copy.deepcopy(encoder).eval().to(device)

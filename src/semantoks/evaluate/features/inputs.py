@@ -11,7 +11,8 @@ from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 
 MIN_KEPT = 2  # time points; of fewer there is no variance
-#: A `RecordingStore`, a sequence of (n_times, n_rois) arrays, or (n_recordings, n_times, n_rois).
+#: A `RecordingStore`, a sequence of (n_times, n_rois) arrays, which may be a NumPy array of objects
+#: (pandas columns, NumPy's selection by indices), or (n_recordings, n_times, n_rois).
 Signals = RecordingStore | Sequence[NDArray[np.floating]] | NDArray[np.floating]
 
 
@@ -64,9 +65,12 @@ def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floati
     Raises
     ------
     InputError
-        If a signal is not 2-D, has another number of ROIs, or holds NaN or infinite values.
+        If a signal is not 2-D, has another number of ROIs, or holds what is no finite real number.
     """
-    if isinstance(X, np.ndarray) and X.ndim != 3:
+    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
+        rule = "must be a store, a list of (n_times, n_rois) arrays, or a 3-D array"
+        raise InputError(rule, field="X", value=type(X).__name__)
+    if isinstance(X, np.ndarray) and X.ndim != 3 and not (X.ndim == 1 and X.dtype == object):
         raise InputError(
             "signals must have the shape (n_recordings, n_times, n_rois), or be a list of "
             "(n_times, n_rois)",
@@ -74,7 +78,7 @@ def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floati
             value=X.shape,
         )
     assert not isinstance(X, RecordingStore)
-    signals = [np.asarray(x) for x in X]
+    signals = [_numbers(x, i) for i, x in enumerate(X)]
     if not signals:
         raise InputError("holds no recordings", field="X")
     for i, x in enumerate(signals):
@@ -90,3 +94,16 @@ def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floati
             roi = int(np.flatnonzero(~np.isfinite(x).all(axis=0))[0])
             raise InputError("holds NaN or infinite values", field=f"X[{i}]", value=f"ROI {roi}")
     return signals
+
+
+def _numbers(x: object, i: int) -> NDArray[np.floating]:
+    """Return a signal as an array of real numbers; float32 and float64 stay what they are."""
+    try:
+        array = np.asarray(x)
+        if array.dtype == object:
+            array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"must hold numbers ({error})", field=f"X[{i}]") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError("must hold real numbers", field=f"X[{i}]", value=str(array.dtype))
+    return array

@@ -44,7 +44,7 @@ def spectral_connectivity(
 
 
 def _batch_of_one(signal: NDArray[np.floating]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(signal.T, np.float64))[None]
+    return torch.from_numpy(np.array(signal.T, np.float64, order="C"))[None]
 
 
 class SpectralConnectivityBaseline(SignalTransformer):

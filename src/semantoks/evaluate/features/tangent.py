@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted
@@ -23,6 +24,7 @@ Matrices = NDArray[np.float64]  # (..., n, n), symmetric
 
 _BATCH = 8  # matrices decomposed at a time: few enough to stay in the cache of a core
 _MAX_STEPS, _TOLERANCE = 50, 1e-7  # of the geometric mean
+_SINGLE = 1e-4  # smallest share of the largest eigenvalue whose logarithm float32 has to 1e-3
 # The curvature of the squared distances is above 1 between far matrices (the space is curved
 # negatively): whole steps overshoot, and on real covariances need three times as many.
 _STEP = 0.75
@@ -42,6 +44,21 @@ def of_eigenvalues(
     """Apply a function to symmetric matrices by way of their eigenvalues (log, exp, roots)."""
     values, vectors = np.linalg.eigh(matrices)
     return np.asarray((vectors * function(values)[..., None, :]) @ vectors.swapaxes(-1, -2))
+
+
+def _logs_at(whitening: Matrices, covariances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``log(W C W)``, as float32.
+
+    In float32 throughout where the eigenvalues permit, by the eigensolver of torch: a third of the
+    time of float64.
+    """
+    for dtype in (torch.float32, torch.float64):
+        w, c = (torch.as_tensor(array).to(dtype) for array in (whitening, covariances))
+        values, vectors = torch.linalg.eigh(w @ c @ w)
+        if bool((values[:, 0] > _SINGLE * values[:, -1]).all()):
+            break
+    logs = (vectors * values.log()[:, None]) @ vectors.mT
+    return np.asarray(logs.float().numpy())
 
 
 def geometric_mean(covariances: NDArray[np.floating]) -> Matrices:
@@ -161,9 +178,9 @@ class TangentBaseline(SignalTransformer):
         # Off-diagonal values stand for two entries each: lengths are those of the matrices.
         scale = np.where(rows == columns, 1.0, np.sqrt(2.0))
         out = np.empty((len(prepared), len(rows)), np.float32)
-        for i, batch in enumerate(_batches(prepared[:, 0])):
-            logs = of_eigenvalues(np.log, self.whitening_ @ batch @ self.whitening_)
-            out[i * _BATCH : i * _BATCH + len(batch)] = logs[:, rows, columns] * scale
+        for start in range(0, len(prepared), _BATCH):
+            logs = _logs_at(self.whitening_, prepared[start : start + _BATCH, 0])
+            out[start : start + _BATCH] = logs[:, rows, columns] * scale
         return out
 
     def fit(self, X: Signals, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's contract

@@ -107,6 +107,15 @@ class SignalTransformer(TransformerMixin, SignalEstimator):  # type: ignore[misc
         return each_signal(X, self.n_features_in_, in_time=in_time)
 
 
+class StoreTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Base of transformers that read columns of a store's index: there are none in arrays."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        return tags
+
+
 def pair_names(names: Sequence[str], *, diagonal: bool) -> list[str]:
     """Return ``A~B`` for every entry of the lower triangle, row by row."""
     ends = (i + 1 if diagonal else i for i in range(len(names)))

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from semantoks.arrays import Array, Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.features.blocks import FeatureBlock, Scaling, check_blocks
-from semantoks.evaluate.predictors.linear import RidgePath, RowSpace
+from semantoks.evaluate.predictors.linear import Fit, RidgePath, RowSpace
 
 FLOATS = [np.float64, np.float32]
 
@@ -66,14 +72,21 @@ class ProbeBase(BaseEstimator):  # type: ignore[misc]
             among(without),
         )
 
-    def leave_out(
-        self, space: RowSpace, path: RidgePath | None, groups: Sequence[Rows] | None
-    ) -> None:
-        """Keep the models without each group of rows, if that was asked for and can be told."""
-        self._without: tuple[Array, Array] | None = None
-        if path is None or not groups:
-            return
-        self._without = space.restore(*path.without(self.strength_, groups))
+    def restore(
+        self, space: RowSpace, fit: Fit, path: RidgePath | None, groups: Sequence[Rows] | None
+    ) -> Fit:
+        """Return the fit in the features as they came; keep those without each group of rows.
+
+        They are kept if that was asked for and can be told.
+        """
+        coef, intercept = fit
+        n = coef.shape[1]
+        if path is not None and groups:
+            others, of_others = path.without(self.strength_, groups)
+            coef, intercept = np.hstack([coef, others]), np.append(intercept, of_others)
+        coef, intercept = space.restore(coef, intercept)
+        self._without = (coef[n:], intercept[n:]) if len(coef) > n else None
+        return coef[:n], intercept[:n]
 
     def scores_without(self, X: ArrayLike) -> Array | None:
         """Return scores of the models without each group, (n, n_groups, n_outputs)."""
@@ -84,6 +97,57 @@ class ProbeBase(BaseEstimator):  # type: ignore[misc]
         coef, intercept = self._without
         n_outputs = np.atleast_2d(self.coef_).shape[0]
         return np.asarray((X @ coef.T + intercept).reshape(len(X), -1, n_outputs), np.float64)
+
+
+def class_labels(y: ArrayLike) -> NDArray[Any]:
+    """Return labels of classes, after checking that they are no measurements, such as ages.
+
+    Parameters
+    ----------
+    y : array of shape (n,)
+        Text, truth values or whole numbers; of numbers at most one value per 2 rows, or 2.
+
+    Raises
+    ------
+    InputError
+        If a label is missing, or the numbers are no classes.
+    """
+    labels = np.asarray(column_or_1d(y))
+    if pd.isna(labels).any():
+        n = int(pd.isna(labels).sum())
+        raise InputError("must name the class of every recording", field="y", value=f"{n} missing")
+    if labels.dtype.kind in "iuf":
+        n = len(np.unique(labels))
+        if n > max(2, len(labels) // 2) or (labels != np.floor(labels)).any():
+            raise InputError(
+                f"must be classes: {n} different numbers in {len(labels)} rows are a measurement",
+                field="y",
+                fix="Fit a regressor (FineTunerRegressor); numbers that do name classes, as text",
+            )
+    return labels
+
+
+class RowSpaces:
+    """Row spaces of the same features: models of several targets on the same rows share one."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[bytes, ...], RowSpace] = {}
+
+    def of(
+        self,
+        X: NDArray[np.floating],
+        rows: Rows,
+        blocks: Sequence[FeatureBlock],
+        weight: Array,
+        loss_weight: Array | None = None,
+    ) -> RowSpace:
+        """Return the row space of some rows of features; see `RowSpace`."""
+        given = (rows, weight, weight if loss_weight is None else loss_weight)
+        key = tuple(array.tobytes() for array in given)
+        if key not in self._kept:
+            chosen = X if len(rows) == len(X) else X[rows]
+            self._kept[key] = RowSpace(chosen, blocks, weight, loss_weight)
+        return self._kept[key]
 
 
 @dataclass(frozen=True, eq=False)

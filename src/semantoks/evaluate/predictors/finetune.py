@@ -25,6 +25,7 @@ from torch import Tensor
 from semantoks.arrays import Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals
+from semantoks.evaluate.predictors.base import class_labels
 from semantoks.evaluate.predictors.probe import ClassWeight
 from semantoks.evaluate.predictors.training import FineTuned
 from semantoks.evaluate.predictors.tuning import Head, Train, Tuning, TuningPrecision
@@ -157,12 +158,13 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
         Raises
         ------
         InputError
-            If a parameter is illegal, the recordings do not fit the encoder, the loss is not
-            finite, or people cannot be held out.
+            If a parameter is illegal, `y` holds numbers instead of classes (see `class_labels`),
+            the recordings do not fit the encoder, the loss is not finite, or people cannot be held
+            out.
         CheckpointError
             If `checkpoint` is damaged, cannot be written, or is of another fit.
         """
-        labels = np.asarray(y)
+        labels = class_labels(y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError("needs at least 2 classes", field="y", value=self.classes_.tolist())

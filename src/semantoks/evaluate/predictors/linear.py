@@ -98,11 +98,13 @@ class RowSpace:
         """Return what every column is centred on, and divided by: infinity if it is constant."""
         p = self._X.shape[1]
         mean, centre, variance = np.empty((3, p))
+        share, of_loss = weight / weight.sum(), self.loss_weight / self.loss_weight.sum()
+        alike = np.array_equal(share, of_loss)
         for part in self._chunks():
             x = self._X[:, part].astype(np.float64)
-            mean[part] = np.average(x, axis=0, weights=weight)
-            variance[part] = np.average(np.square(x - mean[part]), axis=0, weights=weight)
-            centre[part] = np.average(x, axis=0, weights=self.loss_weight)
+            mean[part] = share @ x
+            centre[part] = mean[part] if alike else of_loss @ x
+            variance[part] = share @ np.square(x - mean[part])
         # The variance of a constant is the rounding of its mean.
         varies = variance > np.square(len(weight) * np.finfo(np.float64).eps * mean)
         varies &= variance > 0
@@ -112,8 +114,8 @@ class RowSpace:
             start += block.n_columns
             if len(columns):
                 n_varying += 1
-                alike = block.scaling == "block"
-                square = variance[columns].sum() if alike else variance[columns] * len(columns)
+                whole = block.scaling == "block"
+                square = variance[columns].sum() if whole else variance[columns] * len(columns)
                 scale[columns] = np.sqrt(square)
         return centre, scale * np.sqrt(max(n_varying, 1))
 

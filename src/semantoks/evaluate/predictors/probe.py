@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from semantoks.arrays import Array, Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.features.blocks import FeatureBlock, Scaling
-from semantoks.evaluate.predictors.base import FLOATS, ProbeBase, positive
+from semantoks.evaluate.predictors.base import FLOATS, ProbeBase, RowSpaces, positive
 from semantoks.evaluate.predictors.choice import (
     Criterion,
     ShrinkagePath,
@@ -139,6 +139,7 @@ class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
         held_out: Sequence[Rows] | None = None,
         sample_weight: ArrayLike | None = None,
         without: Sequence[Rows] | None = None,
+        spaces: RowSpaces | None = None,
     ) -> Self:
         """Choose the strength, fit, calibrate.
 
@@ -156,6 +157,8 @@ class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
             2 counts as two rows, a row of weight 0 as none.
         without : sequence of int arrays, optional
             Groups of rows; `predict_without` then has the models without each of them.
+        spaces : RowSpaces, optional
+            Is shared by probes that are fitted to the same `X` and blocks, whatever their targets.
 
         Raises
         ------
@@ -166,7 +169,7 @@ class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
         X, y, weight = self.read(X, y, sample_weight, numeric=False)
         check_classification_targets(y)
         rows = self.rows_of(weight, groups, held_out, without)
-        X, y, weight = X[rows.kept], y[rows.kept], weight[rows.kept]
+        y, weight = y[rows.kept], weight[rows.kept]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -177,7 +180,7 @@ class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
         signs = np.where(codes[:, None] == np.arange(len(self.classes_)), 1.0, -1.0)
         if len(self.classes_) == 2:
             signs = signs[:, 1:]
-        space = RowSpace(X, self.feature_blocks(), weight, loss_weight)
+        space = (spaces or RowSpaces()).of(X, rows.kept, self.feature_blocks(), weight, loss_weight)
         parts = rows.held_out
         if not len(space.values):  # nothing varies: there is nothing to choose by
             parts = []
@@ -188,9 +191,8 @@ class LinearProbe(ClassifierMixin, ProbeBase):  # type: ignore[misc]
         if not parts:
             scores = space.coordinates @ fit[0] + fit[1]
             self.calibration_ = uncalibrated(self.model, scores, self.thresholds_, loss_weight)
-        self.coef_, self.intercept_ = space.restore(*fit)
         path = quadratic_path(self.model, space, signs, fit) if rows.without else None
-        self.leave_out(space, path, rows.without)
+        self.coef_, self.intercept_ = self.restore(space, fit, path, rows.without)
         return self
 
     def _checked(self) -> Criterion:
@@ -327,19 +329,20 @@ class LinearProbeRegressor(RegressorMixin, ProbeBase):  # type: ignore[misc]
         held_out: Sequence[Rows] | None = None,
         sample_weight: ArrayLike | None = None,
         without: Sequence[Rows] | None = None,
+        spaces: RowSpaces | None = None,
     ) -> Self:
         """Choose the strength and fit.
 
         Parameters
         ----------
-        X, groups, held_out, sample_weight, without
+        X, groups, held_out, sample_weight, without, spaces
             See `LinearProbe.fit`.
         y : array of shape (n,)
         """
         X, y, weight = self.read(X, y, sample_weight, numeric=True)
         rows = self.rows_of(weight, groups, held_out, without)
         target = np.asarray(y[rows.kept], np.float64)[:, None]
-        space = RowSpace(X[rows.kept], self.feature_blocks(), weight[rows.kept])
+        space = (spaces or RowSpaces()).of(X, rows.kept, self.feature_blocks(), weight[rows.kept])
         path, strengths = RidgePath.of(space, target), positive(self.strengths)
         parts = rows.held_out
         if parts is None:
@@ -351,9 +354,8 @@ class LinearProbeRegressor(RegressorMixin, ProbeBase):  # type: ignore[misc]
                 losses[i] = squared_error(left, target[tested], space.loss_weight[tested])
         self.path_ = ShrinkagePath(criterion="squared error", strengths=strengths, losses=losses)
         self.strength_ = self.path_.strength
-        coef, intercept = space.restore(*path.fit(self.strength_))
+        coef, intercept = self.restore(space, path.fit(self.strength_), path, rows.without)
         self.coef_, self.intercept_ = coef[0], float(intercept[0])
-        self.leave_out(space, path, rows.without)
         return self
 
     def predict_without(self, X: ArrayLike) -> Array | None:

@@ -1,0 +1,304 @@
+"""Objectives with a decoder or predictor over tokens: parts, processes, resuming, learning."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semantoks import config as trees
+from semantoks.data.recording import Recording
+from semantoks.data.signal import Preprocessing
+from semantoks.data.store import write_store
+from semantoks.errors import ConfigError
+from semantoks.model.decoder import DecoderConfig, SignalHead, TokenDecoder
+from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.model.pretrained import load_pretrained, newest_checkpoint
+from semantoks.objectives.reconstruction import (
+    Reconstructed,
+    Reconstruction,
+    ReconstructionConfig,
+    compare,
+)
+from semantoks.train.run import RunConfig
+from semantoks.train.trainer import Trainer
+from semantoks.views.batch import ViewBatch
+from test_distributed import assert_close, spawn, weights
+
+DECODER = {"width": 12, "depth": 1, "head_width": 6}
+MASKS = {"kind": "random", "frequency": 1.0, "ratio_min": 0.3, "ratio_max": 0.7}
+
+# Name -> changes of the tiny run.
+RUNS: dict[str, dict[str, Any]] = {
+    "reconstruction": {"objective": {"kind": "reconstruction", "decoder": DECODER}},
+    "reconstruction-rois": {
+        "objective": {"kind": "reconstruction", "decoder": DECODER},
+        "encoder": {"granularity": "rois"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, recordings, parcellation, preprocessing) -> Path:
+    """Return a store in which one recording is shorter than a view and one lacks a ROI."""
+    path = tmp_path_factory.mktemp("data") / "store"
+    cut = list(recordings)
+    cut[5] = replace(cut[5], signal=cut[5].signal[:20])
+    cut[7] = replace(cut[7], signal=np.delete(cut[7].signal, 3, axis=1),
+                     roi_names=tuple(np.delete(parcellation.labels, 3)))  # fmt: skip
+    write_store(path, cut, parcellation, preprocessing, min_times=18, missing_rois="mark")
+    return path
+
+
+@pytest.fixture(scope="module")
+def make(tiny_run, data):
+    """Return a maker of small float64 runs of an objective."""
+
+    def one(name: str, **changes: Any) -> RunConfig:
+        changes = {"train__precision": "float64", "optim__epochs": 2} | changes
+        tree = trees.to_tree(tiny_run(data__store=str(data), **changes))
+        tree["views"]["masks"] = MASKS
+        tree["objective"] = {}
+        return trees.parse(RunConfig, trees.merge(tree, RUNS[name]))
+
+    return one
+
+
+@pytest.fixture(scope="module")
+def trained(make, tmp_path_factory) -> Path:
+    """Return the folder of runs of every objective: of one process, and of two."""
+    folder = tmp_path_factory.mktemp("runs")
+    jobs = []
+    for name in RUNS:
+        Trainer(make(name), folder / name / "alone").fit()
+        (folder / f"{name}.yaml").write_text(make(name).to_yaml(), encoding="utf-8")
+        jobs += [f"{folder / name}.yaml", str(folder / name / "two"), "0"]
+    spawn(2, "train", *jobs)
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_parts_and_processes_are_the_whole(name, make, trained, tmp_path):
+    whole = weights(trained / name / "alone")
+    assert_close(whole, weights(trained / name / "two"))
+    Trainer(make(name, train__accumulate=2), tmp_path / "parts").fit()
+    assert_close(whole, weights(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_resumed_run_is_the_uninterrupted_one(name, make, trained, tmp_path):
+    def stop(values):
+        if values["step"] == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    Trainer(make(name), tmp_path / "run", reporter=stop).fit()
+    assert newest_checkpoint(tmp_path / "run").name == "step-00000002"
+    Trainer(make(name), tmp_path / "run", resume=True).fit()
+    one, two = weights(trained / name / "alone"), weights(tmp_path / "run")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_leaves_an_encoder(name, make, trained):
+    encoder = load_pretrained(trained / name / "alone")
+    assert encoder.config == make(name).encoder
+    x = torch.randn(2, 11, 24)
+    assert encoder(x).cls_avg.isfinite().all()
+
+
+def test_a_step_without_masks_is_refused_at_the_door(make):
+    tree = trees.to_tree(make("reconstruction"))
+    for masks, fix in (({"kind": "none"}, "kind=random"), ({"frequency": 0.5}, "frequency=1")):
+        changed = trees.merge(tree, {"views": {"masks": masks}})
+        rule = rf"views\.masks.*must hide tokens on every step.*Set views\.masks\.{fix}"
+        with pytest.raises(ConfigError, match=rule):
+            trees.parse(RunConfig, changed)
+
+
+def test_tokens_of_second_order_are_refused(parcellation, preprocessing):
+    second = EncoderConfig(
+        width=16, depth=1, head_width=8, granularity="connectome", patch_length=24, n_patches=1
+    )
+    encoder = Encoder.random(second, parcellation, preprocessing, seed=0)
+    with pytest.raises(ConfigError, match=r"needs tokens of signals.*granularity=networks"):
+        Reconstruction(encoder, ReconstructionConfig())
+
+
+@pytest.mark.clone
+@pytest.mark.parametrize("name", RUNS)
+def test_every_objective_has_its_run(name):
+    folder = Path(__file__).parents[1] / "runs" / "objectives"
+    config = RunConfig.load(folder / f"{name}.yaml")
+    assert config.objective.kind == RUNS[name]["objective"]["kind"]
+    assert config.encoder.width == 192
+    assert f"{name}.yaml" in (folder / "PAPERS.md").read_text(encoding="utf-8")
+
+
+# -- decoder ---------------------------------------------------------------------------------------
+
+CONFIG = EncoderConfig(width=20, depth=1, head_width=5, patch_length=6, n_patches=4)
+
+
+@pytest.mark.parametrize("granularity", ["networks", "one", "rois"])
+def test_signals_go_back_to_their_channels(parcellation, preprocessing, granularity):
+    """A head whose maps are zero but for their bias gives every channel its own values."""
+    config = replace(CONFIG, granularity=granularity)
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+    head = SignalHead(encoder.rows, 7, 6)
+    places = np.concatenate(encoder.rows.channels)
+    assert sorted(places) == list(range(11))
+    x = torch.randn(3, 11, 24)
+    patches = head.patches(x)
+    for m, channel in enumerate(places):
+        assert torch.equal(patches[:, m].flatten(1), x[:, channel])
+    found = head(torch.zeros(3, len(encoder.rows), 4, 7))
+    assert found.shape == patches.shape
+    # What a channel is given depends on the token of its row alone.
+    tokens = torch.randn(3, len(encoder.rows), 4, 7, requires_grad=True)
+    for m in (0, 5, 10):
+        (gradient,) = torch.autograd.grad(head(tokens)[:, m].sum(), tokens)
+        row = next(n for n, own in enumerate(encoder.rows.channels) if places[m] in own)
+        assert gradient.abs().sum(dim=(0, 2, 3)).nonzero().flatten().tolist() == [row]
+    grid = torch.arange(len(encoder.rows)).view(1, -1, 1).expand(3, -1, 4)
+    rows = head.by_channel(grid)[0, :, 0]
+    assert all(places[m] in encoder.rows.channels[n] for m, n in enumerate(rows.tolist()))
+
+
+def test_a_decoder_sees_nothing_at_hidden_places(parcellation, preprocessing):
+    encoder = Encoder.random(CONFIG, parcellation, preprocessing, seed=0)
+    decoder = TokenDecoder(encoder, DecoderConfig(width=12, depth=1, head_width=6))
+    hidden = torch.rand(2, 3, 4) < 0.5
+    cls, tokens = torch.randn(2, 20), torch.randn(2, 12, 20)
+    other = torch.where(hidden.flatten(1).unsqueeze(-1), 9.0, tokens)
+    assert torch.equal(decoder(cls, tokens, hidden), decoder(cls, other, hidden))
+    assert not torch.equal(decoder(cls, tokens, hidden), decoder(cls, tokens + 1, hidden))
+    with pytest.raises(ConfigError, match=r"decoder\.width = 13: must be even and a multiple"):
+        DecoderConfig(width=13, head_width=13)
+
+
+# -- reconstruction --------------------------------------------------------------------------------
+
+
+def test_reconstruction_is_computed_by_hand():
+    """Two channels, two patches of two values; one patch is seen, one holds no data."""
+    target = torch.tensor([[[[1.0, 2.0], [3.0, 0.0]], [[0.0, 0.0], [2.0, 2.0]]]])
+    found = torch.tensor([[[[0.0, 0.0], [1.0, 1.0]], [[5.0, 5.0], [2.0, 5.0]]]])
+    compared = torch.tensor([[[False, True], [True, True]]])
+    error, energy, count = compare(found, target, compared)
+    # Patches (0, 1) and (1, 1): errors 2, 1 and 0, 3; (1, 0) is zero throughout.
+    assert (error.item(), energy.item(), count.item()) == (4 + 1 + 0 + 9, 9 + 0 + 4 + 4, 4)
+
+
+def test_the_loss_counts_values_not_recordings(parcellation, preprocessing):
+    method = Reconstruction(
+        Encoder.random(CONFIG, parcellation, preprocessing, seed=0), ReconstructionConfig()
+    )
+    sums = [torch.tensor(x) for x in ([6.0, 2.0], [10.0, 6.0], [3.0, 1.0])]
+    losses = method.loss(Reconstructed(torch.zeros(2, 40), *sums), None, None)
+    assert float(losses.total) == pytest.approx(8 / 4)
+    assert float(losses.terms["unexplained"]) == pytest.approx(8 / 16)
+
+
+def test_the_target_is_the_crop_before_augmentation(parcellation, preprocessing):
+    method = Reconstruction(
+        Encoder.random(CONFIG, parcellation, preprocessing, seed=0), ReconstructionConfig()
+    )
+    views, masks = torch.randn(1, 3, 11, 24), torch.rand(1, 3, 3, 4) < 0.5
+    missing = torch.zeros_like(masks)
+    missing[0, 1, :, 2:] = True
+
+    def loss(x: torch.Tensor, clean: torch.Tensor) -> float:
+        batch = ViewBatch(x, masks, missing, clean)
+        return method.loss(method.learner(*method.inputs(batch, None)), None, None).total.item()
+
+    clean = views.clone()
+    clean[0, 1, :, 12:] = 0.0  # as the loader pads
+    seen = loss(views, clean)
+    other = views.clone()
+    hidden = (masks | missing)[0].repeat_interleave(6, dim=2)
+    rows = Encoder.random(CONFIG, parcellation, preprocessing, seed=0).rows
+    for n, places in enumerate(rows.channels):
+        other[0, :, places] += 5 * hidden[:, n : n + 1]  # what is hidden is not seen
+    assert loss(other, clean) == pytest.approx(seen, rel=1e-6)
+    assert loss(views, 2 * clean) != pytest.approx(seen, rel=1e-3)
+
+
+# -- learning --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory, parcellation) -> Path:
+    """Return a store of 24 people whose ROIs oscillate with a period of three views.
+
+    People are of two kinds: in the one all networks are in phase, in the other the third network
+    has the opposite phase. A ROI has its own strength; a fifth of the variance is noise.
+    """
+    rng = np.random.default_rng(5)
+    strength = rng.uniform(0.5, 1.5, 11)
+    third = np.array(parcellation.networks) == "Default"
+    out = []
+    for person in range(24):
+        sign = np.where(third & (person % 2 == 1), -1, 1)
+        phase = 2 * np.pi * (np.arange(144)[:, None] / 72 + rng.random())
+        signal = np.cos(phase) * sign * strength + 0.35 * rng.standard_normal((144, 11))
+        out.append(
+            Recording(
+                signal=signal,
+                roi_names=parcellation.labels,
+                tr=2.0,
+                subject=f"p{person:02}",
+                phenotypes={"kind": "ab"[person % 2]},
+                source=f"r{person}",
+            )
+        )
+    path = tmp_path_factory.mktemp("planted") / "store"
+    write_store(path, out, parcellation, Preprocessing(tr=2.0, low_hz=None, high_hz=0.1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def learn(tiny_run, planted, tmp_path_factory):
+    """Return a function that trains for 60 steps and returns the trainer and its logs."""
+
+    def one(
+        objective: dict[str, Any], encoder: dict[str, Any] | None = None
+    ) -> tuple[Trainer, list[dict[str, Any]]]:
+        lines: list[dict[str, Any]] = []
+        run = tiny_run(
+            data__store=str(planted),
+            optim__epochs=60,
+            optim__batch_size=24,
+            optim__base_lr=0.1,
+            train__checkpoint_epochs=100,
+            train__keep_best=False,
+            train__collapse_rank=0.0,
+        )
+        tree = trees.to_tree(run)
+        none = dict.fromkeys(("roi_dropout", "time_dropout", "amplitude", "noise"), "none")
+        tree["views"] = {"masks": MASKS, "augment": none}
+        size = {"width": 24, "depth": 1, "head_width": 12, "layer_scale": 1.0}
+        tree["encoder"] = trees.merge(tree["encoder"], size | (encoder or {}))
+        config = trees.parse(RunConfig, tree | {"objective": objective})
+        trainer = Trainer(config, tmp_path_factory.mktemp("learn") / "run", reporter=lines.append)
+        trainer.fit()
+        return trainer, lines
+
+    return one
+
+
+@pytest.mark.parametrize("granularity", ["networks", "rois"])
+def test_reconstruction_learns(learn, granularity):
+    """Random weights explain nothing of hidden signals; after 60 steps a seventh at least."""
+    decoder = {"width": 24, "depth": 1, "head_width": 12}
+    _, lines = learn({"kind": "reconstruction", "decoder": decoder}, {"granularity": granularity})
+    unexplained = [line["loss_unexplained"] for line in lines]
+    assert unexplained[0] > 1
+    assert np.mean(unexplained[-6:]) < 6 / 7
+    assert lines[-1]["effective_rank"] > 2
