@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts.section import Column, Pictures, Section, SectionBlock, Table, Text
@@ -26,6 +27,7 @@ from semantoks.report.verdicts import (
     battery_verdicts,
     counted_sentence,
     design_sentences,
+    minutes_sentence,
     seen_facts,
     verdicts,
 )
@@ -206,26 +208,34 @@ def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:
     blocks += forest_blocks(result, target, _pairs(result)[int(target == first) :])
     folded = (site_table(result, target), choice_table(result, target))
     blocks += [table for table in folded if table is not None]
-    return blocks + _curve(result, target, str(facts["metric"]))
+    metric = str(facts["metric"])
+    blocks += _curve(result.curve, target, metric, "n_train", "training subjects")
+    return blocks + _minutes(result, target, metric)
 
 
-def _curve(result: ProbeResult, target: str, metric: str) -> list[SectionBlock]:
-    """Return scores against the number of training subjects, if asked for."""
-    rows = result.curve
+def _minutes(result: ProbeResult, target: str, metric: str) -> list[SectionBlock]:
+    """Return scores against minutes of scan, if asked for, and who they are of."""
+    blocks = _curve(result.minutes, target, metric, "minutes", "minutes of scan")
+    return [*blocks, Text(minutes_sentence(result.meta["minutes"]))] if blocks else []
+
+
+def _curve(rows: pd.DataFrame, target: str, metric: str, of: str, label: str) -> list[SectionBlock]:
+    """Return scores against how much there is to learn from, if asked for."""
     rows = rows[(rows["target"] == target) & (rows["metric"] == metric) & (rows["model"] != CHANCE)]
     if rows.empty:
         return []
-    alt = f"{metric} of {target} against the number of training subjects"
+    alt = f"{metric} of {target} against {label}"
     chance = float(rows["chance"].iloc[0])
-    figure = charts.sample_sizes(rows, None if np.isnan(chance) else chance)
+    level = None if np.isnan(chance) else chance
+    figure = charts.sample_sizes(rows, level, of=of, label=label)
     table = Table(
-        caption=f"{target}: scores with fewer training subjects",
+        caption=f"{target}: scores against {label}",
         columns=[
             Column("model"),
-            Column("training subjects", "number", "d"),
+            Column(label, "number", "g"),
             Column(metric, "estimate", ".3f"),
         ],
-        rows=[[row["model"], row["n_train"], row] for row in rows.to_dict("records")],
+        rows=[[row["model"], row[of], row] for row in rows.to_dict("records")],
         fold="closed",
     )
     note = Text("Bands: 95 % intervals over people, for the models as they were fitted.")

@@ -175,6 +175,18 @@ def counted_sentence(counted: Mapping[str, Any]) -> str:
     return f"{what} are over {counted['n']} {counted['units']}."
 
 
+def minutes_sentence(facts: Mapping[str, Any]) -> str:
+    """Return who is behind scores against minutes of scan; see `MinutesCurve`."""
+    left = facts["models_left_out"]
+    text = (
+        f"Every point is of the same {facts['n_people']} people in the same folds, trained and "
+        "tested on the first minutes of data of every recording; volumes censored for motion do "
+        f"not count. {facts['n_excluded']} people have less than {facts['minutes'][-1]:g} minutes "
+        "and are excluded from all points."
+    )
+    return f"{text} Not computed for {', '.join(left)}." if left else text
+
+
 def design_sentences(meta: dict[str, Any]) -> str:
     """Return how people were divided and scores computed, in words."""
     tuned = any("fine_tuned" in facts for facts in meta["models"].values())

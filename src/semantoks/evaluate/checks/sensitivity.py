@@ -87,6 +87,9 @@ def corruption_curves(
         )
     chosen = _chosen(corruptions)
     target = target if isinstance(target, Target) else Target(target)
+    if target.residualise:
+        rule, value = "targets are taken as they are here", ", ".join(target.residualise)
+        raise InputError(rule, field="residualise", value=value, fix="Evaluate the target itself")
     rows, y, kind = target_values(store, target, missing)
     part = store.select(rows)
     folds = design.folds(part.table, y if kind == "classification" else None, seed)
