@@ -166,6 +166,14 @@ def report(
     store: Annotated[
         tuple[Path, ...], Flag(metavar="STORE", panel="Source", help="Show this store.")
     ] = (),
+    together: Annotated[
+        bool,
+        Flag(
+            panel="Source",
+            help="Summarise the results over data sets too, by random effects; they must be of "
+            "other people and of the same targets",
+        ),
+    ] = False,
 ) -> None:
     """Write one HTML page on runs, results and stores.
 
@@ -176,5 +184,5 @@ def report(
 
     if not (run or result or store):
         raise InputError("there is nothing to report", fix="Give --run, --result or --store")
-    write_report(out, runs=run, results=result, stores=store)
+    write_report(out, runs=run, results=result, stores=store, together=together)
     show({"report": out}, f"Report: {out}")
