@@ -128,5 +128,5 @@ def test_a_report_shows_data_sets_together(tmp_path, recordings, parcellation, p
     people = json.loads((folders[0] / "comparison" / "result.json").read_text())["people"]
     assert len(people) == 10
     assert Assessment.load(folders[0]).comparison.meta["people"] == people
-    with pytest.raises(InputError, match="are of one store"):
+    with pytest.raises(InputError, match="needs two results"):
         write_report(tmp_path / "x.html", results=[folders[0]] * 2, together=True)

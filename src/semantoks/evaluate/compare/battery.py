@@ -154,7 +154,7 @@ def over_targets(
     mine, yours = (_combined([scores[i][side] for i in known], of, weights) for side in (0, 1))
     gap = mine.minus(yours, draws=draws)
     n_better = sum(gaps[i].value > 0 for i in known)
-    return {"n_targets": len(known), "n_better": n_better, **numbers_of(gap, 0.0)}
+    return {"n_targets": len(known), "n_better": n_better, **numbers_of(gap, 0.0, (-1.0, 1.0))}
 
 
 def _inverse(gap: Inference) -> float:

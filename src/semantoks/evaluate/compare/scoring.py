@@ -30,6 +30,7 @@ from semantoks.evaluate.stats.kinds import Kind
 from semantoks.evaluate.stats.metrics import (
     LOWER_IS_BETTER,
     Codes,
+    Limits,
     Metric,
     balanced,
     ordered_metrics,
@@ -308,14 +309,16 @@ def score_models(
             told = score.estimate()
             if model in flat:
                 told = Inference(told.value, float("nan"), float("nan"))
-            scores.append(row | numbers_of(told, null if asked else float("nan")))
+            numbers = numbers_of(told, null if asked else float("nan"), metric.limits)
+            scores.append(row | numbers)
         for model, other in compared(found, against):
             gap = found[model].minus(
                 found[other], draws=(role(model) in SEEDED, role(other) in SEEDED)
             )
             tests = asked and chance not in (model, other)
             row = {"model": model, "against": other, "metric": name}
-            differences.append(row | numbers_of(gap, 0.0 if tests else float("nan")))
+            limits = metric.difference_limits
+            differences.append(row | numbers_of(gap, 0.0 if tests else float("nan"), limits))
     return scores, differences
 
 
@@ -327,9 +330,9 @@ def compared(models: Iterable[str], against: Sequence[str]) -> Iterator[tuple[st
         yield from ((model, name) for name in others if beside(model) in ("", name))
 
 
-def numbers_of(found: Inference, null: float) -> Row:
+def numbers_of(found: Inference, null: float, limits: Limits) -> Row:
     """Return an estimate as columns of a result; the p-value is that of another true value."""
-    low, high = found.interval()
+    low, high = found.interval(limits)
     return {
         "value": found.value,
         "se": found.se,

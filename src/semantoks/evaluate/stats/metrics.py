@@ -20,6 +20,9 @@ from semantoks.errors import InputError
 from semantoks.evaluate.stats.kinds import Kind
 
 Codes = NDArray[np.intp]
+#: The least and the most that a number can be.
+Limits = tuple[float, float]
+UNLIMITED: Limits = (-np.inf, np.inf)
 
 
 def _strata(strata: Codes | None, n: int) -> Codes:
@@ -265,6 +268,8 @@ class Metric:
         thresholds of the fold (`balanced`): the largest is decided for, and the class frequencies
         of training parts do not order people of different folds.
     lower_is_better : bool
+    low, high : float
+        What the score can be.
     """
 
     function: Callable[..., float]
@@ -274,6 +279,8 @@ class Metric:
     per_class: bool = False
     proper: bool = False
     lower_is_better: bool = False
+    low: float = 0.0
+    high: float = 1.0
 
     def __call__(
         self,
@@ -299,16 +306,26 @@ class Metric:
         """Return predictions as the metric reads them; no thresholds for numbers."""
         return predicted if self.proper or thresholds is None else balanced(predicted, thresholds)
 
+    @property
+    def limits(self) -> Limits:
+        """The least and the most that the score can be."""
+        return self.low, self.high
+
+    @property
+    def difference_limits(self) -> Limits:
+        """The least and the most that a difference of two scores can be."""
+        return self.low - self.high, self.high - self.low
+
     def at_chance(self, n_classes: int) -> float:
         """Return the score of knowing nothing; NaN where it depends on the data."""
         return 1.0 / n_classes if self.per_class else self.chance
 
 
 _NUMBERS = {
-    "MAE gain": Metric(mae_gain, chance=0.0, gain=True),
-    "r": Metric(pearson_r, chance=0.0, within=True, gain=True),
-    "R2": Metric(r_squared, chance=0.0, gain=True),
-    "MAE": Metric(mean_absolute_error, lower_is_better=True),
+    "MAE gain": Metric(mae_gain, chance=0.0, gain=True, low=-np.inf, high=np.inf),
+    "r": Metric(pearson_r, chance=0.0, within=True, gain=True, low=-1.0),
+    "R2": Metric(r_squared, chance=0.0, gain=True, low=-np.inf),
+    "MAE": Metric(mean_absolute_error, lower_is_better=True, high=np.inf),
 }
 
 #: Metrics by kind of target; the first decides, unless another one is chosen beforehand.
@@ -319,7 +336,7 @@ METRICS: dict[Kind, dict[str, Metric]] = {
         "AUPRC": Metric(average_precision),
         "pooled AUROC": Metric(auroc, chance=0.5),
         "macro F1": Metric(f1_macro),
-        "Brier": Metric(brier, lower_is_better=True, proper=True),
+        "Brier": Metric(brier, lower_is_better=True, proper=True, high=2.0),
     },
     "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True, gain=True), **_NUMBERS},
     "regression": _NUMBERS,
