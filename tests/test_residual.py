@@ -115,7 +115,7 @@ def test_a_plan_gives_the_columns_to_all_targets_and_old_settings_stay():
         ("score", ("score",), "residualise = 'score': is the target itself"),
         ("score", ("ages",), "residualise = 'ages': the store has no such column"),
         ("score", ("known",), "6 of 66 recordings have no value of a column to residualise on"),
-        ("score", ("subject",), "has nobody of subject 'p"),
+        ("score", ("subject",), "has no person of subject 'p"),
     ],
 )
 def test_what_cannot_be_residualised_is_refused(cohort, target, columns, rule):
@@ -128,7 +128,7 @@ def test_what_cannot_be_residualised_is_refused(cohort, target, columns, rule):
 
 def test_a_site_left_out_has_no_known_effect(cohort):
     store, models = cohort
-    with pytest.raises(InputError, match="fold s0 has nobody of site 's0'"):
+    with pytest.raises(InputError, match="fold s0 has no person of site 's0'"):
         evaluate_probes(
             store, models, [Target("score", residualise=("site",))], design=LeaveOneSiteOut()
         )

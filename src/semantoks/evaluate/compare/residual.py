@@ -76,7 +76,7 @@ def residuals(table: pd.DataFrame, y: Array, fold: Fold, columns: tuple[str, ...
         )
         if new:
             raise InputError(
-                f"the training part of fold {fold.name} has nobody of {name} {min(new)!r}: its "
+                f"the training part of fold {fold.name} has no person of {name} {min(new)!r}: its "
                 "effect on the target is not known",
                 field="residualise",
                 value=name,
