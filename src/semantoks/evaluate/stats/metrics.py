@@ -268,8 +268,8 @@ class Metric:
         thresholds of the fold (`balanced`): the largest is decided for, and the class frequencies
         of training parts do not order people of different folds.
     lower_is_better : bool
-    low, high : float
-        What the score can be.
+    limits : (float, float)
+        The least and the most that the score can be.
     """
 
     function: Callable[..., float]
@@ -279,8 +279,7 @@ class Metric:
     per_class: bool = False
     proper: bool = False
     lower_is_better: bool = False
-    low: float = 0.0
-    high: float = 1.0
+    limits: Limits = (0.0, 1.0)
 
     def __call__(
         self,
@@ -307,14 +306,10 @@ class Metric:
         return predicted if self.proper or thresholds is None else balanced(predicted, thresholds)
 
     @property
-    def limits(self) -> Limits:
-        """The least and the most that the score can be."""
-        return self.low, self.high
-
-    @property
     def difference_limits(self) -> Limits:
         """The least and the most that a difference of two scores can be."""
-        return self.low - self.high, self.high - self.low
+        low, high = self.limits
+        return low - high, high - low
 
     def at_chance(self, n_classes: int) -> float:
         """Return the score of knowing nothing; NaN where it depends on the data."""
@@ -322,10 +317,10 @@ class Metric:
 
 
 _NUMBERS = {
-    "MAE gain": Metric(mae_gain, chance=0.0, gain=True, low=-np.inf, high=np.inf),
-    "r": Metric(pearson_r, chance=0.0, within=True, gain=True, low=-1.0),
-    "R2": Metric(r_squared, chance=0.0, gain=True, low=-np.inf),
-    "MAE": Metric(mean_absolute_error, lower_is_better=True, high=np.inf),
+    "MAE gain": Metric(mae_gain, chance=0.0, gain=True, limits=UNLIMITED),
+    "r": Metric(pearson_r, chance=0.0, within=True, gain=True, limits=(-1.0, 1.0)),
+    "R2": Metric(r_squared, chance=0.0, gain=True, limits=(-np.inf, 1.0)),
+    "MAE": Metric(mean_absolute_error, lower_is_better=True, limits=(0.0, np.inf)),
 }
 
 #: Metrics by kind of target; the first decides, unless another one is chosen beforehand.
@@ -336,7 +331,7 @@ METRICS: dict[Kind, dict[str, Metric]] = {
         "AUPRC": Metric(average_precision),
         "pooled AUROC": Metric(auroc, chance=0.5),
         "macro F1": Metric(f1_macro),
-        "Brier": Metric(brier, lower_is_better=True, proper=True, high=2.0),
+        "Brier": Metric(brier, lower_is_better=True, proper=True, limits=(0.0, 2.0)),
     },
     "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True, gain=True), **_NUMBERS},
     "regression": _NUMBERS,
