@@ -20,8 +20,7 @@ from semantoks.errors import InputError
 from semantoks.evaluate.stats.kinds import Kind
 
 Codes = NDArray[np.intp]
-#: The least and the most that a number can be.
-Limits = tuple[float, float]
+Limits = tuple[float, float]  # the least and the most that a number can be
 UNLIMITED: Limits = (-np.inf, np.inf)
 
 
