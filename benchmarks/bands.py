@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.abide import TARGETS, markdown, rotated
+from benchmarks.abide import TARGETS, Result, asked, markdown, rotated
 from semantoks import RecordingStore
 from semantoks.data.designs import LeaveOneSiteOut
 from semantoks.evaluate.compare.evaluation import evaluate_probes
@@ -37,7 +37,7 @@ def main() -> None:
             raise SystemExit(f"{store.path} holds other recordings")
         x = ConnectivityBaseline().fit_transform(store)
         models[name_of(store) if i else CONNECTIVITY] = rotated(x)
-    result = evaluate_probes(
+    found = evaluate_probes(
         stores[0],
         models,
         TARGETS,
@@ -45,7 +45,8 @@ def main() -> None:
         against=(CONNECTIVITY,),
         metric=("r",),
     )
-    for line in markdown(result):
+    scores, gaps = (part[part["p_value"].notna()] for part in (found.scores, found.differences))
+    for line in markdown(Result(scores, asked(gaps), len(stores[0]))):
         print(line.replace(CONNECTIVITY, name_of(stores[0])))
 
 

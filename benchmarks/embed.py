@@ -19,8 +19,9 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.common import Line, encoder_for, show, side_by_side, use_threads
 from semantoks.data.store import RecordingStore
-from semantoks.evaluate.features.crops import cut, sources
+from semantoks.evaluate.features.crops import sources
 from semantoks.model import engines
+from semantoks.model.crops import cut
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.train.run import RunConfig

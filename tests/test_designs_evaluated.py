@@ -29,6 +29,7 @@ from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.features.blocks import FeatureBlock
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.embed import Embedder
+from semantoks.evaluate.features.spectral_connectivity import SpectralConnectivityBaseline
 from semantoks.evaluate.features.tangent import TangentBaseline
 from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
@@ -268,6 +269,32 @@ def test_models_side_by_side_weigh_the_same(people):
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
     pairs = set(zip(result.differences["model"], result.differences["against"], strict=True))
     assert ("x + connectivity", "connectivity") in pairs
+
+
+def test_the_exponent_is_chosen_in_inner_folds(people):
+    """Every fold keeps the exponent with the smallest inner error, and predicts as it does."""
+    single = {f"{a:g}": SpectralConnectivityBaseline(strength=a) for a in (0.2, 1.0)}
+    tuned = SpectralConnectivityBaseline(strength=(0.2, 1.0))
+    given = np.random.default_rng(9).standard_normal((48, 3)).astype(np.float32)
+    models = {**single, "tuned": tuned, "beside": SideBySide({"x": given, "fc": tuned})}
+    targets = ["sex", "age"]
+    few = SmallSamples(n_subjects=(24,), n_draws=1)
+    result = evaluate_probes(people, models, targets, design=THREE, curve=few)
+    choices = result.choices.assign(loss=result.choices["losses"].map(min))
+    where = ["target", "size", "repeat", "fold"]
+    loss = choices.set_index(["model", *where])["loss"].unstack("model")
+    chosen = choices[choices["model"] == "tuned"].set_index(where)["features"].sort_index()
+    assert (chosen == loss[[*single]].idxmin(axis=1)).all()
+    assert chosen.nunique() == 2, "one exponent would be chosen by accident"
+    np.testing.assert_array_equal(loss["tuned"], loss[[*single]].min(axis=1))
+    assert set(choices.loc[choices["model"] == "beside", "features"]) <= {*single}
+    assert set(choices.loc[choices["model"] == "0.2", "features"]) == {""}
+    rows = result.predictions.set_index(["target", "fold", "unit"]).sort_index()
+    for (target, size, _, fold), name in chosen.items():
+        if size == 0:
+            of_fold = rows.loc[(target, fold)]
+            found, expected = (of_fold[of_fold["model"] == m]["scores"] for m in ("tuned", name))
+            np.testing.assert_array_equal(np.stack(found), np.stack(expected))
 
 
 def test_models_pretrained_without_some_sites_are_tested_there_alone(people):

@@ -427,7 +427,7 @@ def test_sites_by_another_name_are_sites(tmp_path, column):
     assert len(told) == (column != "site")
 
 
-@pytest.mark.parametrize("name", ["filename", "path"])
+@pytest.mark.parametrize("name", ["scan", "series"])
 def test_a_list_of_files_by_another_name_is_told_what_it_needs(tmp_path, name):
     table = cohort(tmp_path, n=2)
     pd.read_csv(table, sep="\t").rename(columns={"file": name}).to_csv(table, sep="\t", index=False)
@@ -443,4 +443,5 @@ def test_a_list_of_files_with_semicolons_is_one(tmp_path):
 
 def test_tasks_side_by_side_are_named(tmp_path):
     _, report = prepared(cohort(tmp_path, n=3, task=["rest", "nback", "rest"]), tmp_path)
-    assert "several tasks in one store: rest 2, nback 1" in report.remarks
+    told = "several tasks in one store: rest 2, nback 1; --where task=rest reads one"
+    assert told in report.remarks

@@ -20,12 +20,15 @@ from semantoks.errors import ConfigError
 from semantoks.model.decoder import DecoderConfig, SignalHead, TokenDecoder
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import load_pretrained, newest_checkpoint
+from semantoks.objectives.jepa import JEPA, JEPAConfig, Latents, split_regions
+from semantoks.objectives.objective import Moment
 from semantoks.objectives.reconstruction import (
     Reconstructed,
     Reconstruction,
     ReconstructionConfig,
     compare,
 )
+from semantoks.objectives.schedules import OptimConfig
 from semantoks.train.run import RunConfig
 from semantoks.train.trainer import Trainer
 from semantoks.views.batch import ViewBatch
@@ -37,6 +40,11 @@ MASKS = {"kind": "random", "frequency": 1.0, "ratio_min": 0.3, "ratio_max": 0.7}
 # Name -> changes of the tiny run.
 RUNS: dict[str, dict[str, Any]] = {
     "reconstruction": {"objective": {"kind": "reconstruction", "decoder": DECODER}},
+    "jepa": {
+        "objective": {"kind": "jepa", "decoder": DECODER},
+        "encoder": {"granularity": "rois", "positions": "gradients"},
+        "views": {"masks": {"kind": "cross"}},
+    },
     "reconstruction-rois": {
         "objective": {"kind": "reconstruction", "decoder": DECODER},
         "encoder": {"granularity": "rois"},
@@ -230,6 +238,67 @@ def test_the_target_is_the_crop_before_augmentation(parcellation, preprocessing)
     assert loss(views, 2 * clean) != pytest.approx(seen, rel=1e-3)
 
 
+# -- latent prediction -----------------------------------------------------------------------------
+
+
+def jepa(parcellation, preprocessing, **changes: Any) -> JEPA:
+    encoder = Encoder.random(replace(CONFIG, **changes), parcellation, preprocessing, seed=0)
+    return JEPA(encoder, JEPAConfig(decoder=DecoderConfig(**DECODER)))
+
+
+def test_regions_are_those_of_the_block_that_is_seen():
+    """Of 3 rows and 4 patches, row 1 is seen at patches 0 and 1; row 2 has no data at patch 0."""
+    hidden = torch.ones(1, 3, 4, dtype=torch.bool)
+    hidden[0, 1, :2] = False
+    missing = torch.zeros_like(hidden)
+    missing[0, 2, 0] = True
+    cross_roi, cross_time, double = split_regions(hidden, missing)[0].int().tolist()
+    assert cross_roi == [[1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+    assert cross_time == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]
+    assert double == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1]]
+
+
+def test_latent_prediction_is_computed_by_hand(parcellation, preprocessing):
+    """Errors of 0.5 and 3 in one region, of 1 in another, none in the third."""
+    regions = torch.zeros(1, 3, 2, 2, dtype=torch.bool)
+    regions[0, 0, 0] = regions[0, 1, 1, 0] = True
+    target = torch.randn(1, 2, 2, 5)
+    error = torch.tensor([[0.5, 3.0], [1.0, 7.0]])[None, :, :, None]
+    blank = torch.zeros(1, 40)
+    losses = jepa(parcellation, preprocessing).loss(
+        Latents(blank, target + error, regions), Latents(blank, target, None), None
+    )
+    # e^2 / 2 below 1, then |e| - 1/2.
+    first, second = (0.125 + 2.5) / 2, 0.5
+    terms = [term.item() for term in losses.terms.values()]
+    assert terms == pytest.approx([first, second, 0.0], rel=1e-5)
+    assert losses.total.item() == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_the_target_encoder_sees_everything_and_follows(parcellation, preprocessing):
+    method = jepa(parcellation, preprocessing, drop_path=0.5, depth=2).train()
+    assert not any(module.training for module in method.target.modules())
+    views = torch.randn(1, 3, 11, 24)
+    masks = torch.ones(1, 3, 3, 4, dtype=torch.bool)
+    masks[..., 0, 0] = False
+    batch = ViewBatch(views, masks, None, views)
+    target = method.targets(batch, None)
+    whole = method.encoder("target")(views[0]).tokens.unflatten(1, (3, 4))
+    centred = whole - whole.mean(dim=-1, keepdim=True)
+    expected = centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(target.tokens, expected, rtol=1e-4, atol=1e-5)
+    outputs = method.learner(*method.inputs(batch, None))
+    method.loss(outputs, target, None).total.backward()
+    assert all(p.grad is None for p in method.target.parameters())
+    assert method.context.encoder.cls_token.grad.any()
+    with torch.no_grad():
+        method.context.encoder.cls_token += 1
+    before = method.encoder("target").cls_token.clone()
+    optim = OptimConfig(teacher_momentum=0.75)
+    assert method.after_step(Moment(0, 9, 3), optim) == {"teacher_momentum": 0.75}
+    torch.testing.assert_close(method.encoder("target").cls_token, before + 0.25)
+
+
 # -- learning --------------------------------------------------------------------------------------
 
 
@@ -268,7 +337,9 @@ def learn(tiny_run, planted, tmp_path_factory):
     """Return a function that trains for 60 steps and returns the trainer and its logs."""
 
     def one(
-        objective: dict[str, Any], encoder: dict[str, Any] | None = None
+        objective: dict[str, Any],
+        encoder: dict[str, Any] | None = None,
+        masks: str = "random",
     ) -> tuple[Trainer, list[dict[str, Any]]]:
         lines: list[dict[str, Any]] = []
         run = tiny_run(
@@ -282,7 +353,7 @@ def learn(tiny_run, planted, tmp_path_factory):
         )
         tree = trees.to_tree(run)
         none = dict.fromkeys(("roi_dropout", "time_dropout", "amplitude", "noise"), "none")
-        tree["views"] = {"masks": MASKS, "augment": none}
+        tree["views"] = {"masks": MASKS | {"kind": masks}, "augment": none}
         size = {"width": 24, "depth": 1, "head_width": 12, "layer_scale": 1.0}
         tree["encoder"] = trees.merge(tree["encoder"], size | (encoder or {}))
         config = trees.parse(RunConfig, tree | {"objective": objective})
@@ -293,12 +364,38 @@ def learn(tiny_run, planted, tmp_path_factory):
     return one
 
 
-@pytest.mark.parametrize("granularity", ["networks", "rois"])
-def test_reconstruction_learns(learn, granularity):
+WIDE = {"width": 24, "depth": 1, "head_width": 12}
+
+
+def test_reconstruction_learns(learn):
     """Random weights explain nothing of hidden signals; after 60 steps a seventh at least."""
-    decoder = {"width": 24, "depth": 1, "head_width": 12}
-    _, lines = learn({"kind": "reconstruction", "decoder": decoder}, {"granularity": granularity})
+    _, lines = learn({"kind": "reconstruction", "decoder": WIDE})
     unexplained = [line["loss_unexplained"] for line in lines]
     assert unexplained[0] > 1
     assert np.mean(unexplained[-6:]) < 6 / 7
     assert lines[-1]["effective_rank"] > 2
+
+
+def test_latent_prediction_learns(learn):
+    """After 60 steps a tenth of what distinguishes recordings is predicted, and none collapses.
+
+    The reference is the mean target of every place over recordings, which needs no data to predict;
+    a collapse would shrink both alike.
+    """
+    objective = {"kind": "jepa", "decoder": WIDE}
+    trainer, lines = learn(objective, {"granularity": "rois", "positions": "gradients"})
+    method, batch = trainer.objective.eval(), trainer._loader.batch(1)
+
+    @torch.no_grad()
+    def unexplained() -> float:
+        found, target = method.learner(*method.inputs(batch, None)), method.targets(batch, None)
+        counted = found.regions.any(dim=1).unsqueeze(-1).float()
+        mean = (target.tokens * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
+        errors = [((x - target.tokens) * counted).square().sum() for x in (found.tokens, mean)]
+        return float(errors[0] / errors[1])
+
+    assert unexplained() < 0.9
+    assert lines[-1]["effective_rank"] > 2
+    for parameter in method.learner.exit.parameters():  # as predictions are at the start
+        torch.nn.init.normal_(parameter, std=0.02)
+    assert unexplained() > 0.95

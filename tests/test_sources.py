@@ -224,7 +224,7 @@ def test_a_missing_or_implausible_tr_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path\tsubject\na.tsv\t01\n", r"has no column 'file'"),
+        ("series\tsubject\na.tsv\t01\n", r"has no column 'file'"),
         ("file\ttr\na.tsv\t2\n", r"columns = \['file', 'tr'\]: has no column 'subject'"),
         ("file\tsubject\ttr\na.tsv\t\t2\n", r"has no subject in line 2"),
         ("file\tsubject\ttr\na.tsv\t01\ttwo\n", r"tr = 'two': must be a number"),
@@ -249,7 +249,7 @@ def test_a_bad_row_stops_its_own_recording_only(tmp_path):
     assert [item.id.removeprefix("sub-") for item in items] == names
     messages = {
         1: r"file = 'none\.tsv': lists a file that does not exist",
-        2: r"tr = 'two': must be a number \(line 4\)",
+        2: r"tr = 'two': must be a number of seconds \(line 4\)",
         3: "has no subject in line 5",
         5: "has no file in line 7",
         6: "lists a file outside of",

@@ -72,6 +72,21 @@ def test_features_keep_the_distances_of_the_matrices():
     assert np.linalg.norm(found[0] - found[2]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_several_strengths_lie_side_by_side():
+    signals, bands = [signal(50, 5, seed) for seed in range(3)], ((0.01, 0.1), (0.1, None))
+    both = SpectralConnectivityBaseline("log", (0.5, 2.0), bands=bands, tr=2.0).fit(signals)
+    found = both.transform(signals)
+    parts = [
+        SpectralConnectivityBaseline("log", s, bands=bands, tr=2.0).fit_transform(signals)
+        for s in (0.5, 2.0)
+    ]
+    np.testing.assert_array_equal(found, np.hstack(parts))
+    assert [block.n_columns for block in both.blocks_] == [30, 30]
+    names = both.get_feature_names_out()
+    assert len(set(names)) == 60
+    assert names[-1].endswith("0.1- Hz 2")
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -79,6 +94,9 @@ def test_features_keep_the_distances_of_the_matrices():
         ({"strength": 0.0}, "strength = 0.0: must be in"),
         ({"strength": 1.5}, "strength = 1.5: must be in"),
         ({"kind": "log", "strength": -1.0}, "strength = -1.0: must be in"),
+        ({"strength": ()}, r"strength = \(\): must be in"),
+        ({"strength": (0.5, 2.0)}, r"strength = \(0.5, 2.0\): must be in"),
+        ({"strength": (0.5, 0.5)}, r"strength = \(0.5, 0.5\): must differ"),
     ],
 )
 def test_bad_parameters_are_refused(parameters, message):

@@ -21,10 +21,11 @@ from semantoks.evaluate.features import connectivity
 from semantoks.evaluate.features.baselines import BASELINES, make_baselines
 from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 from semantoks.evaluate.features.covariates import ConfoundsBaseline
-from semantoks.evaluate.features.crops import Source, cut, sources
+from semantoks.evaluate.features.crops import sources
 from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.spectral import AmplitudeBaseline, SpectralBaseline
 from semantoks.evaluate.features.tangent import AugmentedCovarianceBaseline, TangentBaseline
+from semantoks.model.crops import Source, cut
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 CONFIG = EncoderConfig(width=16, depth=1, head_width=8, patch_length=6, n_patches=4)

@@ -1,11 +1,18 @@
-"""Pictures of the method, drawn by the package's own code from a recording of the repository."""
+"""Pictures of the method, drawn by the package's own code from a recording of the ABIDE sample.
+
+The build of the site draws them. The picture of the README holds scores of `semantoks demo demo`:
+
+    python docs/_ext/pictures.py demo docs/overview.png
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -20,6 +27,12 @@ from semantoks.model.spectral import spectral_connectivity
 from semantoks.views.masks import MASKS, MaskConfig, draw_masks
 
 PATCH, N_PATCHES = 20, 5
+
+
+def example() -> tuple[Recording, Parcellation]:
+    """Return the recording that is drawn, and its parcellation."""
+    recording = next(r for r in load_abide_sample() if r.site == "YALE")
+    return recording, Parcellation.load("cc200")
 
 
 def order(atlas: Parcellation) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -109,11 +122,50 @@ def filters(atlas: Parcellation) -> Figure:
     return filter_figure(network_filters(encoder), (0.01, 0.1))
 
 
+def overview(recording: Recording, atlas: Parcellation, scores: pd.DataFrame) -> Figure:
+    """Draw what comes in, what the model reads, and what it predicts beside its controls.
+
+    Parameters
+    ----------
+    recording : Recording
+    atlas : Parcellation
+    scores : DataFrame
+        ``result/comparison/scores.parquet`` of `semantoks demo`.
+    """
+    rois, borders, names = order(atlas)
+    x = Preprocessing().apply(recording.signal, recording.tr)[:, rois]
+    e = spectral_connectivity(torch.as_tensor(x.T[None]), "log", 2 / 3)[0].numpy()
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.25, 1, 1.05))
+    left.imshow(x.T, aspect="auto", cmap="gray", vmin=-2.5, vmax=2.5, interpolation="none")
+    label_networks(left, borders, names)
+    left.set_xlabel("time, volumes of 2 s", fontsize=8, color=SOFT)
+    bare(left, "1  A recording: 200 regions in 9 networks")
+    limit = np.quantile(abs(e[~np.eye(len(e), dtype=bool)]), 0.99)
+    middle.imshow(e, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
+    label_networks(middle, borders, [""] * len(names))
+    for border in borders[1:-1]:
+        middle.axvline(border - 0.5, color="white", lw=1)
+    middle.set_xticks([])
+    bare(middle, "2  Its connections, one token per network")
+    rows = scores[(scores["target"] == "diagnosis") & (scores["metric"] == "AUROC")]
+    controls = ("connectivity", "spectral connectivity", "random weights (connectome-base)")
+    rows = rows.set_index("model").loc[["chance", *controls, "connectome-base"]]
+    heights = np.arange(len(rows))
+    colours = [SOFT, PALETTE[1], PALETTE[3], PALETTE[2], PALETTE[0]]
+    right.hlines(heights[1:], rows["ci_low"][1:], rows["ci_high"][1:], color=colours[1:], lw=3)
+    right.scatter(rows["value"], heights, color=colours, s=40, zorder=3)
+    right.set_yticks(heights, [n.replace(" (connectome-base)", "") for n in rows.index])
+    right.axvline(0.5, color=GRID, zorder=0)
+    right.set_xlabel("AUROC, 95 % interval", fontsize=8, color=SOFT)
+    bare(right, "3  Autism or control, 4 sites never seen")
+    return figure
+
+
 def draw(folder: Path) -> None:
     """Write every picture that does not exist."""
     folder.mkdir(exist_ok=True)
-    recording = next(r for r in load_abide_sample() if r.site == "YALE")
-    atlas = Parcellation.load("cc200")
+    recording, atlas = example()
     pictures: dict[str, Callable[[], Figure]] = {
         "carpet": lambda: carpet(recording, atlas),
         "masks": lambda: masks(len(atlas.network_names)),
@@ -130,3 +182,9 @@ def setup(app):
     """Draw before the pages are read."""
     app.connect("builder-inited", lambda app: draw(Path(app.srcdir) / "pictures"))
     return {"parallel_read_safe": True}
+
+
+if __name__ == "__main__":
+    demo, out = map(Path, sys.argv[1:])
+    found = pd.read_parquet(demo / "result" / "comparison" / "scores.parquet")
+    overview(*example(), found).savefig(out, dpi=110)

@@ -23,6 +23,7 @@ from semantoks.text import UNKNOWN, Cells, has_decimal_commas, number
 _NONE = frozenset(("None", "none"))
 #: Unknown cells that need no note: the empty one, and BIDS's.
 _USUAL = ("", "n/a")
+_CODE = re.compile(r"\d+(\.0+)?")
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,14})")
 #: Headers of a column of names of ROIs.
 _NAMES = ("label", "labels", "name", "names", "roi", "rois", "roi_name", "region", "label_name")
@@ -221,7 +222,8 @@ def _columns(cells: Cells, names: Sequence[str]) -> dict[str, list[str]]:
     """Return the cells of every column; a column without a name is left out."""
     twice = [name for name, n in Counter(filter(None, names)).items() if n > 1]
     if twice:
-        raise InputError("has this column twice", file=cells.file, field="columns", value=twice[0])
+        rule, fix = "has this column twice", "Rename one of them, or remove it"
+        raise InputError(rule, file=cells.file, field="columns", value=twice[0], fix=fix)
     for row, line in zip(cells.rows, cells.lines, strict=True):
         if len(row) > len(names) and any(row[len(names) :]):
             rule = f"has {len(row)} cells in line {line}, and {len(names)} columns"
@@ -240,6 +242,7 @@ def _typed(
     name: str, cells: Sequence[str], lines: Sequence[int], words: bool
 ) -> tuple[list[Any], list[str]]:
     """Return the values of a column, and what is worth a look."""
+    cells, whole = _whole_codes(name, cells) if words else (cells, [])
     known = [cell for cell in cells if cell and cell not in UNKNOWN]
     kind = str if words else _kind(known)
     unknown = UNKNOWN if kind is not str else UNKNOWN - _NONE
@@ -250,7 +253,17 @@ def _typed(
         notes.append(f"{name}: {kept[0]!r} is kept as a class; n/a means unknown")
     if kind is str and not words:
         notes += _odd_cells(name, cells, lines)
-    return [None if not cell or cell in unknown else kind(cell) for cell in cells], notes
+    return [None if not cell or cell in unknown else kind(cell) for cell in cells], whole + notes
+
+
+def _whole_codes(name: str, cells: Sequence[str]) -> tuple[Sequence[str], list[str]]:
+    """Return codes without the .0 that spreadsheets add to whole numbers beside empty cells."""
+    known = [cell for cell in cells if cell and cell not in UNKNOWN]
+    longer = Counter(cell for cell in known if "." in cell)
+    if not longer or not all(map(_CODE.fullmatch, known)):
+        return cells, []
+    note = f"{name}: {_counted(longer)} read as a whole number"
+    return [cell.partition(".")[0] if cell in longer else cell for cell in cells], [note]
 
 
 def _kind(known: Sequence[str]) -> Callable[[str], Any]:

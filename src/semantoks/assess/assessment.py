@@ -169,6 +169,7 @@ def assess(
         trained={name: each[0] for name, each in embedders.items()},
         controls={**{name: each[0] for name, each in random.items()}, **fixed},
         comparison=comparison,
+        n_jobs=n_jobs,
     )
     for part in chosen:
         _part(folder / part, partial(_compute, part, work, say=say), say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -75,9 +76,14 @@ def evaluate(
     ] = (),
     device: Device = "auto",
     jobs: Annotated[
-        int,
-        Flag(name="--jobs/-j", metavar="N", help="Fit this many folds at the same time."),
-    ] = 1,
+        int | None,
+        Flag(
+            name="--jobs/-j",
+            metavar="N",
+            help="Fit this many folds at the same time, each with a copy of the features; by "
+            "default one per core, at most 4",
+        ),
+    ] = None,
 ) -> None:
     """Compare models with controls; write the report.
 
@@ -86,6 +92,7 @@ def evaluate(
     from semantoks.report.terminal import assessment_summary
     from semantoks.workflow.evaluate import REPORT, evaluate_store
 
+    jobs = min(os.cpu_count() or 1, 4) if jobs is None else jobs
     if jobs < 1:
         raise click.BadParameter("must be at least 1", param_hint="--jobs")
     found = evaluate_store(

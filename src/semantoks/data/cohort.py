@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semantoks.data.labels import spelled
 from semantoks.data.phenotypes import Phenotypes
 from semantoks.errors import InputError
 
@@ -31,7 +32,7 @@ def contradictions(
     varying : collection of str
         Columns whose labels may differ within a subject.
     keep_case : collection of str
-        Columns whose labels differ by capitals and blanks.
+        Columns whose labels differ by spelling, too.
 
     Raises
     ------
@@ -51,15 +52,14 @@ def contradictions(
         for name, value in row.items():
             columns[name].append(value)
             if isinstance(value, (str, bool, np.bool_)) and name not in varying:
-                spelling = "".join(str(value).split()).casefold()
-                key = str(value) if name in keep_case else spelling
+                key = str(value) if name in keep_case else spelled(str(value))
                 labels[str(own["subject"]), name][key].append((id_, value))
     for name, values in columns.items():
         one_kind(name, values)
-    for (subject, name), spelled in labels.items():
-        if len(spelled) > 1 and name not in _OF_RECORDINGS:
-            why = str(differing(subject, name, [held[0] for held in spelled.values()]))
-            found |= {id_: why for held in spelled.values() for id_, _ in held}
+    for (subject, name), alike in labels.items():
+        if len(alike) > 1 and name not in _OF_RECORDINGS:
+            why = str(differing(subject, name, [held[0] for held in alike.values()]))
+            found |= {id_: why for held in alike.values() for id_, _ in held}
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,14 +12,10 @@ import numpy as np
 import pandas as pd
 
 from semantoks.data.encode import INDEX_COLUMNS
+from semantoks.data.labels import SESSION, SITE, SUBJECT, column_like, spelled, without_prefix
 from semantoks.errors import InputError, nearest
 from semantoks.flags import Flag
 from semantoks.tables import TypedTable, read_table, table_names
-
-#: Names of the columns of subjects and sessions, capitals, blanks and underscores apart.
-_SUBJECT = ("participantid", "subject", "subjectid", "subjectkey", "subid", "sub", "eid")
-_SESSION = ("sessionid", "session", "ses")
-_SITE = ("site", "siteid")
 
 Key = tuple[str, str | None]
 
@@ -38,7 +33,7 @@ class PhenotypeRules:
     varying: Annotated[tuple[str, ...], Flag(metavar="COLUMN")] = ()
     """Allow this column to differ between the recordings of a subject."""
     keep_case: Annotated[tuple[str, ...], Flag(metavar="COLUMN")] = ()
-    """Keep classes of this column apart that differ in capitals or blanks only."""
+    """Keep classes of this column apart that differ in capitals, blanks or zeros (1, 01) only."""
 
     def read(self, source: str | Path) -> Phenotypes | None:
         """Return the tables' values, None if there is no table.
@@ -154,7 +149,7 @@ class Phenotypes:
             before = filled.get(name)
             if before is None or value is None:
                 filled[name] = before if value is None else value
-            elif before != value:
+            elif before != value and not _alike(before, value):
                 rule = f"the source says {before!r}, the table of phenotypes {value!r}"
                 raise InputError(rule, file=where, field=name)
         return filled
@@ -230,18 +225,12 @@ def check_overlap(phenotypes: Phenotypes, recordings: Sequence[tuple[str, Key]])
     raise InputError(rule, field="phenotypes", fix=fix)
 
 
-def column_like(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Return the column of one of some names; capitals, blanks and underscores do not matter."""
-    plain = {re.sub(r"[\W_]", "", name).lower(): name for name in reversed(names)}
-    return next((plain[name] for name in wanted if name in plain), None)
-
-
 def _read(path: Path) -> tuple[pd.DataFrame, list[Key], TypedTable]:
     if not path.is_file():
         raise InputError("there is no such table of phenotypes", file=path)
     names = table_names(path)
-    subject, session = column_like(names, _SUBJECT), column_like(names, _SESSION)
-    site = column_like(names, _SITE)
+    subject, session = column_like(names, SUBJECT), column_like(names, SESSION)
+    site = column_like(names, SITE)
     table = read_table(path, words=[c for c in (subject, session, site) if c])
     if site not in (None, "site"):
         notes = (*table.notes, f"{path.name}: the column {site} is read as site")
@@ -254,12 +243,17 @@ def _read(path: Path) -> tuple[pd.DataFrame, list[Key], TypedTable]:
     if frame[subject].isna().any():
         line = table.lines[int(np.flatnonzero(frame[subject].isna())[0])]
         raise InputError(f"has no subject in line {line}", file=path, field=subject)
-    subjects = [name.removeprefix("sub-") for name in frame[subject]]
+    subjects = [without_prefix(name, "sub-") or "" for name in frame[subject]]
     sessions: list[str | None] = [None] * len(frame)
     if session is not None:
-        sessions = [name and name.removeprefix("ses-") for name in frame[session]]
+        sessions = [without_prefix(name, "ses-") for name in frame[session]]
     keys = list(zip(subjects, sessions, strict=True))
     return frame.drop(columns=[c for c in (subject, session) if c]), keys, table
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Return whether two values are spellings of one label."""
+    return isinstance(first, str) and isinstance(second, str) and spelled(first) == spelled(second)
 
 
 def _doubled(frame: pd.DataFrame, keys: Sequence[Key], file: Path) -> dict[Key, InputError]:

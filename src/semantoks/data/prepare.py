@@ -112,7 +112,7 @@ def prepare(
     varying : sequence of str
         See `StoreWriter`.
     keep_case : sequence of str
-        Phenotypes whose values differ where they differ in capitals or blanks only; those of all
+        Phenotypes whose values differ where they differ in spelling only (`spelled`); those of all
         others then get one spelling, the most frequent.
     n_jobs : int
         Processes; each holds one recording at a time.

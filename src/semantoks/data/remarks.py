@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from semantoks.data.labels import spelled
 from semantoks.data.phenotypes import JoinReport
 from semantoks.errors import listed
 
@@ -54,23 +55,20 @@ def doubled(digests: Mapping[str, str]) -> list[str]:
     ]
 
 
-def mixed_tasks(tasks: Sequence[str | None], *, folder: bool) -> list[str]:
+def mixed_tasks(tasks: Sequence[str | None]) -> list[str]:
     """Return that recordings of several tasks come into one store, and how one is chosen.
 
     Parameters
     ----------
     tasks : sequence of str or None
         Of every recording.
-    folder : bool
-        Whether the source is a derivatives folder, of which entities choose.
     """
     counts = Counter(task or "not stated" for task in tasks)
     if len(counts) < 2:
         return []
     told = ", ".join(f"{task} {n}" for task, n in counts.most_common())
     first = next((task for task, _ in counts.most_common() if task != "not stated"), "")
-    way = f"; --where task={first} reads one" if folder else ""
-    return [f"several tasks in one store: {told}{way}"]
+    return [f"several tasks in one store: {told}; --where task={first} reads one"]
 
 
 def partly_joined(join: JoinReport) -> list[str]:
@@ -79,11 +77,15 @@ def partly_joined(join: JoinReport) -> list[str]:
     if not join.without_row:
         return []
     without = listed(join.without_row, shown=_EXAMPLES)
-    return [f"phenotypes: {join.n_joined} of {n} recordings have a row; none has {without}"]
+    lost = {spelled(subject) for subject in join.without_recording}
+    zeros = any(spelled(id_.split("_")[0].removeprefix("sub-")) in lost for id_ in join.without_row)
+    way = " (some differ from the table by leading zeros only: write the subjects alike)"
+    told = f"phenotypes: {join.n_joined} of {n} recordings have a row; none has {without}"
+    return [told + (way if zeros else "")]
 
 
 def one_spelling(name: str, values: Sequence[object]) -> tuple[dict[object, str], list[str]]:
-    """Return the spelling that stands for others, which differ in capitals or blanks only.
+    """Return the spelling that stands for others, which differ in spelling only (`spelled`).
 
     Parameters
     ----------
@@ -107,7 +109,7 @@ def one_spelling(name: str, values: Sequence[object]) -> tuple[dict[object, str]
     alike: dict[str, Counter[str]] = defaultdict(Counter)
     for value in values:
         if isinstance(value, str):
-            alike["".join(value.split()).casefold()][value] += 1
+            alike[spelled(value)][value] += 1
     spelling: dict[object, str] = {}
     remarks = []
     for counts in alike.values():

@@ -15,7 +15,7 @@ from semantoks.atlas.channels import TokenRows
 from semantoks.config import check_positive
 from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
-from semantoks.model.positions import LearnedPositions
+from semantoks.model.positions import make_positions
 from semantoks.model.transformer import Block
 
 
@@ -41,7 +41,7 @@ class DecoderConfig:
 
 
 class TokenDecoder(nn.Module):
-    """A narrow transformer over an encoder's tokens, with positions of its own.
+    """A narrow transformer over an encoder's tokens, with its own positions of the same kind.
 
     Parameters
     ----------
@@ -54,7 +54,9 @@ class TokenDecoder(nn.Module):
         super().__init__()
         self.entry = nn.Linear(encoder.config.width, config.width)
         self.hidden_token = nn.Parameter(0.02 * torch.randn(config.width))
-        self.positions = LearnedPositions(encoder.n_networks, config.width)
+        self.positions = make_positions(
+            encoder.config.positions, encoder.rows, encoder.channels, config.width
+        )
         self.positions.draw()
         n_heads = config.width // config.head_width
         self.blocks = nn.ModuleList(

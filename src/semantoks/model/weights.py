@@ -14,7 +14,12 @@ from semantoks.errors import CheckpointError
 from semantoks.model.encoder import Encoder, EncoderConfig
 
 _SHOWN = 5
-_LATER = ("final_norm", "connectome", "average")  # fields that the architecture got since
+_LATER = (
+    "final_norm",
+    "connectome",
+    "positions",
+    "average",
+)  # fields that the architecture got since
 _POSITIONS, _FORMER_POSITIONS = "tokenizer.positions.table", "network_embedding"
 
 

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from torch import Tensor, nn
 
 from semantoks.model.encoder import Encoder
+from semantoks.model.positions import Positions
 from semantoks.objectives.schedules import OptimConfig
 from semantoks.views.batch import ViewBatch
 from semantoks.views.crops import ViewPlan
@@ -109,7 +110,14 @@ class Objective(nn.Module, Generic[PlanT, OutputsT]):
 
     def fit(self, crops: Tensor) -> None:
         """Fit what has a closed form on training crops (B, C, T), before the first step."""
-        self.encoder().tokenizer.fit(crops)
+        tokenizer = self.encoder().tokenizer
+        tokenizer.fit(crops)
+        for role in self.roles:
+            if role != self.trained:
+                self.encoder(role).tokenizer.copy_fitted(tokenizer)
+        for module in self.modules():
+            if isinstance(module, Positions):
+                module.fit(crops)
 
     @abstractmethod
     def plan(self, batch: ViewBatch, moment: Moment) -> PlanT:

@@ -9,6 +9,7 @@ from pydantic import Discriminator
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
+from semantoks.objectives.jepa import JEPA, JEPAConfig
 from semantoks.objectives.objective import Objective
 from semantoks.objectives.prediction import Prediction, PredictionConfig
 from semantoks.objectives.reconstruction import Reconstruction, ReconstructionConfig
@@ -19,12 +20,15 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "distillation": (DistillationConfig, SelfDistillation),
     "vicreg": (VICRegConfig, VICReg),
     "prediction": (PredictionConfig, Prediction),
+    "jepa": (JEPAConfig, JEPA),
     "reconstruction": (ReconstructionConfig, Reconstruction),
 }
 DEFAULT = next(iter(OBJECTIVES))
 
 if TYPE_CHECKING:
-    ObjectiveConfig = DistillationConfig | VICRegConfig | PredictionConfig | ReconstructionConfig
+    ObjectiveConfig = (
+        DistillationConfig | VICRegConfig | PredictionConfig | JEPAConfig | ReconstructionConfig
+    )
 else:
     _configs = tuple(config for config, _ in OBJECTIVES.values())
     ObjectiveConfig = Annotated[Union[_configs], Discriminator("kind")]  # noqa: UP007

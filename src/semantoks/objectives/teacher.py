@@ -51,6 +51,12 @@ class TeacherObjective(Objective[PlanT, OutputsT]):
         momentum : float
             In [0, 1]. Buffers are constants and stay.
         """
-        torch._foreach_lerp_(
-            list(self.teacher.parameters()), list(self.student.parameters()), 1.0 - momentum
-        )
+        follow(self.teacher, self.student, momentum)
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move every parameter of a teacher towards the student's of the same name."""
+    own = dict(student.named_parameters())
+    names, moved = zip(*teacher.named_parameters(), strict=True)
+    torch._foreach_lerp_(list(moved), [own[name] for name in names], 1.0 - momentum)

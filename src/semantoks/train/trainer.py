@@ -156,7 +156,7 @@ class Trainer:
             (load_checkpoint(self.run, self.objective, self._optimizer) or 0) if resume else 0
         )
         agree(self.step, self._device, self.run)
-        if self.step == 0 and encoder.tokenizer.is_fitted_first:
+        if self.step == 0 and encoder.is_fitted_first:
             crops = [views for views, _ in self._first_epoch()]
             self.objective.fit(torch.cat(crops)[:_FITTED_ON])
         self._followed: dict[str, float] = {}

@@ -21,7 +21,8 @@ class MaskConfig:
 
     kind: str = "slice"
     """temporal: one run of patches in all networks; network: all patches of random networks;
-    slice: a fair coin between the two; random: single tokens; none: no masks."""
+    slice: a fair coin between the two; random: single tokens; cross: all but one block of networks
+    and patches; none: no masks."""
     frequency: float = 0.5
     """Probability that a step uses masks (one coin for the whole batch)."""
     ratio_min: float = 0.65
@@ -210,6 +211,42 @@ def slice_masks(
     return torch.where(coin[:, None, None], temporal_masks(*grid, config, generator), networks)
 
 
+def cross_masks(
+    m: int,
+    n_networks: int,
+    n_patches: int,
+    config: MaskConfig,
+    generator: Generator,
+    groups: Tensor | None = None,
+) -> Tensor:
+    """All but one block that is seen, of some networks and one run of patches.
+
+    What is hidden are other networks at the same time (cross-ROI), the same networks at another
+    time (cross-time), and other networks at another time (double-cross). Of the share v of the grid
+    that is seen, v^u is the share of the patches and v^(1-u) that of the networks, u ~ U(1/4, 3/4).
+    Source: Brain-JEPA (Dong et al., NeurIPS 2024), spatiotemporal masking.
+
+    Returns
+    -------
+    Tensor of bool, shape (M, N, P)
+    """
+    if groups is not None:
+        return cross_masks(m, int(groups.max()) + 1, n_patches, config, generator)[:, groups]
+    where = generator.device
+    hidden, u = torch.empty(2, m, device=where).unbind()
+    hidden.uniform_(config.ratio_min, config.ratio_max, generator=generator)
+    u.uniform_(0.25, 0.75, generator=generator)
+    run = ((1 - hidden) ** u * n_patches).round().long().clamp(1, n_patches - 1)
+    count = ((1 - hidden) ** (1 - u) * n_networks).round().long().clamp(1, n_networks - 1)
+    start = _integers(torch.zeros_like(run), n_patches - run, generator)
+    patch = torch.arange(n_patches, device=where)
+    in_time = (patch >= start[:, None]) & (patch < (start + run)[:, None])
+    order = torch.rand(m, n_networks, device=where, generator=generator).argsort(dim=1)
+    in_space = order.argsort(dim=1) < count[:, None]
+    seen = in_space[:, :, None] & in_time[:, None, :]
+    return ~seen
+
+
 #: The kinds of masks by their names in `MaskConfig.kind`; "none" draws nothing.
 MASKS: dict[str, Mask] = {
     "slice": Mask(
@@ -218,6 +255,9 @@ MASKS: dict[str, Mask] = {
     "temporal": Mask(temporal_masks, "one run of patches in all networks", ("patches",)),
     "network": Mask(network_masks, "all patches of random networks", ("networks",), True),
     "random": Mask(random_masks, "single tokens", ("tokens",)),
+    "cross": Mask(
+        cross_masks, "all but a block of networks and patches", ("networks", "patches"), True
+    ),
 }
 
 

@@ -91,7 +91,7 @@ def prepare_store(
     items, atlas, how = _items(source, reading)
     notes = [] if reading is None else _notes(items, reading)
     tasks = [BidsFile(Path(item.id)).entities.get("task") for item in items]
-    notes += mixed_tasks(tasks, folder=Path(source).is_dir())
+    notes += mixed_tasks(tasks)
     _log.debug("%d recordings in %s, parcellation %s", len(items), source, atlas.name)
     rois, running = rois or RoiRules(), running or Running()
     phenotypes = phenotypes or PhenotypeRules()

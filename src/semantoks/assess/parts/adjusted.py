@@ -73,6 +73,7 @@ def _against_itself(work: Work, wrapped: Mapping[str, Any]) -> ProbeResult:
         against=[*wrapped],
         seed=plan.seed,
         metric=plan.metric,
+        n_jobs=work.n_jobs,
     )
     kept = result.scores["model"] != CHANCE
     gaps = result.differences

@@ -44,6 +44,8 @@ class Work:
     controls : dict of str to transformer
         Random weights and connectivity.
     comparison : ProbeResult
+    n_jobs : int
+        Folds computed at the same time.
     """
 
     store: RecordingStore
@@ -51,6 +53,7 @@ class Work:
     trained: Mapping[str, StoredEmbedder]
     controls: Mapping[str, Any]
     comparison: ProbeResult
+    n_jobs: int
 
     @property
     def in_question(self) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from semantoks.data.recording import recording_id
 from semantoks.data.signal import MAX_TR, check_tr
 from semantoks.errors import InputError
 
+#: Units of time in words, seconds.
+_UNITS = dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0)
+_UNITS |= dict.fromkeys(("ms", "msec", "msecs", "millisecond", "milliseconds"), 1e-3)
+_WITH_UNIT = re.compile(r"(.*?)\s*([a-zA-Z]+)")
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 #: Entities that, beside task and run, tell apart what was acquired; the others say how it was made.
 ACQUIRED = ("acq", "ce", "rec", "dir", "echo", "part")
@@ -202,7 +206,7 @@ def start_time(found: Mapping[str, tuple[Any, Path]]) -> float:
         ``StartTime`` is no number.
     """
     value, path = found.get("StartTime", (None, None))
-    seconds = 0.0 if value is None else number(value)
+    seconds = 0.0 if value is None else _duration(value)
     if seconds is None or not np.isfinite(seconds):
         rule, fix = "must be a number of seconds", "Correct it, or remove it from the file"
         raise InputError(rule, file=path, field="StartTime", value=value, fix=fix)
@@ -240,10 +244,10 @@ def settle_tr(file: Path, option: float | None, stated: Iterable[Stated]) -> Tim
     given = [Stated("--source-tr", option), *stated]
     first, *others = [one for one in given if one.value is not None] or [Stated("", None)]
     seconds, notes = _seconds(first, file), []
-    if number(first.value) != seconds:
+    if number(first.value) not in (None, seconds):
         notes.append(f"TR {seconds:g} s ({first.by}): {first.value!r} is read as milliseconds")
     for other in others:
-        value = _in_seconds(other.value)
+        value = in_seconds(other.value)
         tolerance = ROUNDED * seconds if first.rounded or other.rounded else SAME
         if value is None or abs(value - seconds) > tolerance:
             told = f"{other.value!r}" if value is None else f"{value:g} s"
@@ -255,7 +259,7 @@ def settle_tr(file: Path, option: float | None, stated: Iterable[Stated]) -> Tim
 
 def _seconds(stated: Stated, file: Path) -> float:
     """Return the TR of the source that decides, or refuse it."""
-    value = _in_seconds(stated.value)
+    value = in_seconds(stated.value)
     if stated.by == UNSURE and value is not None and 0 < value <= MAX_TR:
         rule = f"the TR is stated by the header of the image alone ({value:g} s)"
         fix = f"Confirm it (source_tr={value:g}, --source-tr {value:g})"
@@ -270,9 +274,18 @@ def _seconds(stated: Stated, file: Path) -> float:
         ) from None
 
 
-def _in_seconds(value: Any) -> float | None:
+def _duration(value: Any) -> float | None:
+    """Return seconds: of a number, or of a text that may state its unit (``2000 ms``)."""
+    match = _WITH_UNIT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or match[2].lower() not in _UNITS:
+        return number(value)
+    amount = text.number(match[1], comma=True) if match[1] else None
+    return None if amount is None else amount * _UNITS[match[2].lower()]
+
+
+def in_seconds(value: Any) -> float | None:
     """Return a stated TR in seconds; what no scanner takes in seconds is in milliseconds."""
-    found = number(value)
+    found = _duration(value)
     if found is not None and MAX_TR < found <= 1000 * MAX_TR:
         return found / 1000
     return found

@@ -159,6 +159,8 @@ def _without_counters(names: Names | None, cells: Cells, reading: Reading) -> Co
             names[i] or f"column {i + 1}" if names else f"column {i + 1}" for i in sorted(left)
         ]
         read_as += f", columns without a signal left out: {listed(shown)}"
+    if names and reading.orientation == "rois-first":
+        read_as += ": --orientation rois-first is not used"
     chosen = tuple(_name(names[i], reading) for i in kept if i < len(names)) if names else None
     return Columns(signal, chosen, read_as)
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from semantoks.data.recording import Recording, recording_id
 from semantoks.data.sources.bids import BidsFile, settle_tr
-from semantoks.data.sources.items import Item, Reading
+from semantoks.data.sources.items import Item, Reading, chosen
 from semantoks.data.sources.matlab import check_own, import_h5py
 from semantoks.errors import InputError, readable
 
 _SERIES, _SUBJECT, _LENGTH = "timeseries", "long_subject_id", "ts_len"
+_IDENTITY = ("subject", "session", "task", "acquisition", "run")
 #: What h5py raises over links that lead nowhere.
 _KNOWN = (KeyError,)
 
@@ -62,9 +63,9 @@ def hdf5_items(path: str | Path, reading: Reading) -> list[Item]:
         row = {name: _plain(values[i]) for name, values in labels.items()}
         identity = _identity(str(row.pop(_SUBJECT)))
         load = functools.partial(_load, file, names, i, identity, row, reading)
-        facts = {**row, "subject": identity[0], "session": identity[1]}
+        facts = {**row, **dict(zip(_IDENTITY, identity, strict=True))}
         items.append(Item(recording_id(*identity), (file,), load, facts))
-    return items
+    return chosen(items, reading.entities, file)
 
 
 def _atlases(content: Any, reading: Reading, file: Path, h5py: Any) -> list[str]:

@@ -12,9 +12,11 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import override
 from semantoks.data.recording import Recording
 from semantoks.data.signal import check_tr
-from semantoks.errors import InputError
+from semantoks.errors import InputError, listed
 from semantoks.flags import Flag
 
+#: Facts of a recording by the entities of BIDS that are named otherwise.
+_ENTITIES = {"sub": "subject", "ses": "session", "acq": "acquisition"}
 #: nilearn's strategies of denoising fMRIPrep's outputs (`load_confounds_strategy`).
 STRATEGIES = ("simple", "scrubbing", "compcor", "ica_aroma")
 
@@ -85,8 +87,8 @@ class Reading:
         Mapping[str, str],
         Flag(name="--where", metavar="ENTITY=VALUE", read=_pairs, several=True),
     ] = field(default_factory=dict)
-    """Read only the files with this BIDS entity, e.g. space=MNI152NLin6Asym; den= means without
-    it."""
+    """Read only the recordings with this BIDS entity (of a table: with this value of a column),
+    e.g. space=MNI152NLin6Asym or task=rest; den= means without it."""
     root: Annotated[Path | None, Flag(metavar="FOLDER")] = None
     """Look for the files of a table in this folder; by default in the table's."""
     subject: Annotated[str | None, Flag(metavar="NAME")] = None
@@ -177,3 +179,30 @@ class Item:
         stats = [path.stat() for path in self.files if path.exists()]
         sizes = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         return {"id": self.id, "files": sizes, "facts": {k: str(v) for k, v in self.facts.items()}}
+
+
+def chosen(items: Sequence[Item], entities: Mapping[str, str], source: Path) -> list[Item]:
+    """Return the recordings with some entities, told by their facts; an empty one is absent.
+
+    Parameters
+    ----------
+    items : sequence of Item
+    entities : mapping
+        As `Reading.entities`; names of facts (``site``) are understood, too.
+    source : Path
+        For messages.
+
+    Raises
+    ------
+    InputError
+        No recording has one of them.
+    """
+    kept = [*items]
+    for key, value in entities.items():
+        stated = [str(item.facts.get(_ENTITIES.get(key, key)) or "") for item in kept]
+        if value not in stated:
+            rule = "no recording has this"
+            fix = f"They have {listed([f'--where {key}={v}' for v in sorted({*stated})], shown=8)}"
+            raise InputError(rule, file=source, field=f"--where {key}", value=value, fix=fix)
+        kept = [item for item, own in zip(kept, stated, strict=True) if own == value]
+    return kept

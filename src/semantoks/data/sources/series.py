@@ -62,6 +62,9 @@ def read_series(file: Path, reading: Reading) -> Series:
         rule = f"must be a file of time series ({', '.join(ENDINGS)})"
         raise InputError(rule, file=file, field="file", value=file.name)
     series = found[0](file, reading)
+    if reading.variable is not None and found[0] not in (_read_mat, _read_npz):
+        note = f"--variable is not used: a file {file.suffix} holds one matrix"
+        series = series._replace(notes=(*series.notes, note))
     _refuse_connectivity(series.signal, file)
     if series.names is None:
         series = series._replace(signal=_oriented(series.signal, file, reading))

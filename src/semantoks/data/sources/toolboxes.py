@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from semantoks.data.recording import recording_id
-from semantoks.data.sources.items import Item, Reading
+from semantoks.data.sources.items import Item, Reading, chosen
 from semantoks.data.sources.matlab import conn_sessions
 from semantoks.data.sources.series import read_series
 from semantoks.data.sources.table import load_listed
@@ -54,7 +54,9 @@ def toolbox_items(root: str | Path, reading: Reading) -> list[Item]:
     for pattern, find in FINDERS.items():
         found = sorted(_matching(folder, pattern))
         if found:
-            return find([(file, match) for file, match in found], folder, reading)
+            items = find([(file, match) for file, match in found], folder, reading)
+            others = {k: v for k, v in reading.entities.items() if k != "condition"}
+            return chosen(items, others if find is _conn else reading.entities, folder)
     raise InputError("holds no files of CONN, DPABI or the UK Biobank", file=folder)
 
 

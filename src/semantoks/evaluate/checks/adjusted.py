@@ -146,6 +146,8 @@ class Harmonised(_Adjusted):
 
     def for_target(self, target: str) -> Harmonised:
         """Return the same without the target among the columns kept."""
+        if target not in self.keep:
+            return self
         keep = tuple(name for name in self.keep if name != target)
         return Harmonised(self.model, batch=self.batch, keep=keep, unseen=self.unseen)
 
@@ -197,6 +199,8 @@ class Residualised(_Adjusted):
 
     def for_target(self, target: str) -> Residualised:
         """Return the same without the target among the confounds."""
+        if target not in self.confounds:
+            return self
         confounds = tuple(name for name in self.confounds if name != target)
         return Residualised(self.model, confounds=confounds, unseen=self.unseen)
 

@@ -226,10 +226,10 @@ def shrunken_effects(Z: Array) -> tuple[Array, Array]:
     shift, variance = Z.mean(axis=0), Z.var(axis=0, ddof=1)
     centre, spread = shift.mean(), shift.var(ddof=1)
     mean, s2 = variance.mean(), variance.var(ddof=1)
-    gamma, delta = shift, variance
+    gamma, delta, within = shift, variance, variance * (n - 1)
     for _ in range(_ROUNDS):
         new_gamma = (n * spread * shift + delta * centre) / (n * spread + delta)
-        squares = np.square(Z - new_gamma).sum(axis=0)
+        squares = within + n * np.square(shift - new_gamma)
         # The posterior mean of the paper, both sides times s2: it holds for equal variances too.
         new_delta = (s2 * squares / 2 + mean * (s2 + mean**2)) / (s2 * n / 2 + s2 + mean**2)
         change = max(

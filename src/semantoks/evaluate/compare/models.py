@@ -14,13 +14,15 @@ Features are computed once where nothing is learned, else in the fold. A model i
 7. `SideBySide`: the features of several models of kinds 1 to 4 next to each other.
 8. `Inductive`: models of kinds 1 to 4, pretrained without some sites, each for these sites only.
 
-A transformer may say how its features are scaled (`semantoks.evaluate.features.blocks`).
+A transformer may say how its features are scaled (`semantoks.evaluate.features.blocks`), and, by
+`one_of_`, that its blocks are alternatives, of which the inner folds of every fold choose one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from semantoks.arrays import Rows
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.features.blocks import FeatureBlock, blocks_of
+from semantoks.evaluate.predictors.base import RowSpaces
 
 Values = NDArray[np.float32]
 
@@ -44,11 +47,17 @@ class FoldFeatures:
     train, test : arrays of shape (n_rows, n_features)
     blocks : tuple of FeatureBlock
         Which columns are scaled together.
+    name : str
+        Of one of several alternatives.
+    spaces : RowSpaces
+        What probes of several targets share.
     """
 
     train: Values
     test: Values
     blocks: tuple[FeatureBlock, ...]
+    name: str = ""
+    spaces: RowSpaces = field(default_factory=RowSpaces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +76,12 @@ class SideBySide:
 
     def for_target(self, target: str) -> SideBySide:
         """Return the same for a target: of parts that depend on it, those without it."""
-        return SideBySide(
-            {
-                name: part.for_target(target) if hasattr(part, "for_target") else part
-                for name, part in self.parts.items()
-            }
-        )
+        parts = {
+            name: part.for_target(target) if hasattr(part, "for_target") else part
+            for name, part in self.parts.items()
+        }
+        same = all(parts[name] is part for name, part in self.parts.items())
+        return self if same else SideBySide(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,17 +164,22 @@ class Features:
             return cls(cohort, name, model, values, False)
         return cls(cohort, name, model, None, True)
 
-    def of_fold(self, train: Rows, test: Rows) -> FoldFeatures:
-        """Return the features of the training and of the test rows."""
+    def of_fold(self, train: Rows, test: Rows) -> tuple[FoldFeatures, ...]:
+        """Return the features of the training and of the test rows.
+
+        Several where the model has alternatives, of which inner folds choose one.
+        """
         if isinstance(self.model, Inductive):
             sites = self.cohort.table["site"].iloc[test].fillna("").astype(str)
             unseen = self.model.of_sites(self.name, set(sites))
             return self.parts[unseen].of_fold(train, test)
         if self.parts:
-            return _side_by_side({n: part.of_fold(train, test) for n, part in self.parts.items()})
+            each = [part.of_fold(train, test) for part in self.parts.values()]
+            return tuple(
+                _side_by_side(dict(zip(self.parts, one, strict=True))) for one in product(*each)
+            )
         if not self.fitted and self.ready is not None:
-            blocks = blocks_of(self.model, self.ready.shape[1])
-            return FoldFeatures(self.ready[train], self.ready[test], blocks)
+            return _alternatives(self.model, self.ready[train], self.ready[test])
         model = clone(self.model)
         if self.ready is not None:
             model.fit_prepared(self.ready[train])
@@ -176,7 +190,18 @@ class Features:
         X_train, X_test = (
             _checked(self.name, x, len(rows)) for x, rows in zip(parts, (train, test), strict=True)
         )
-        return FoldFeatures(X_train, X_test, blocks_of(model, X_train.shape[1]))
+        return _alternatives(model, X_train, X_test)
+
+
+def _alternatives(model: Any, train: Values, test: Values) -> tuple[FoldFeatures, ...]:
+    blocks = blocks_of(model, train.shape[1])
+    if not getattr(model, "one_of_", False):
+        return (FoldFeatures(train, test, blocks),)
+    ends = np.cumsum([block.n_columns for block in blocks])[:-1]
+    parts = [np.split(values, ends, axis=1) for values in (train, test)]
+    return tuple(
+        FoldFeatures(a, b, (block,), block.name) for a, b, block in zip(*parts, blocks, strict=True)
+    )
 
 
 def _side_by_side(parts: Mapping[str, FoldFeatures]) -> FoldFeatures:
@@ -188,7 +213,8 @@ def _side_by_side(parts: Mapping[str, FoldFeatures]) -> FoldFeatures:
         np.hstack([part.train for part in parts.values()]),
         np.hstack([part.test for part in parts.values()]),
     )
-    return FoldFeatures(train, test, tuple(blocks))
+    chosen = ", ".join(part.name for part in parts.values() if part.name)
+    return FoldFeatures(train, test, tuple(blocks), chosen)
 
 
 def _checked(name: str, values: NDArray[Any], n_rows: int) -> Values:

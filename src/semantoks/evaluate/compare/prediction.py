@@ -12,16 +12,17 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import has_fit_parameter
+from threadpoolctl import threadpool_limits
 
 from semantoks.data.designs import Design, LeaveOneSiteOut, SmallSamples
 from semantoks.data.splits import Fold, column_values
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.models import Features, FoldFeatures, SideBySide
+from semantoks.evaluate.compare.models import Features, FoldFeatures
 from semantoks.evaluate.compare.targets import Target, TargetRows, class_order
 from semantoks.evaluate.compare.units import Units, units_of
 from semantoks.evaluate.features.blocks import FeatureBlock
-from semantoks.evaluate.predictors.base import RowSpaces, person_weights
+from semantoks.evaluate.predictors.base import person_weights
 from semantoks.evaluate.predictors.choice import ShrinkagePath
 from semantoks.evaluate.predictors.probe import LinearProbe, LinearProbeRegressor
 from semantoks.evaluate.stats.kinds import Kind
@@ -164,7 +165,7 @@ def predict(
     make_probe : callable
         See `MakeProbe`.
     n_jobs : int
-        Threads.
+        Threads, each of them a fold of features; predictors are fitted one after another.
 
     Returns
     -------
@@ -186,37 +187,38 @@ def predict(
             if features is None:
                 scored = [_from_predictor(cohort, predictor, name, t, f) for t, _, f in job]
             else:
-                X = features.of_fold(first.rows[fold.train], first.rows[fold.test])
-                spaces = RowSpaces()
-                scored = [_from_features(cohort, X, t, f, make_probe, spaces) for t, _, f in job]
+                each = features.of_fold(first.rows[fold.train], first.rows[fold.test])
+                scored = [_from_features(cohort, each, t, f, make_probe) for t, _, f in job]
             return [
                 _predicted(cohort, name, t, s, f, one)
                 for (t, s, f), one in zip(job, scored, strict=True)
             ]
 
-        for found in Parallel(n_jobs=n_jobs, prefer="threads")(delayed(run)(job) for job in jobs):
-            parts += found
+        at_once = 1 if predictor else n_jobs  # what is trained by gradient takes all cores itself
+        with threadpool_limits(1 if at_once > 1 else None):
+            fit = Parallel(n_jobs=at_once, prefer="threads")
+            for found in fit(delayed(run)(job) for job in jobs):
+                parts += found
     return parts
 
 
 def _by_features(name: str, model: Any, tasks: Sequence[Task]) -> Iterator[tuple[list[Job], Any]]:
     """Yield the folds to fit, those together that train and test on the same recordings.
 
-    A model whose features depend on the target (`ConfoundsBaseline` leaves the target out), or that
-    is another one for every kind of target, comes with one set of jobs per target.
+    A model that is another one for another target (`ConfoundsBaseline` leaves the target out), or
+    for another kind of target, comes with one set of jobs for each.
     """
-    for together in [[task] for task in tasks] if _per_target(model) else [list(tasks)]:
+    made: dict[int, tuple[Any, list[Task]]] = {}
+    for task in tasks:
+        of_target = _of_target(name, model, task)
+        made.setdefault(id(of_target), (of_target, []))[1].append(task)
+    for of_target, together in made.values():
         jobs: dict[tuple[bytes, bytes], Job] = {}
         for task in together:
             for size, fold in [*((0, fold) for fold in task.folds), *task.small]:
                 key = task.rows[fold.train].tobytes(), task.rows[fold.test].tobytes()
                 jobs.setdefault(key, []).append((task, size, fold))
-        yield list(jobs.values()), _of_target(name, model, together[0])
-
-
-def _per_target(model: Any) -> bool:
-    parts = model.parts.values() if isinstance(model, SideBySide) else [model]
-    return isinstance(model, Mapping) or any(hasattr(part, "for_target") for part in parts)
+        yield list(jobs.values()), of_target
 
 
 def _of_target(name: str, model: Any, task: Task) -> Any:
@@ -253,6 +255,8 @@ class _Found:
     path : ShrinkagePath, or None where there is no linear model
     without : array of shape (n, n_blocks) or (n, n_blocks, n_classes), or None
         The scores of models not trained on a block; None where the model cannot tell.
+    chosen : str
+        Which of several alternatives; empty where there is one.
     """
 
     scores: NDArray[Any]
@@ -260,23 +264,28 @@ class _Found:
     thresholds: NDArray[np.float64] | None
     path: ShrinkagePath | None
     without: NDArray[Any] | None = None
+    chosen: str = ""
 
 
 def _from_features(
     cohort: Cohort,
-    X: FoldFeatures,
+    alternatives: Sequence[FoldFeatures],
     task: Task,
     fold: Fold,
     make_probe: MakeProbe,
-    spaces: RowSpaces,
 ) -> _Found:
+    """Fit a probe to each of the alternatives, and keep the one that predicts inner folds best."""
     trained = task.counted.blocks[fold.train]
     without = [np.flatnonzero(trained == block) for block in range(task.counted.blocks.max() + 1)]
-    probe = make_probe(task.kind, blocks=X.blocks)
     inside = _inside(cohort, task, fold)
-    probe.fit(X.train, task.y[fold.train], **inside, without=without, spaces=spaces)
+    fitted = []
+    for X in alternatives:
+        probe = make_probe(task.kind, blocks=X.blocks)
+        probe.fit(X.train, task.y[fold.train], **inside, without=without, spaces=X.spaces)
+        fitted.append((probe, X))
+    probe, X = min(fitted, key=lambda one: float(one[0].path_.losses.min()))
     found = _found(probe, probe, X.test)
-    return replace(found, without=probe.predict_without(X.test))
+    return replace(found, without=probe.predict_without(X.test), chosen=X.name)
 
 
 def _from_predictor(cohort: Cohort, model: Any, name: str, task: Task, fold: Fold) -> _Found:
@@ -362,7 +371,8 @@ def _predicted(
     )
     if found.path is None:
         return FoldPredictions(rows, {})
-    return FoldPredictions(rows, {**where, "thresholds": thresholds, **found.path.to_row()})
+    choice = {"thresholds": thresholds, "features": found.chosen, **found.path.to_row()}
+    return FoldPredictions(rows, {**where, **choice})
 
 
 def _means(values: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[Any]:

@@ -31,8 +31,8 @@ _SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _CHOICES, _BATTERY, _MINUTE
     "result.json",
 )
 
-CHOICE_COLUMNS = ["target", "model", "replicate", "size", "repeat", "fold", "strength"]
-CHOICE_COLUMNS += ["thresholds", "criterion", "strengths", "losses"]
+CHOICE_COLUMNS = ["target", "model", "replicate", "size", "repeat", "fold", "features"]
+CHOICE_COLUMNS += ["strength", "thresholds", "criterion", "strengths", "losses"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,10 @@ class ProbeResult:
         See `site_scores`.
     choices : DataFrame
         What inner folds decided, one row per target, model, replicate, size (number of training
-        subjects where few were drawn, else 0), repeat and fold: strength, thresholds (list: one per
-        class), criterion, strengths (list: those tried) and losses (list: the criterion at each,
-        smaller is better).
+        subjects where few were drawn, else 0), repeat and fold: features (which of a model's
+        alternatives; empty where it has none), strength, thresholds (list: one per class),
+        criterion, strengths (list: those tried) and losses (list: the criterion at each, smaller is
+        better).
     battery : DataFrame
         Differences over all targets of which verdicts are given, where there are several, more
         being better: model, against, n_targets, n_better (targets on which the estimate is above

@@ -47,11 +47,13 @@ class Baseline:
         return f"{self.methods} ({inside})" if inside else self.methods
 
 
-def _late(path: str, *arguments: str) -> Any:
+def _late(path: str, *arguments: Any) -> Any:
     """Make an estimator of this folder, importing its module only now."""
     return resolve_name(f"semantoks.evaluate.features.{path}")(*arguments)
 
 
+#: Exponents of the correlation matrix that inner folds choose from; 1 leaves it as it is.
+EXPONENTS = (0.35, 0.5, 0.7, 1.0)
 #: The baselines by the names under which results show them. The name "connectivity" is fixed: every
 #: model is compared with it.
 BASELINES: dict[str, Baseline] = {
@@ -84,6 +86,16 @@ BASELINES: dict[str, Baseline] = {
         detail="square root of the correlation matrix",
         reference="Li et al., 2017",
         make=partial(_late, "spectral_connectivity:SpectralConnectivityBaseline"),
+    ),
+    "tuned spectral connectivity": Baseline(
+        option="spectral-tuned",
+        help="A power of the correlation matrix, chosen in the inner folds of every fold.",
+        methods="spectral connectivity, its exponent chosen in inner folds",
+        detail="0.35, 0.5, 0.7 or 1",
+        reference="Li et al., 2017",
+        make=partial(
+            _late, "spectral_connectivity:SpectralConnectivityBaseline", "power", EXPONENTS
+        ),
     ),
     "tangent space": Baseline(
         option="tangent",

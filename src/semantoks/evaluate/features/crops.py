@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,32 +13,11 @@ from torch import Tensor
 from semantoks.data.mixture import places
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.features.inputs import Signals, signal_list
+from semantoks.evaluate.features.inputs import Signals, is_named, roi_names, signal_list
+from semantoks.model.crops import Source, cut
 from semantoks.model.encoder import Encoder
-from semantoks.views.crops import IntArray, evenly_spaced_starts
+from semantoks.views.crops import evenly_spaced_starts
 from semantoks.views.loader import missing_rows
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One recording, preprocessed, ROIs in the encoder's order.
-
-    Parameters
-    ----------
-    name : str
-        For messages.
-    signal : ndarray of float32, shape (n_times, n_rois)
-        At least one patch long.
-    absent : ndarray of bool, shape (N,)
-        Networks without data.
-    kept : ndarray of bool, shape (n_times,)
-        False where the signal is interpolated across censored volumes.
-    """
-
-    name: str
-    signal: NDArray[np.float32]
-    absent: NDArray[np.bool_]
-    kept: NDArray[np.bool_]
 
 
 def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
@@ -49,7 +28,8 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
     encoder : Encoder
     X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
         A store is put into order by the names of its ROIs and must have been preprocessed like the
-        encoder's training data; whole networks may be missing. Arrays are preprocessed here.
+        encoder's training data; whole networks may be missing. Arrays are preprocessed here, and
+        so are tables whose columns have the names of the ROIs, in any order.
     tr : float or None
         TR of arrays, seconds.
 
@@ -99,9 +79,22 @@ def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Sourc
             fix="Give tr=seconds to the estimator",
         )
     none = np.zeros(encoder.n_networks, dtype=bool)
-    for i, x in enumerate(signal_list(X, n_rois)):
+    named = [_by_name(encoder, x, f"X[{i}]") for i, x in enumerate(X)] if roi_names(X) else X
+    for i, x in enumerate(signal_list(named, n_rois)):
         signal = encoder.preprocessing.apply(x, tr, f"X[{i}]")
         yield Source(f"X[{i}]", signal, none, np.ones(len(signal), bool))
+
+
+def _by_name(encoder: Encoder, signal: Any, source: str) -> NDArray[np.floating]:
+    """Return a table's columns in the encoder's order; arrays as they are."""
+    if not is_named(signal):
+        return np.asarray(signal)
+    channels = encoder.channels
+    places_of = channels.indices_of([*signal.columns], source)
+    if len(places_of) != len(channels):
+        rule = f"must name all {len(channels)} ROIs of {channels.name}"
+        raise InputError(rule, file=source, field="columns", value=len(places_of))
+    return signal.to_numpy()[:, np.argsort(places_of)]
 
 
 def _fit(encoder: Encoder, store: RecordingStore) -> list[int]:
@@ -142,40 +135,3 @@ def even_crops(encoder: Encoder, source: Source, n_crops: int) -> tuple[Tensor, 
         return cut(encoder, source, evenly_spaced_starts(len(source.signal), length, n_crops))
     signal = torch.from_numpy(source.signal * source.kept[:, None])
     return signal.T[None].contiguous(), torch.from_numpy(source.absent[None, :, None])
-
-
-def cut(encoder: Encoder, source: Source, starts: IntArray) -> tuple[Tensor, Tensor]:
-    """Cut crops of the length of a view; a short recording is padded with zeros at its end.
-
-    Parameters
-    ----------
-    encoder : Encoder
-    source : Source
-    starts : int array of shape (K,)
-
-    Returns
-    -------
-    views : Tensor of float32, shape (K, C, T)
-    missing : Tensor of bool, shape (K, N, P)
-        Patches past the end or less than half of whose time points are kept, and networks without
-        data. A crop of which no patch would be left keeps those that are not past the end.
-    """
-    config = encoder.config
-    signal = source.signal
-    if encoder.tokenizer.whole:  # zeros are no data there
-        signal = signal * source.kept[:, None]
-    short = max(config.view_length - len(source.signal), 0)
-    padded = np.pad(signal, ((0, short), (0, 0)))
-    views = np.stack([padded[s : s + config.view_length].T for s in starts])
-    begins = np.arange(config.n_patches) * config.patch_length
-    real = np.clip(len(source.signal) - begins, 0, config.patch_length)  # time points per patch
-    past = real == 0
-    kept = np.pad(source.kept, (0, short))
-    shape = (len(starts), config.n_patches, config.patch_length)
-    counts = np.stack([kept[s : s + config.view_length] for s in starts]).reshape(shape).sum(axis=2)
-    lost = past | (2 * counts < real)
-    lost = np.where(lost.all(axis=1, keepdims=True), past, lost)
-    return (
-        torch.from_numpy(np.ascontiguousarray(views, np.float32)),
-        torch.from_numpy(source.absent[:, None] | lost[:, None]),
-    )

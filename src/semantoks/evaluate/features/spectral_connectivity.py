@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semantoks.data.signal import band_pass, check_tr
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.features.blocks import FeatureBlock
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.transformer import SignalTransformer, pair_names
 from semantoks.model.spectral import FUNCTIONS, Compression, triangle
@@ -56,10 +57,11 @@ class SpectralConnectivityBaseline(SignalTransformer):
     Parameters
     ----------
     kind : {"power", "log"}
-    strength : float
+    strength : float, or sequence of float
         The exponent a in (0, 1], or the factor b > 0. The defaults were chosen on ABIDE, whose
-        scores with them are therefore no independent evidence; to choose them in inner folds, put
-        baseline and probe into a pipeline, and that into scikit-learn's ``GridSearchCV``.
+        scores with them are therefore no independent evidence. Several are features side by side,
+        of which an evaluation (`evaluate_probes`) chooses one in the inner folds; outside of it,
+        put baseline and probe into a pipeline, and that into scikit-learn's ``GridSearchCV``.
     bands : sequence of (low, high), optional
         Frequency bands in hertz, side by side; None leaves a side open. By default the signals
         are taken as they are.
@@ -70,6 +72,10 @@ class SpectralConnectivityBaseline(SignalTransformer):
     ----------
     n_features_in_ : int
         Number of ROIs.
+    blocks_ : tuple of FeatureBlock
+        Of every strength.
+    one_of_ : bool
+        Whether the blocks are alternatives: there are several strengths.
 
     See Also
     --------
@@ -91,7 +97,7 @@ class SpectralConnectivityBaseline(SignalTransformer):
     def __init__(
         self,
         kind: Compression = "power",
-        strength: float = 0.5,
+        strength: float | Sequence[float] = 0.5,
         *,
         bands: Sequence[tuple[float | None, float | None]] | None = None,
         tr: float | None = None,
@@ -111,20 +117,32 @@ class SpectralConnectivityBaseline(SignalTransformer):
         Raises
         ------
         InputError
-            If `kind` is unknown, `strength` outside of its range, there is no band, or bands are
-            asked for without a TR.
+            If `kind` is unknown, `strength` outside of its range, there is none or one comes twice,
+            there is no band, or bands are asked for without a TR.
         """
         if self.kind not in FUNCTIONS:
             raise InputError("must be power or log", field="kind", value=self.kind)
-        if self.strength <= 0 or (self.kind == "power" and self.strength > 1):
+        strengths = self._strengths()
+        highest = 1.0 if self.kind == "power" else np.inf
+        if not strengths or not all(0 < one <= highest for one in strengths):
             rule = "must be in (0, 1] for a power, and positive for log"
             raise InputError(rule, field="strength", value=self.strength)
+        if len(set(strengths)) < len(strengths):
+            raise InputError("must differ", field="strength", value=self.strength)
         if self.bands is not None and not len(self.bands):
             raise InputError("must hold at least one (low, high)", field="bands", value=self.bands)
         if self.bands is not None and not isinstance(X, RecordingStore):
             check_tr(self.tr, "signals")
         self._see_rois(X)
+        size = len(self.bands or (None,)) * self.n_features_in_ * (self.n_features_in_ + 1) // 2
+        self.blocks_ = tuple(FeatureBlock(name=f"{s:g}", n_columns=size) for s in strengths)
+        self.one_of_ = len(strengths) > 1
         return self
+
+    def _strengths(self) -> tuple[float, ...]:
+        if isinstance(self.strength, Sequence):
+            return tuple(self.strength)
+        return (self.strength,)
 
     def transform(self, X: Signals) -> NDArray[np.float32]:
         """Return the spectral connectivity of every recording.
@@ -136,11 +154,13 @@ class SpectralConnectivityBaseline(SignalTransformer):
 
         Returns
         -------
-        ndarray of float32, shape (n_recordings, n_bands * n_rois * (n_rois + 1) / 2)
+        ndarray of float32, shape (n_recordings, n_strengths * n_bands * n_rois * (n_rois + 1) / 2)
         """
         found = []
         for signals in self._in_bands(X):
-            matrices = [of_batch(_batch_of_one(x), self.kind, self.strength) for x in signals]
+            batches = [_batch_of_one(x) for x in signals]
+            each = [(x, strength) for strength in self._strengths() for x in batches]
+            matrices = [of_batch(x, self.kind, strength) for x, strength in each]
             found.append(np.concatenate([triangle(one)[0].numpy() for one in matrices]))
         return np.stack(found).astype(np.float32)
 
@@ -156,9 +176,11 @@ class SpectralConnectivityBaseline(SignalTransformer):
 
     def _output_names(self, rois: list[str]) -> list[str]:
         names = pair_names(rois, diagonal=True)
-        if self.bands is None:
+        if self.bands is not None:
+            names = [f"{name} {_name(band)}" for band in self.bands for name in names]
+        if not self.one_of_:
             return names
-        return [f"{name} {_name(band)}" for band in self.bands for name in names]
+        return [f"{name} {strength:g}" for strength in self._strengths() for name in names]
 
 
 def _name(band: tuple[float | None, float | None]) -> str:

@@ -22,12 +22,13 @@ from semantoks.data.seen import after_fine_tuning
 from semantoks.data.splits import hold_out, without
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.features.crops import Source, cut, even_crops, sources
+from semantoks.evaluate.features.crops import even_crops, sources
 from semantoks.evaluate.features.inputs import Signals
 from semantoks.evaluate.features.transformer import SignalEstimator
 from semantoks.evaluate.predictors.lora import add_low_rank, merge_low_rank
 from semantoks.evaluate.predictors.progress import TuningCheckpoint
 from semantoks.evaluate.predictors.tuning import Head, Train, Tuning, TuningPrecision
+from semantoks.model.crops import Source, cut
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.weights import weights_hash

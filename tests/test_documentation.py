@@ -1,0 +1,37 @@
+"""The documentation: the README's example runs as printed, and what pages list exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semantoks.commands.main import COMMANDS
+
+pytestmark = pytest.mark.clone
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_example_of_the_readme_prints_what_it_says(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    printed = text.partition(code)[2].split("\n\n")[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    rows = re.compile(r"^ *(\S+ +\(.+\) AUROC) (0\.\d+)$", re.MULTILINE)
+    stated, found = (dict(rows.findall(output)) for output in (printed, done.stdout))
+    assert len(stated) == 2
+    assert list(stated) == list(found)
+    for name, auroc in stated.items():  # another processor may change the last digit
+        assert float(found[name]) == pytest.approx(float(auroc), abs=0.011)
+
+
+def test_the_page_of_commands_lists_them_all():
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", text, re.MULTILINE)
+    assert rows == [(name, entry.summary) for name, entry in COMMANDS.items()]
