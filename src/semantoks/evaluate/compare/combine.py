@@ -163,7 +163,7 @@ def combined_table(found: Sequence[Combined]) -> pd.DataFrame:
     """
     rows = []
     for one in found:
-        row = {"target": one.target, "model": one.model, "against": one.against}
+        row: dict[str, Any] = {"target": one.target, "model": one.model, "against": one.against}
         row |= {"metric": one.metric, "n_results": len(one.rows), "n": int(one.rows["n"].sum())}
         names = {"value": "mean"} | {name: name for name in ("ci_low", "ci_high", "tau", "i2")}
         row |= {key: getattr(one.summary, name, np.nan) for key, name in names.items()}

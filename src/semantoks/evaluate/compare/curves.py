@@ -13,7 +13,7 @@ from semantoks.data.designs import AcrossStores, Design
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.compare.cohort import Cohort
-from semantoks.evaluate.compare.models import SideBySide
+from semantoks.evaluate.compare.models import Inductive, SideBySide
 from semantoks.evaluate.compare.prediction import MakeProbe, Task, make_task, predict, replicates
 from semantoks.evaluate.compare.residual import fitted_tasks
 from semantoks.evaluate.compare.roles import CHANCE
@@ -159,6 +159,6 @@ def _long_enough(store: RecordingStore, minutes: float) -> tuple[RecordingStore,
 def _reads_signals(model: Any) -> bool:
     """Whether a model, or one of those side by side, is a transformer of recordings."""
     one = replicates(model)[0]
-    if isinstance(one, SideBySide):
+    if isinstance(one, (Inductive, SideBySide)):
         return all(map(_reads_signals, one.parts.values()))
     return hasattr(one, "transform") and not hasattr(one, "predict")
