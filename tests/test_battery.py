@@ -19,7 +19,7 @@ from semantoks.evaluate.compare.battery import (
 from semantoks.evaluate.compare.cohort import Cohort
 from semantoks.evaluate.compare.evaluation import Probe, outcomes_of
 from semantoks.evaluate.compare.prediction import make_task, predict
-from semantoks.evaluate.compare.scoring import Scored
+from semantoks.evaluate.compare.scoring import ModelScore
 from semantoks.evaluate.compare.targets import Target
 from semantoks.evaluate.stats.inference import MAX_BLOCKS, Jackknife
 from semantoks.evaluate.stats.metrics import METRICS
@@ -29,7 +29,7 @@ def scored(gains):
     """Return the score of a model that was not fitted: a mean over units."""
     n, value = len(gains), gains.mean()
     own = value - (gains.sum() - gains) / (n - 1)
-    return Scored.of([Jackknife(value, own, None, np.ones(n), single=True)])
+    return ModelScore.of([Jackknife(value, own, None, np.ones(n), single=True)])
 
 
 NOTHING = scored(np.zeros(9))
@@ -94,7 +94,7 @@ def of_noise(rng, n, n_targets, correlation):
             value = gains.mean()
             less = (gains.sum() - gains) / (n - 1)
             full = value - less + products.sum(axis=0) / (n - 1)
-            two.append(Scored.of([Jackknife(value, value - less, full, np.ones(n))]))
+            two.append(ModelScore.of([Jackknife(value, value - less, full, np.ones(n))]))
         pairs.append((two[0], two[1]))
     return pairs
 

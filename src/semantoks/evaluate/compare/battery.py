@@ -26,8 +26,8 @@ from semantoks.evaluate.compare.prediction import Task
 from semantoks.evaluate.compare.roles import CHANCE, SEEDED, role
 from semantoks.evaluate.compare.scoring import (
     UNDECIDED,
+    ModelScore,
     Outcomes,
-    Scored,
     compared,
     numbers_of,
 )
@@ -92,14 +92,14 @@ class OfTarget:
     outcomes: Outcomes
     metric: Metric
 
-    def scored(self) -> dict[str, Scored]:
+    def scored(self) -> dict[str, ModelScore]:
         """Return the score of every model, more being better."""
         tested = self.outcomes.tested(CHANCE)
         sign = -1.0 if self.metric.lower_is_better else 1.0
         found = {}
         for model in self.outcomes.predicted:
             parts = self.outcomes.jackknives(self.metric, model, tested)
-            found[model] = Scored.of([part.times(sign) for part in parts])
+            found[model] = ModelScore.of([part.times(sign) for part in parts])
         return found
 
     @property
@@ -141,7 +141,7 @@ def battery_differences(targets: Sequence[OfTarget], against: Sequence[str]) -> 
 
 
 def over_targets(
-    scores: Sequence[tuple[Scored, Scored]], blocks: Sequence[Codes], model: str, other: str
+    scores: Sequence[tuple[ModelScore, ModelScore]], blocks: Sequence[Codes], model: str, other: str
 ) -> Mapping[str, Any]:
     """Return the mean standardised difference of two models; nothing of fewer than two targets."""
     draws = (role(model) in SEEDED, role(other) in SEEDED)
@@ -167,7 +167,7 @@ def _inverse(gap: Inference) -> float:
     return float(square**-0.5) if square > 0 else 0.0
 
 
-def _combined(scores: Sequence[Scored], blocks: Sequence[Codes], weights: Array) -> Scored:
+def _combined(scores: Sequence[ModelScore], blocks: Sequence[Codes], weights: Array) -> ModelScore:
     """Return the weighted sum over targets, replicate by replicate."""
     n_blocks = 1 + max(int(of.max()) for of in blocks)
 
@@ -187,4 +187,4 @@ def _combined(scores: Sequence[Scored], blocks: Sequence[Codes], weights: Array)
             full = full + weight * spread(part.full, of) if known else None
         value = float(weights @ [part.value for part in each])
         parts.append(Jackknife(value, own, full, units, each[0].single))
-    return Scored.of(parts)
+    return ModelScore.of(parts)

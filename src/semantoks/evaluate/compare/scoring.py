@@ -221,7 +221,7 @@ def _unit_means(rows: pd.DataFrame, column: str) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ModelScore:
     """A model's score by one metric, over its replicates.
 
     Parameters
@@ -238,7 +238,7 @@ class Scored:
     between: float
 
     @classmethod
-    def of(cls, parts: Sequence[Jackknife]) -> Scored:
+    def of(cls, parts: Sequence[Jackknife]) -> ModelScore:
         """Summarise the replicates."""
         return cls(parts, mean_jackknife(parts), replicate_variance(parts))
 
@@ -251,7 +251,7 @@ class Scored:
         """Return the mean score."""
         return Inference.of(self.mean, self.between / self.n, self.n)
 
-    def minus(self, other: Scored, *, draws: tuple[bool, bool]) -> Inference:
+    def minus(self, other: ModelScore, *, draws: tuple[bool, bool]) -> Inference:
         """Return the difference; `draws` tells which of the two depends on a seed.
 
         One run of a model that depends on a seed varies as the replicates of the other do: better
@@ -301,7 +301,9 @@ def score_models(
     differences: list[Row] = []
     for i, (name, metric) in enumerate((metrics or ordered_metrics(outcomes.kind)).items()):
         asked = verdict and i == 0
-        found = {m: Scored.of(outcomes.jackknives(metric, m, tested)) for m in outcomes.predicted}
+        found = {
+            m: ModelScore.of(outcomes.jackknives(metric, m, tested)) for m in outcomes.predicted
+        }
         null = metric.at_chance(outcomes.predicted[chance].shape[-1])
         for model, score in found.items():
             row = {"model": model, "metric": name, "n_replicates": score.n}
