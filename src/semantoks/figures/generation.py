@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from semantoks.arrays import Array
 from semantoks.figures.style import FAINT, INK, PALETTE, panel_axes
-
-Array = NDArray[np.float64]
 
 
 def spectra(hertz: Array, power: Mapping[str, Array]) -> Figure:

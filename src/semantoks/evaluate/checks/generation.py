@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from semantoks.arrays import Array
 from semantoks.evaluate.features.crops import even_crops
 from semantoks.model.crops import Source
 from semantoks.objectives.autoregressive import NextPatch
 
-Array = NDArray[np.float64]
 _N_CROPS = 4
 _SEGMENT = 64  # volumes of Welch's windows
 
