@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.store import RecordingStore
@@ -12,8 +14,9 @@ from semantoks.errors import InputError
 
 MIN_KEPT = 2  # time points; of fewer there is no variance
 #: A `RecordingStore`, a sequence of (n_times, n_rois) arrays, which may be a NumPy array of objects
-#: (pandas columns, NumPy's selection by indices), or (n_recordings, n_times, n_rois).
-Signals = RecordingStore | Sequence[NDArray[np.floating]] | NDArray[np.floating]
+#: (pandas columns, NumPy's selection by indices), or (n_recordings, n_times, n_rois). Tables whose
+#: columns have the names of the ROIs are read by name.
+Signals = RecordingStore | Sequence[NDArray[np.floating] | pd.DataFrame] | NDArray[np.floating]
 
 
 def roi_count(X: Signals) -> int:
@@ -21,8 +24,25 @@ def roi_count(X: Signals) -> int:
     return len(X.parcellation) if isinstance(X, RecordingStore) else signal_list(X)[0].shape[1]
 
 
+def is_named(signal: object) -> TypeGuard[pd.DataFrame]:
+    """Say whether a signal is a table whose columns have names, not numbers."""
+    return isinstance(signal, pd.DataFrame) and all(isinstance(c, str) for c in signal.columns)
+
+
+def roi_names(X: Signals) -> tuple[str, ...] | None:
+    """Return the names of the ROIs of a store, or of the first of some tables; None of arrays."""
+    if isinstance(X, RecordingStore):
+        return X.parcellation.labels
+    first = next(iter(X), None) if hasattr(X, "__iter__") else None  # `signal_list` refuses it
+    return tuple(first.columns) if is_named(first) else None
+
+
 def each_signal(
-    X: Signals, n_rois: int | None = None, *, in_time: bool = False
+    X: Signals,
+    n_rois: int | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    in_time: bool = False,
 ) -> Iterator[NDArray[np.floating]]:
     """Yield the signals of a store or a list one by one, (n_times, n_rois); lists are checked.
 
@@ -31,6 +51,8 @@ def each_signal(
     X : Signals
     n_rois : int, optional
         Number of ROIs that the signals of a list must have.
+    names : sequence of str, optional
+        Names and order of the ROIs; those of tables must be the same, in any order.
     in_time : bool
         Whether the order of the time points matters, as it does to spectra. Otherwise time points
         of a store that are interpolated across censored volumes are left out: they hold no data.
@@ -41,7 +63,7 @@ def each_signal(
         If a signal of a list breaks a rule, or too few time points of a recording are kept.
     """
     if not isinstance(X, RecordingStore):
-        yield from signal_list(X, n_rois)
+        yield from signal_list(X, n_rois, names)
         return
     for i in range(len(X)):
         kept = np.ones(len(X.raw(i)), bool) if in_time else X.kept(i)
@@ -52,7 +74,9 @@ def each_signal(
         yield X.signal(i)[kept]
 
 
-def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floating]]:
+def signal_list(
+    X: Signals, n_rois: int | None = None, names: Sequence[str] | None = None
+) -> list[NDArray[np.floating]]:
     """Return the signals one by one, checked.
 
     Parameters
@@ -61,6 +85,8 @@ def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floati
         Not a store.
     n_rois : int, optional
         Number of ROIs that every signal must have; that of the first one by default.
+    names : sequence of str, optional
+        Names and order of the ROIs, for tables; those of the first one by default.
 
     Raises
     ------
@@ -78,7 +104,8 @@ def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floati
             value=X.shape,
         )
     assert not isinstance(X, RecordingStore)
-    signals = [_numbers(x, i) for i, x in enumerate(X)]
+    order = names or roi_names(X)
+    signals = [_numbers(_in_order(x, order, i), i) for i, x in enumerate(X)]
     if not signals:
         raise InputError("holds no recordings", field="X")
     for i, x in enumerate(signals):
@@ -94,6 +121,20 @@ def signal_list(X: Signals, n_rois: int | None = None) -> list[NDArray[np.floati
             roi = int(np.flatnonzero(~np.isfinite(x).all(axis=0))[0])
             raise InputError("holds NaN or infinite values", field=f"X[{i}]", value=f"ROI {roi}")
     return signals
+
+
+def _in_order(signal: object, names: Sequence[str] | None, i: int) -> object:
+    """Return the columns of a table in the order of the names; anything else as it is."""
+    if not is_named(signal) or names is None:
+        return signal
+    other = set(signal.columns) ^ set(names)
+    if other or len(signal.columns) != len(names):
+        raise InputError(
+            f"must name the {len(names)} ROIs {names[0]}, ..., {names[-1]}, in any order",
+            field=f"X[{i}].columns",
+            value=sorted(other)[:3],
+        )
+    return signal[[*names]]
 
 
 def _numbers(x: object, i: int) -> NDArray[np.floating]:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
-from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count
+from semantoks.evaluate.features.inputs import Signals, each_signal, roi_count, roi_names
 
 
 class SignalEstimator(BaseEstimator):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class SignalTransformer(TransformerMixin, SignalEstimator):  # type: ignore[misc
     n_features_in_ : int
         Number of ROIs.
     feature_names_in_ : ndarray of str, shape (n_rois,)
-        Names of the ROIs, if it was fitted on a store.
+        Names of the ROIs, if it was fitted on a store or on tables with names.
     """
 
     def get_feature_names_out(
@@ -89,14 +89,15 @@ class SignalTransformer(TransformerMixin, SignalEstimator):  # type: ignore[misc
             raise InputError(f"must have at least {at_least} ROIs", field="X", value=n_rois)
         self.n_features_in_ = n_rois
         self.__dict__.pop("feature_names_in_", None)
-        if isinstance(X, RecordingStore):
-            self.feature_names_in_ = np.asarray(X.parcellation.labels, dtype=object)
+        if (names := roi_names(X)) is not None:
+            self.feature_names_in_ = np.asarray(names, dtype=object)
 
     def _signals(self, X: Signals, *, in_time: bool = False) -> Iterator[NDArray[np.floating]]:
         """Yield the recordings as `each_signal`, after comparing the ROIs with those of fit."""
         check_is_fitted(self)
+        expected = getattr(self, "feature_names_in_", None)
         if isinstance(X, RecordingStore):
-            labels, expected = X.parcellation.labels, getattr(self, "feature_names_in_", None)
+            labels = X.parcellation.labels
             fix = "Transform recordings of the parcellation that it was fitted on"
             if len(labels) != self.n_features_in_:
                 rule = f"must have the {self.n_features_in_} ROIs that the estimator was fitted on"
@@ -104,7 +105,8 @@ class SignalTransformer(TransformerMixin, SignalEstimator):  # type: ignore[misc
             if expected is not None and tuple(expected) != labels:
                 rule = "must have the ROIs that the estimator was fitted on, in the same order"
                 raise InputError(rule, file=X.path, field="parcellation", fix=fix)
-        return each_signal(X, self.n_features_in_, in_time=in_time)
+        names = None if expected is None else [*expected]
+        return each_signal(X, self.n_features_in_, names=names, in_time=in_time)
 
 
 class StoreTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
