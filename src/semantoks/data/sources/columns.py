@@ -175,7 +175,7 @@ def _without_counters(names: Names | None, cells: Cells, reading: Reading) -> Co
 def _name(name: str, reading: Reading) -> str:
     """Return the name of a ROI in the header of a statistic: Mean_2001 is the ROI #2001.
 
-    Of an atlas of one's own, it is the ROI with this value of `index`; volumes of one built-in
+    Of an atlas of your own, it is the ROI with this value of `index`; volumes of one built-in
     atlas hold its ROIs under several orders of values.
     """
     match, atlas = _STATISTIC.fullmatch(name), reading.atlas
