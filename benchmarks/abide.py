@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import joblib
 import numpy as np
@@ -57,6 +57,7 @@ from semantoks.model.tokenizers.connectome import ConnectomeTokenizer
 Values = NDArray[np.float32]
 Sites = tuple[str, ...]
 T = TypeVar("T")
+Scan = Literal["whole", "half"] | float
 
 N_GROUPS, N_SEEDS, N_RANDOM, N_DRAWS = 4, 3, 5, 3
 TARGETS = (
@@ -101,27 +102,21 @@ class Setting:
     ----------
     share : float
         Of the training people.
-    scan : str
-        Name of a stretch of `SCANS`.
+    scan : {"whole", "half"} or float
+        How much of every recording, from its beginning: all, half of it, or so many seconds.
     """
 
     share: float = 1.0
-    scan: str = "whole"
+    scan: Scan = "whole"
 
 
-#: Volumes of a recording of some length at some TR.
-SCANS: dict[str, Callable[[NDArray[np.intp], float], NDArray[np.intp]]] = {
-    "whole": lambda length, tr: length,  # noqa: ARG005
-    "half": lambda length, tr: length // 2,  # noqa: ARG005
-    "two-minutes": lambda length, tr: np.minimum(length, round(120 / tr)),
-}
 SETTINGS = {
     "all labels": Setting(),
-    "50 % of the training people": Setting(share=0.5),
     "25 % of the training people": Setting(share=0.25),
-    "10 % of the training people": Setting(share=0.1),
     "first half of every scan": Setting(scan="half"),
-    "first two minutes of every scan": Setting(scan="two-minutes"),
+    "first two minutes of every scan": Setting(scan=120.0),
+    "50 % of the training people": Setting(share=0.5),
+    "10 % of the training people": Setting(share=0.1),
 }
 
 
@@ -158,9 +153,12 @@ def pretrained(store: str, folder: Path, excluded: Sites, seed: int) -> Encoder:
     return load_pretrained(folder)
 
 
-def beginnings(store: RecordingStore, scan: str) -> RecordingStore:
-    """Return the first part of every recording, as a store."""
-    length = SCANS[scan](store.table["length"].to_numpy(), store.tr)
+def beginnings(store: RecordingStore, scan: Scan) -> RecordingStore:
+    """Return the beginning of every recording, as a store; see `Setting`."""
+    whole = store.table["length"].to_numpy()
+    length = whole if scan == "whole" else whole // 2
+    if isinstance(scan, float):
+        length = np.minimum(whole, round(scan / store.tr))
     events = pd.DataFrame({"id": store.table["id"], "onset": store.table["offset"]})
     return store.trials(events.assign(duration=length * store.tr))
 
@@ -246,7 +244,6 @@ def models_of(
     }
     found |= inductive("{}", values)
     if setting == Setting():
-        found["tangent space"] = TangentBaseline()
         drawn = {
             unseen: kept(
                 folder / f"random-without-{unseen[0]}.pkl", partial(random_readouts, each[0], first)
@@ -254,6 +251,7 @@ def models_of(
             for unseen, each in models.items()
         }
         found |= inductive(f"{RANDOM} ({{}})", drawn)
+        found["tangent space"] = TangentBaseline()
     return found
 
 
@@ -403,7 +401,7 @@ def main() -> None:
     for name, setting in SETTINGS.items():
         folder = out / name.replace(" ", "-").replace("%", "percent")
         first = beginnings(store, setting.scan)
-        models = models_of(first, encoders, out / "features" / setting.scan, setting)
+        models = models_of(first, encoders, out / "features" / str(setting.scan), setting)
         tested = tuple(site for group in groups for site in group)
         results[name] = compare(first, models, setting, tested, folder)
         print(name, *markdown(results[name]), sep="\n", flush=True)

@@ -18,7 +18,7 @@ from semantoks.evaluate.features.embed import Embedder
 from semantoks.evaluate.features.spectral_connectivity import SpectralConnectivityBaseline
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import load_pretrained
-from semantoks.model.readout import part_sizes
+from semantoks.model.readout import part_sizes, read_parts
 from semantoks.model.spectral import principal_axes, spectral_connectivity
 from semantoks.model.tokenizers.connectome import ConnectomeConfig
 from semantoks.model.weights import weights_hash
@@ -241,6 +241,45 @@ def test_a_recording_that_is_too_short_is_refused(encoder):
     x = [np.random.default_rng(0).standard_normal((9, 11))]
     with pytest.raises(InputError, match="shorter than the shortest recording of 10 time points"):
         Embedder(encoder, tr=2.0).fit(x).transform(x)
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0, 1e5 + 0.3])
+def test_a_constant_roi_of_an_array_is_a_missing_one(encoder, constant):
+    """Not what rounding leaves of it after the filter, of which correlations can be large."""
+    x = signals(1, 11, 40, seed=3)[0].numpy().T.astype(np.float64)
+    parts = ("spectral", "tokens", "cls")
+    lacking, network = x.copy(), encoder.rows.channels[0]
+    lacking[:, 4] = constant + 0.1 * constant * np.arange(40)  # a line is none either
+    lacking[:, network] = constant
+    found = Embedder(encoder, parts=parts, tr=2.5).fit_transform([lacking])
+    flat = [4, *network]
+    plain = encoder.preprocessing.apply(x, 2.5)
+    plain[:, flat] = 0
+    hidden = torch.zeros(1, 3, 1, dtype=torch.bool)
+    hidden[0, 0] = True
+    views = torch.from_numpy(plain.T.copy())[None]
+    expected = read_parts(encoder, views, hidden, parts).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    matrix = np.zeros((11, 11))
+    matrix[np.tril_indices(11)] = found[0, :66]
+    assert not matrix[flat].any()
+    assert not matrix[:, flat].any()
+
+
+def test_a_recording_without_any_signal_is_refused(encoder):
+    x = [np.tile(np.arange(11.0), (40, 1))]
+    rule = r"X\[0\]: signal: must vary in time in some ROI\. Leave the recording out"
+    with pytest.raises(InputError, match=rule):
+        Embedder(encoder, tr=2.5).fit_transform(x)
+
+
+@given(st.integers(3, 60), st.integers(0, 99))
+def test_fewer_volumes_than_rois_are_stable(n_times, seed):
+    """A small change of the signals makes a small change of E, whatever the rank of R."""
+    x = signals(1, 23, n_times, seed).double()
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(x.shape))
+    before, after = (spectral_connectivity(y, "log", 2 / 3) for y in (x, x + 1e-6 * x * noise))
+    assert (after - before).norm() < 1e-5 * before.norm()
 
 
 def test_other_engines_are_refused(encoder):

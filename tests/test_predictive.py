@@ -20,6 +20,7 @@ from semantoks.errors import ConfigError
 from semantoks.model.decoder import DecoderConfig, SignalHead, TokenDecoder
 from semantoks.model.encoder import Encoder, EncoderConfig
 from semantoks.model.pretrained import load_pretrained, newest_checkpoint
+from semantoks.objectives.autoregressive import Autoregressive, AutoregressiveConfig
 from semantoks.objectives.jepa import JEPA, JEPAConfig, Latents, split_regions
 from semantoks.objectives.objective import Moment
 from semantoks.objectives.reconstruction import (
@@ -40,6 +41,11 @@ MASKS = {"kind": "random", "frequency": 1.0, "ratio_min": 0.3, "ratio_max": 0.7}
 # Name -> changes of the tiny run.
 RUNS: dict[str, dict[str, Any]] = {
     "reconstruction": {"objective": {"kind": "reconstruction", "decoder": DECODER}},
+    "autoregressive": {
+        "objective": {"kind": "autoregressive"},
+        "encoder": {"attention": "causal"},
+        "views": {"masks": {"kind": "none"}},
+    },
     "jepa": {
         "objective": {"kind": "jepa", "decoder": DECODER},
         "encoder": {"granularity": "rois", "positions": "gradients"},
@@ -299,6 +305,63 @@ def test_the_target_encoder_sees_everything_and_follows(parcellation, preprocess
     torch.testing.assert_close(method.encoder("target").cls_token, before + 0.25)
 
 
+# -- next-patch prediction ------------------------------------------------------------------------
+
+
+def autoregressive(parcellation, preprocessing, **changes: Any) -> Autoregressive:
+    config = replace(CONFIG, attention="causal", depth=2, **changes)
+    encoder = Encoder.random(config, parcellation, preprocessing, seed=0)
+    return Autoregressive(encoder, AutoregressiveConfig())
+
+
+@pytest.mark.parametrize("granularity", ["networks", "rois"])
+def test_a_causal_token_sees_no_later_patch(parcellation, preprocessing, granularity):
+    encoder = autoregressive(parcellation, preprocessing, granularity=granularity).encoder().eval()
+    x = torch.randn(2, 11, 24)
+    later = x.clone()
+    later[:, :, 12:] += 3
+    one, two = (encoder(v).tokens.unflatten(1, (-1, 4)) for v in (x, later))
+    torch.testing.assert_close(one[:, :, :2], two[:, :, :2])
+    assert not torch.allclose(one[:, :, 2], two[:, :, 2], atol=1e-3)
+    earlier = x.clone()
+    earlier[:, 3, :6] += 3  # reaches every row of every later patch
+    moved = (encoder(earlier).tokens.unflatten(1, (-1, 4)) - one).abs().amax(dim=(0, 3))
+    assert (moved[:, 1:] > 1e-5).all()
+    # Of a whole view and of its beginning alone.
+    torch.testing.assert_close(encoder(x[:, :, :12]).tokens.unflatten(1, (-1, 2)), one[:, :, :2])
+    cls, _ = encoder.read(x)
+    torch.testing.assert_close(cls, encoder(x).cls)
+    assert not torch.allclose(encoder(later).cls, cls, atol=1e-3)
+
+
+def test_next_patches_are_computed_by_hand(parcellation, preprocessing):
+    """Of a head that always gives its bias, the errors are those of a constant."""
+    method = autoregressive(parcellation, preprocessing, granularity="rois")
+    (only,) = method.online.head.maps
+    with torch.no_grad():
+        only.weight.zero_()
+        only.bias.fill_(0.5)
+    x = torch.randn(1, 2, 11, 24)
+    missing = torch.zeros(1, 2, 11, 4, dtype=torch.bool)
+    missing[0, 1, :, 3] = True
+    batch = ViewBatch(x, None, missing, x)
+    losses = method.loss(method.learner(*method.inputs(batch, None)), None, None)
+    values = torch.cat([x[0, 0, :, 6:].flatten(), x[0, 1, :, 6:18].flatten()])
+    assert losses.total.item() == pytest.approx((values - 0.5).square().mean().item(), rel=1e-5)
+
+
+def test_what_cannot_be_predicted_is_refused(parcellation, preprocessing):
+    for changes, match in (
+        ({}, r"attention = 'full': must be causal .* Set encoder\.attention=causal"),
+        ({"attention": "causal", "n_patches": 1}, r"n_patches = 1: must be at least 2"),
+    ):
+        encoder = Encoder.random(replace(CONFIG, **changes), parcellation, preprocessing, seed=0)
+        with pytest.raises(ConfigError, match=match):
+            Autoregressive(encoder, AutoregressiveConfig())
+    with pytest.raises(ConfigError, match=r"encoder\.attention = 'none': must be full or c"):
+        replace(CONFIG, attention="none")
+
+
 # -- learning --------------------------------------------------------------------------------------
 
 
@@ -399,3 +462,12 @@ def test_latent_prediction_learns(learn):
     for parameter in method.learner.exit.parameters():  # as predictions are at the start
         torch.nn.init.normal_(parameter, std=0.02)
     assert unexplained() > 0.95
+
+
+def test_next_patch_prediction_learns(learn):
+    """After 60 steps two fifths of the coming patches are explained; at the start nothing is."""
+    _, lines = learn({"kind": "autoregressive"}, {"attention": "causal"})
+    unexplained = [line["loss_unexplained"] for line in lines]
+    assert unexplained[0] > 1
+    assert np.mean(unexplained[-6:]) < 0.6
+    assert lines[-1]["effective_rank"] > 2

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.denoise import Censoring, check_confounds
 from semantoks.data.recording import Recording
-from semantoks.data.signal import Preprocessing, check_tr, detrend, resampled_kept, resampled_length
+from semantoks.data.signal import (
+    Preprocessing,
+    check_tr,
+    flat_rois,
+    resampled_kept,
+    resampled_length,
+)
 from semantoks.errors import InputError
 from semantoks.flags import Flag
 
@@ -34,7 +40,6 @@ INDEX_COLUMNS = (
     "censored_fraction",
     "missing_rois",
 )
-_FLAT = 1e-6  # a column varying less than this part of its largest value is rounding noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +260,7 @@ def _reasons(
         raise InputError(rule, file=where, field="signal", fix=fix)
     signal[~np.isfinite(signal)] = 0  # empty columns, and censored volumes, which are not used
     kept = signal[used]
-    flat = detrend(kept).std(axis=0) <= _FLAT * abs(kept).max(axis=0)
-    reasons = np.where(flat, "zero variance", "").astype("U40")
+    reasons = np.where(flat_rois(kept), "zero variance", "").astype("U40")
     reasons[empty] = "not a number"
     reasons[_listed(recording, columns, where)] = "listed as missing"
     if recording.coverage is not None:

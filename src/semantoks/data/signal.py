@@ -28,6 +28,7 @@ from semantoks.flags import Flag
 
 MAX_TR = 20.0  # seconds; slower than BOLD is sampled, and milliseconds start far above
 Z_EPSILON = 1e-8  # METHOD section 1
+_FLAT = 1e-6  # a column varying less than this part of its largest value is rounding noise
 FILTER_ORDER = (
     4  # of the Butterworth prototype; passed forwards and backwards, so -6 dB at the edges
 )
@@ -260,6 +261,12 @@ def zscore(x: Signal) -> NDArray[np.float64]:
     """Return (x - mean) / (population std + 1e-8) over time, per ROI (METHOD section 1)."""
     x = np.asarray(x, np.float64)
     return np.asarray((x - x.mean(axis=0)) / (x.std(axis=0) + Z_EPSILON))
+
+
+def flat_rois(x: Signal) -> NDArray[np.bool_]:
+    """Return which ROIs hold no signal: a constant, or a line, up to rounding; bool (n_rois,)."""
+    x = np.asarray(x, np.float64)
+    return np.asarray(detrend(x).std(axis=0) <= _FLAT * abs(x).max(axis=0))
 
 
 def _edge(hz: float) -> float | None:

@@ -44,6 +44,9 @@ class EncoderConfig:
     """Pooling over the time points of a patch: mean, max or attention (networks, one)."""
     final_norm: bool = True
     """Normalise the outputs of the last block."""
+    attention: Literal["full", "causal"] = "full"
+    """Which tokens a token sees: "full" (all) or "causal" (those of its own and earlier patches);
+    the CLS token sees all of them."""
     positions: Literal["learned", "coordinates", "gradients"] = "learned"
     """What tells the rows of the token grid apart: "learned" (a vector per row), "coordinates"
     (their place in the brain) or "gradients" (their place along the functional gradients of the
@@ -55,12 +58,15 @@ class EncoderConfig:
     are missing shows in the embedding. Models of earlier versions and of the authors have "all"."""
 
     def __post_init__(self) -> None:
-        if self.average not in ("data", "all"):
-            rule = "must be data or all"
-            raise ConfigError(rule, field="encoder.average", value=self.average)
-        if self.positions not in POSITIONS:
-            rule = f"must be one of {', '.join(POSITIONS)}"
-            raise ConfigError(rule, field="encoder.positions", value=self.positions)
+        for name, known in (
+            ("average", ("data", "all")),
+            ("attention", ("full", "causal")),
+            ("positions", POSITIONS),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                rule = f"must be {', '.join(known[:-1])} or {known[-1]}"
+                raise ConfigError(rule, field=f"encoder.{name}", value=value)
         for name in ("width", "depth", "head_width", "patch_length", "n_patches"):
             if getattr(self, name) < 1:
                 raise ConfigError(

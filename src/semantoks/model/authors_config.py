@@ -215,9 +215,10 @@ def to_authors_config(
             field="encoder.granularity, encoder.pooling",
             value=(config.granularity, config.pooling),
         )
-    if config.positions != "learned":
-        rule = "must be learned in the authors' form"
-        raise CheckpointError(rule, field="encoder.positions", value=config.positions)
+    for name, known in (("positions", "learned"), ("attention", "full")):
+        if getattr(config, name) != known:
+            rule = f"must be {known} in the authors' form"
+            raise CheckpointError(rule, field=f"encoder.{name}", value=getattr(config, name))
     plain = config.head_width == _HEAD_WIDTH, config.mlp_ratio == _MLP_RATIO
     return {
         "model_type": _FIXED["model_type"],

@@ -27,7 +27,7 @@ from semantoks.model.hub import SharedModel
 from semantoks.model.positions import make_positions
 from semantoks.model.recompute import run
 from semantoks.model.tokenizers.registry import TOKENIZERS
-from semantoks.model.transformer import Block
+from semantoks.model.transformer import Block, causal_mask
 
 __all__ = ["Encoder", "EncoderConfig", "EncoderOutput", "mean_of"]
 
@@ -206,10 +206,18 @@ class Encoder(ReadsSignals, SharedModel, nn.Module):
             If the number of ROIs, the length or the mask's shape does not fit.
         """
         sequence = self._sequence(x, mask)
+        seen = self.seen(sequence)
         for block in self.blocks:
-            sequence = run(block, sequence, checkpoint=self.checkpoint)
+            sequence = run(block, sequence, None, seen, checkpoint=self.checkpoint)
         sequence = self.norm(sequence)
         return EncoderOutput(sequence[:, 0], sequence[:, 1:], self.left_out(mask))
+
+    def seen(self, sequence: Tensor) -> Tensor | None:
+        """Return which tokens of (B, 1 + N P, D) each of them sees, bool; None for all."""
+        if self.config.attention == "full":
+            return None
+        n_patches = (sequence.shape[1] - 1) // self.n_networks
+        return causal_mask(self.n_networks, n_patches, device=sequence.device)
 
     def left_out(self, mask: Tensor | None) -> Tensor | None:
         """Return which tokens the embedding's mean leaves out, bool (B, N P); None for none."""
@@ -239,8 +247,9 @@ class Encoder(ReadsSignals, SharedModel, nn.Module):
 
     def finish(self, sequence: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the blocks on an assembled sequence (B, 1 + N P, D); returns what `read` does."""
+        seen = self.seen(sequence)
         for block in self.blocks[:-1]:
-            sequence = run(block, sequence, checkpoint=self.checkpoint)
+            sequence = run(block, sequence, None, seen, checkpoint=self.checkpoint)
         last = self.blocks[-1]
         assert isinstance(last, Block)
         batch, length, _ = sequence.shape
@@ -250,7 +259,7 @@ class Encoder(ReadsSignals, SharedModel, nn.Module):
             first = torch.arange(batch, device=sequence.device) * length
             own_cls = wanted // (length - 1) + 1  # CLS tokens up to their recording's
             rows = torch.cat([first, wanted + own_cls])
-            finished = run(last, sequence, rows, checkpoint=self.checkpoint)
+            finished = run(last, sequence, rows, seen, checkpoint=self.checkpoint)
         finished = self.norm(finished)
         return finished[:batch], finished[batch:]
 

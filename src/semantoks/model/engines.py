@@ -193,8 +193,9 @@ class _Exported(nn.Module):
     def forward(self, views: Tensor, missing: Tensor) -> Tensor:
         encoder = self.encoder
         sequence = encoder.assemble(self.tokenizer(views), missing)
+        seen = encoder.seen(sequence)
         for block in encoder.blocks:
-            sequence = block(sequence)
+            sequence = block(sequence, None, seen)
         sequence = encoder.norm(sequence)
         mean = mean_of(sequence[:, 1:], encoder.left_out(missing))
         return torch.cat([mean, sequence[:, 0]], dim=-1)

@@ -15,21 +15,47 @@ _SHORT = 256  # tokens
 _AT_ONCE = 2**20  # attention weights, of long sequences: they stay in the caches
 
 
-def attend(qkv: Tensor, n_heads: int) -> Tensor:
+def causal_mask(n_rows: int, n_patches: int, *, device: torch.device) -> Tensor:
+    """Return which tokens every token may see where time is causal.
+
+    A token sees all rows at its own and earlier patches; the CLS token sees all tokens, and none of
+    them sees it.
+
+    Returns
+    -------
+    Tensor of bool, shape (1 + N P, 1 + N P)
+        True where the token of the row may see that of the column.
+    """
+    patch = torch.arange(n_patches, device=device).repeat(n_rows)
+    size = 1 + n_rows * n_patches
+    seen = torch.ones(size, size, dtype=torch.bool, device=device)
+    seen[1:, 1:] = patch[:, None] >= patch
+    seen[1:, 0] = False
+    return seen
+
+
+def attend(qkv: Tensor, n_heads: int, seen: Tensor | None = None) -> Tensor:
     """Softmax attention: queries, keys and values (B, S, 3 D) to (B, S, D).
+
+    With `seen`, bool (S, S), a token attends to those that are True in its row.
 
     On a CPU, two products around a softmax beat the fused kernel while a sequence is short, and in
     bfloat16 its backward pass always.
     """
     short, learns = qkv.shape[1] <= _SHORT, torch.is_grad_enabled() and qkv.requires_grad
-    if qkv.device.type == "cpu" and (short or (learns and qkv.dtype == torch.bfloat16)):
+    if (
+        seen is None
+        and qkv.device.type == "cpu"
+        and (short or (learns and qkv.dtype == torch.bfloat16))
+    ):
         if learns:
             out: Tensor = _Attend.apply(qkv, n_heads)  # type: ignore[no-untyped-call]
             return out
         query, key, value = _by_head(qkv, n_heads)
         return _joined(_weights(query, key) @ value, n_heads)
-    split = _split(qkv, n_heads)
-    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+    query, key, value = _split(qkv, n_heads)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _split(qkv: Tensor, n_heads: int) -> Tensor:
@@ -124,9 +150,9 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width, bias=False)
         self.projection = Linear(width, width)
 
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, rows: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
         """Map (B, S, D) to (B, S, D), or to its rows (R, D)."""
-        out: Tensor = self.projection(pick(attend(self.qkv(x), self.n_heads), rows))
+        out: Tensor = self.projection(pick(attend(self.qkv(x), self.n_heads, seen), rows))
         return out
 
     def first(self, x: Tensor) -> Tensor:
@@ -167,9 +193,12 @@ class Block(nn.Module):
         keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.drop_path
         return y * pick(keep.expand(*x.shape[:2], 1), rows) / (1.0 - self.drop_path)
 
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Map (B, S, D) to (B, S, D), or only to those rows of its flattened form (R, D)."""
-        return self._residual(x, self.attention(self.norm1(x), rows), rows)
+    def forward(self, x: Tensor, rows: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """Map (B, S, D) to (B, S, D), or only to those rows of its flattened form (R, D).
+
+        With `seen`, bool (S, S), a token attends to those that are True in its row.
+        """
+        return self._residual(x, self.attention(self.norm1(x), rows, seen), rows)
 
     def first(self, x: Tensor) -> Tensor:
         """Map (B, S, D) to the first token's row, (B, D)."""

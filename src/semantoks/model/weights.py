@@ -17,6 +17,7 @@ _SHOWN = 5
 _LATER = (
     "final_norm",
     "connectome",
+    "attention",
     "positions",
     "average",
 )  # fields that the architecture got since

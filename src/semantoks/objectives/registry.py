@@ -8,9 +8,14 @@ from pydantic import Discriminator
 
 from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import Encoder
+from semantoks.objectives.autoregressive import Autoregressive, AutoregressiveConfig
+from semantoks.objectives.barlow import BarlowTwins, BarlowTwinsConfig
+from semantoks.objectives.contrastive import Contrastive, ContrastiveConfig
+from semantoks.objectives.dino import DINO, DINOConfig
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
 from semantoks.objectives.jepa import JEPA, JEPAConfig
 from semantoks.objectives.objective import Objective
+from semantoks.objectives.order import Order, OrderConfig
 from semantoks.objectives.prediction import Prediction, PredictionConfig
 from semantoks.objectives.reconstruction import Reconstruction, ReconstructionConfig
 from semantoks.objectives.vicreg import VICReg, VICRegConfig
@@ -20,6 +25,11 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "distillation": (DistillationConfig, SelfDistillation),
     "vicreg": (VICRegConfig, VICReg),
     "prediction": (PredictionConfig, Prediction),
+    "autoregressive": (AutoregressiveConfig, Autoregressive),
+    "contrastive": (ContrastiveConfig, Contrastive),
+    "barlow": (BarlowTwinsConfig, BarlowTwins),
+    "dino": (DINOConfig, DINO),
+    "order": (OrderConfig, Order),
     "jepa": (JEPAConfig, JEPA),
     "reconstruction": (ReconstructionConfig, Reconstruction),
 }
@@ -27,7 +37,16 @@ DEFAULT = next(iter(OBJECTIVES))
 
 if TYPE_CHECKING:
     ObjectiveConfig = (
-        DistillationConfig | VICRegConfig | PredictionConfig | JEPAConfig | ReconstructionConfig
+        DistillationConfig
+        | VICRegConfig
+        | PredictionConfig
+        | AutoregressiveConfig
+        | ContrastiveConfig
+        | BarlowTwinsConfig
+        | DINOConfig
+        | OrderConfig
+        | JEPAConfig
+        | ReconstructionConfig
     )
 else:
     _configs = tuple(config for config, _ in OBJECTIVES.values())

@@ -49,7 +49,6 @@ class BatchGuard:
         self,
         what: str,
         step: int,
-        recordings: NDArray[np.int64],
         batch: ViewBatch,
         losses: Losses,
         logs: RunLogs,
@@ -61,8 +60,6 @@ class BatchGuard:
         what : str
             "loss" or "gradient".
         step : int
-        recordings : int array of shape (B,)
-            Rows of the whole batch in the store's table.
         batch : ViewBatch
             This process's part.
         losses : Losses
@@ -74,7 +71,11 @@ class BatchGuard:
             If the run is to stop, or too many batches in a row were bad.
         """
         finite = gather_rows(_finite_recordings(batch, losses.embeddings)).cpu().numpy()
-        bad = recordings if finite.all() or not finite.any() else recordings[~finite]
+        assert batch.recordings is not None
+        mine = batch.recordings.movedim(-1, 0).to(losses.embeddings.device)
+        recordings = gather_rows(mine).cpu().numpy()  # several per subject, perhaps
+        blamed = recordings if finite.all() or not finite.any() else recordings[~finite]
+        bad = np.array([*dict.fromkeys(blamed.ravel().tolist())])
         names = ", ".join(self._ids[bad][:8]) + (" ..." if len(bad) > 8 else "")
         self._in_a_row += 1
         if not self._skip or self._in_a_row >= MAX_SKIPPED:
@@ -82,7 +83,7 @@ class BatchGuard:
             raise InputError(
                 f"the {what} is not finite at step {step}{row}; the weights were not changed",
                 file=self._run,
-                field="recordings of the batch" if len(bad) == len(finite) else "recordings",
+                field="recordings of the batch" if len(blamed) == len(finite) else "recordings",
                 value=names,
                 fix="Check these recordings (`semantoks check STORE`); resume with "
                 "train.on_nan=skip to exclude such batches, or start again with a lower "

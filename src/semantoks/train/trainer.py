@@ -254,8 +254,7 @@ class Trainer:
             self._guard.passed()
             return losses, size
         what = "gradient" if math.isfinite(loss) else "loss"
-        recordings = self._loader.recordings(self.step)
-        self._guard.refuse(what, self.step, recordings, batch, losses, logs)
+        self._guard.refuse(what, self.step, batch, losses, logs)
         return None, size
 
     @contextmanager

@@ -22,11 +22,14 @@ class ViewBatch:
     clean : Tensor of shape (V, B, C, T), or None
         The views before augmentation, where the objective asks for them.
     recordings : Tensor of int64, shape (B,), or None
-        Rows of the recordings in the table of the store, on the CPU.
+        Rows of the recordings in the table of the store, on the CPU; (V, B) where the views of a
+        subject come from several recordings.
     subjects : Tensor of int64, shape (B,), or None
         Number of every recording's subject, on the CPU.
     starts : Tensor of int64, shape (V, B), or None
         First time point of every view in its recording, on the CPU.
+    lengths : Tensor of int64, shape (V, B), or None
+        Time points of every view that were recorded, on the CPU; zeros fill up the rest.
     more : tuple of ViewBatch
         Crops of other lengths of the same recordings.
     """
@@ -38,6 +41,7 @@ class ViewBatch:
     recordings: Tensor | None = None
     subjects: Tensor | None = None
     starts: Tensor | None = None
+    lengths: Tensor | None = None
     more: tuple[ViewBatch, ...] = ()
 
     def split(self, n_parts: int) -> list[ViewBatch]:
@@ -65,6 +69,7 @@ class ViewBatch:
             recordings=of(self.recordings),
             subjects=of(self.subjects),
             starts=of(self.starts),
+            lengths=of(self.lengths),
             more=tuple(group._part(chosen) for group in self.more),
         )
 

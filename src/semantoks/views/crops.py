@@ -59,6 +59,11 @@ class CropGroup:
     halves: bool = False
     """Two crops that share no volume: what lies before and after a random place in the middle of
     the recording, each as long as a crop at most, and filled up with zeros."""
+    pair_gap: int | None = None
+    """Crops come in pairs, 0 and 1, 2 and 3, ..., that share no volume and have a gap of so many
+    time points at most between them; every pair is drawn by itself, in random order."""
+    across: bool = False
+    """Every crop of a subject comes from another of its recordings, as far as there are any."""
 
     def __post_init__(self) -> None:
         for name in ("n_views", "n_patches"):
@@ -67,6 +72,11 @@ class CropGroup:
                 raise ConfigError("must be at least 1", field=name, value=value)
         if self.halves and (self.n_views != 2 or self.successive):
             raise ConfigError("are two crops of their own kind", field="halves", value=True)
+        if self.pair_gap is not None and (self.pair_gap < 0 or self.n_views % 2):
+            raise ConfigError("needs pairs, and no negative gap", field="pair_gap")
+        kinds = (self.halves, self.successive, self.across, self.pair_gap is not None)
+        if sum(kinds) > 1:
+            raise ConfigError("only one of halves, successive, across and pair_gap can hold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +101,7 @@ def draw_group(
     Parameters
     ----------
     group : CropGroup
-    lengths : int array of shape (B,)
+    lengths : int array of shape (B,), or (n_views, B) with `CropGroup.across`
         Time points of the recordings.
     view_length : int
         Time points of a crop of this group.
@@ -104,12 +114,19 @@ def draw_group(
     int array of shape (n_views, B)
         Successive crops of a recording that is too short for them overlap, all by the same share.
     """
+    room = np.maximum(np.asarray(lengths) - view_length, 0)
+    if group.pair_gap is not None:
+        shape = (group.n_views // 2, room.size)
+        distance = np.minimum(view_length + rng.integers(0, group.pair_gap + 1, size=shape), room)
+        first = rng.integers(0, room - distance + 1)
+        pairs = rng.permuted(np.stack([first, first + distance], axis=1), axis=1)
+        return pairs.reshape(group.n_views, room.size)
+    if group.across:
+        return rng.integers(0, room + 1)
     if group.n_views == 2 and not group.successive:
         return draw_starts(lengths, view_length, config, rng)
     if not group.successive:
-        room = np.maximum(np.asarray(lengths) - view_length, 0)
         return rng.integers(0, room + 1, size=(group.n_views, room.size))
-    room = np.maximum(np.asarray(lengths) - view_length, 0)
     gap = np.minimum(view_length, room // max(group.n_views - 1, 1))
     first = rng.integers(0, room - gap * (group.n_views - 1) + 1)
     starts: IntArray = first + gap * np.arange(group.n_views)[:, None]

@@ -26,7 +26,10 @@ _ORDER, _CROPS, _DEVICE = range(3)  # independent random streams
 
 @dataclass(frozen=True)
 class _Crops:
-    """Crops of one group as they are read: (V, B) starts and lengths, (V, B, T, C) signals."""
+    """Crops of one group as they are read.
+
+    (B,) or (V, B) recordings, (V, B) starts and lengths, (V, B, T, C) signals.
+    """
 
     recordings: IntArray
     starts: IntArray
@@ -211,8 +214,9 @@ class ViewLoader:
             missing=self._missing(crops, grid),
             clean=clean,
             recordings=torch.from_numpy(crops.recordings),
-            subjects=torch.from_numpy(self._subject_of[crops.recordings]),
+            subjects=torch.from_numpy(self._subject_of[np.atleast_2d(crops.recordings)[0]]),
             starts=torch.from_numpy(np.ascontiguousarray(crops.starts)),
+            lengths=torch.from_numpy(np.ascontiguousarray(crops.lengths)),
         )
 
     def _read(self, step: int) -> list[_Crops]:
@@ -225,29 +229,48 @@ class ViewLoader:
 
     def _crop(self, recordings: IntArray, group: CropGroup, rng: np.random.Generator) -> _Crops:
         length = self._patch_length * (group.n_patches or self._n_patches)
+        part = self.part(len(recordings))
+        if group.across:
+            recordings = self._across(recordings, group.n_views, rng)
         recorded = self._lengths[recordings]
         if group.halves:
             starts, lengths = draw_halves(recorded, length, rng)
         else:
             starts = draw_group(group, recorded, length, self._crops, rng)
             lengths = np.minimum(recorded - starts, length)
-        part = self.part(len(recordings))
         places = np.arange(starts.size).reshape(starts.shape)[:, part]
         rows = BatchRows(places.flatten(), starts.size)
-        recordings, starts, lengths = recordings[part], starts[:, part], lengths[:, part]
-        signals = self._store.gather(recordings, starts, length)
+        recordings, starts, lengths = recordings[..., part], starts[:, part], lengths[:, part]
+        signals = self._gather(recordings, starts, length)
         if group.halves:
             signals[np.arange(length) >= lengths[:, :, None]] = 0
         raw = torch.from_numpy(signals)
         raw = raw.pin_memory() if self._device.type == "cuda" else raw
         return _Crops(recordings, starts, lengths, raw, rows)
 
+    def _across(self, first: IntArray, n_views: int, rng: np.random.Generator) -> IntArray:
+        """Return recordings of the same subjects, shape (V, B): all different while they last."""
+        found = np.empty((n_views, len(first)), np.int64)
+        for column, recording in enumerate(first):
+            subject = self._subject_of[recording]
+            own = self._by_subject[self._first[subject] :][: self._counts[subject]]
+            others = rng.permutation(own[own != recording])
+            found[:, column] = np.resize([recording, *others], n_views)
+        return found
+
+    def _gather(self, recordings: IntArray, starts: IntArray, length: int) -> NDArray[np.float16]:
+        """Return the signals of crops, shape (V, B, T, C)."""
+        if recordings.ndim == 1:
+            return self._store.gather(recordings, starts, length)
+        views = zip(recordings, starts[:, None], strict=True)
+        return np.concatenate([self._store.gather(*view, length) for view in views])
+
     def _missing(self, crops: _Crops, grid: tuple[int, int, int, int]) -> Tensor | None:
         """Return which tokens have no data at all, or None when all have."""
         patch = np.arange(grid[3]) * self._patch_length
         past_end = patch >= crops.lengths[:, :, None]
-        networks = self._missing_networks[crops.recordings]
+        networks = self._missing_networks[np.broadcast_to(crops.recordings, crops.starts.shape)]
         if not past_end.any() and not networks.any():
             return None
-        missing = np.broadcast_to(past_end[:, :, None] | networks[None, :, :, None], grid)
+        missing = np.broadcast_to(past_end[:, :, None] | networks[..., None], grid)
         return torch.from_numpy(missing.copy()).to(self._device)

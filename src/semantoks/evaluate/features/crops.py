@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semantoks.data.mixture import places
+from semantoks.data.signal import flat_rois
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.inputs import Signals, is_named, roi_names, signal_list
@@ -29,15 +30,16 @@ def sources(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Source]:
     X : RecordingStore, list of arrays (n_times, n_rois), or array (n, n_times, n_rois)
         A store is put into order by the names of its ROIs and must have been preprocessed like the
         encoder's training data; whole networks may be missing. Arrays are preprocessed here, and
-        so are tables whose columns have the names of the ROIs, in any order.
+        so are tables whose columns have the names of the ROIs, in any order; a constant ROI counts
+        as missing.
     tr : float or None
         TR of arrays, seconds.
 
     Raises
     ------
     InputError
-        If the ROIs, the TR or the preprocessing do not fit, a signal holds NaN, or a recording is
-        shorter than one patch.
+        If the ROIs, the TR or the preprocessing do not fit, a signal holds NaN or does not vary in
+        any ROI, or a recording is shorter than one patch.
     """
     for source in _unchecked(encoder, X, tr):
         if not np.isfinite(source.signal).all():
@@ -78,11 +80,16 @@ def _unchecked(encoder: Encoder, X: Signals, tr: float | None) -> Iterator[Sourc
             value=None,
             fix="Give tr=seconds to the estimator",
         )
-    none = np.zeros(encoder.n_networks, dtype=bool)
     named = [_by_name(encoder, x, f"X[{i}]") for i, x in enumerate(X)] if roi_names(X) else X
     for i, x in enumerate(signal_list(named, n_rois)):
         signal = encoder.preprocessing.apply(x, tr, f"X[{i}]")
-        yield Source(f"X[{i}]", signal, none, np.ones(len(signal), bool))
+        flat = flat_rois(x)
+        if flat.all():
+            rule, fix = "must vary in time in some ROI", "Leave the recording out"
+            raise InputError(rule, file=f"X[{i}]", field="signal", fix=fix)
+        signal[:, flat] = 0.0  # as in a store, not what rounding leaves of a constant
+        absent = np.array([flat[rois].all() for rois in encoder.rows.channels])
+        yield Source(f"X[{i}]", signal, absent, np.ones(len(signal), bool))
 
 
 def _by_name(encoder: Encoder, signal: Any, source: str) -> NDArray[np.floating]:

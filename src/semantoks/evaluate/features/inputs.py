@@ -33,7 +33,7 @@ def roi_names(X: Signals) -> tuple[str, ...] | None:
     """Return the names of the ROIs of a store, or of the first of some tables; None of arrays."""
     if isinstance(X, RecordingStore):
         return X.parcellation.labels
-    first = next(iter(X), None)
+    first = next(iter(X), None) if hasattr(X, "__iter__") else None  # `signal_list` refuses it
     return tuple(first.columns) if is_named(first) else None
 
 

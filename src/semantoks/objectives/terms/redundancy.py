@@ -1,5 +1,6 @@
-"""Terms of VICReg. Source: Bardes, Ponce and LeCun, ICLR 2022, section 4.
+"""Terms of VICReg and Barlow Twins.
 
+Sources: Bardes, Ponce and LeCun, ICLR 2022, section 4; Zbontar et al., ICML 2021, equation 2.
 With a process group the statistics are those of the rows of all processes
 (see `semantoks.objectives.parallel`).
 """
@@ -39,12 +40,36 @@ def covariance_matrix(z: Tensor) -> Tensor:
     -------
     Tensor of shape (d, d)
     """
+    centred, n = _centred(z)
+    return total(centred.T @ centred) / max(n - 1, 1)
+
+
+def cross_correlation(one: Tensor, two: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """Return the correlations over rows of every dimension of one view with those of the other.
+
+    Parameters
+    ----------
+    one, two : Tensor of shape (m, d)
+        Row i of both is recording i.
+    eps : float
+        Added to the variances, against an infinite gradient.
+
+    Returns
+    -------
+    Tensor of shape (d, d)
+    """
+    (one, n), (two, _) = _centred(one), _centred(two)
+    covariance = total(one.T @ two) / n
+    variances = [total(z.square().sum(dim=0)) / n + eps for z in (one, two)]
+    return covariance * variances[0].rsqrt()[:, None] * variances[1].rsqrt()
+
+
+def _centred(z: Tensor) -> tuple[Tensor, int]:
+    """Return the rows less the mean of those of all processes, and how many these are."""
     z = at_least_float32(z)
     n = count(len(z), device=z.device)
     # The derivative by the mean is zero over all rows, but not over those of one process.
-    mean = (total(z.detach().sum(dim=0)) / n).detach()
-    centred = z - mean
-    return total(centred.T @ centred) / max(n - 1, 1)
+    return z - (total(z.detach().sum(dim=0)) / n).detach(), n
 
 
 def variance_hinge(covariance: Tensor, *, target: float = 1.0, eps: float = 1e-4) -> Tensor:
