@@ -208,6 +208,8 @@ def test_colours_have_a_legend():
     numbers, legend = colours_of(pd.Series([*np.arange(40.0), np.nan]))
     assert len(set(numbers)) == 6
     assert len(legend) == 6
+    whole = pd.Series([*range(40), None], dtype="Int64")
+    assert colours_of(whole)[0] == numbers
     many, legend = colours_of(pd.Series([f"s{i % 30}" for i in range(90)]))
     assert [label for _, label in legend][-1] == "23 others"
     assert set(many) == {shade for shade, _ in legend}

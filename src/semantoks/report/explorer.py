@@ -331,9 +331,10 @@ def colours_of(values: pd.Series) -> tuple[list[str], list[tuple[str, str]]]:
     """
     known = values.notna()
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > len(PALETTE):
-        edges = np.unique(np.quantile(values[known].to_numpy(float), np.linspace(0, 1, _STEPS + 1)))
+        numbers = values.astype("float64").to_numpy()
+        edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, _STEPS + 1)))
         shades = [to_hex(colormaps["viridis"](s)) for s in np.linspace(0.05, 0.9, len(edges) - 1)]
-        codes = np.searchsorted(edges[1:-1], values.to_numpy(float), side="right")
+        codes = np.searchsorted(edges[1:-1], numbers, side="right")
         ends = zip(shades, pairwise(edges), strict=True)
         legend = [(shade, f"{a:.4g} to {b:.4g}") for shade, (a, b) in ends]
         colours = [shades[c] if k else UNKNOWN for c, k in zip(codes, known, strict=True)]
@@ -360,8 +361,10 @@ def _whole(text: str, below: int) -> int:
     return int(text)
 
 
-def _known(value: object) -> bool:
-    return value is not None and (not np.isscalar(value) or not pd.isna(value))
+def _known(value: Any) -> bool:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return False
+    return not (isinstance(value, float) and np.isnan(value))
 
 
 def _text(value: object) -> str:
