@@ -51,6 +51,17 @@ class Parcellation(Channels):
     ------
     InputError
         Lengths differ, a label or network is empty, or a name stands for two ROIs.
+
+    See Also
+    --------
+    assign_by_coordinates : Networks of ROIs by their places.
+
+    Examples
+    --------
+    >>> from semantoks import Parcellation
+    >>> atlas = Parcellation.load("schaefer100")
+    >>> len(atlas), atlas.labels[0], atlas.network_names[:3]
+    (100, '7Networks_LH_Vis_1', ('Vis', 'SomMot', 'DorsAttn'))
     """
 
     name: str = field(compare=False)

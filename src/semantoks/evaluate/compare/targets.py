@@ -37,6 +37,12 @@ class Target:
         class with fewer people, of equals the last in the order of the alphabet.
     transform : {"log"}, optional
         Predict the logarithm of a number: errors are then relative, as of an age or a volume.
+
+    Examples
+    --------
+    >>> from semantoks import Target
+    >>> Target.parse("age:regression").column
+    'age'
     """
 
     column: str
