@@ -49,6 +49,7 @@ COMMANDS = {
     "evaluate": Entry("evaluate", _EVALUATE, "Compare models with controls; write the report."),
     "paper-probe": Entry("evaluate", _EVALUATE, "Score a model by the paper's own probe."),
     "explain": Entry("model", _EVALUATE, "Map what a model uses: networks, filters, geometry."),
+    "generate": Entry("model", _EVALUATE, "Sample recordings; compare them with real ones."),
     "ablate": Entry(
         "study", _EVALUATE, "Pretrain several configurations and compare them over seeds."
     ),
