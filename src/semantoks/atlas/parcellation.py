@@ -52,10 +52,6 @@ class Parcellation(Channels):
     InputError
         Lengths differ, a label or network is empty, or a name stands for two ROIs.
 
-    See Also
-    --------
-    assign_by_coordinates : Networks of ROIs by their places.
-
     Examples
     --------
     >>> from semantoks import Parcellation
