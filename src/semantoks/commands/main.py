@@ -53,6 +53,7 @@ COMMANDS = {
     "ablate": Entry(
         "study", _EVALUATE, "Pretrain several configurations and compare them over seeds."
     ),
+    "compare": Entry("study", _EVALUATE, "Compare objectives, each with the same compute."),
     "scale": Entry("study", _EVALUATE, "Pretrain on more and more people; score the probes."),
     "report": Entry("evaluate", _EVALUATE, "Write one HTML page on runs, results and stores."),
     "info": Entry("store", _LOOK, "Describe a store, a run, a model or a parcellation."),
