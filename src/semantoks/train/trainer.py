@@ -92,21 +92,6 @@ class Trainer:
     ConfigError
         If the folder already holds a run (or, with `resume`, none, or one with another
         configuration), or the store and the configuration do not fit.
-
-    See Also
-    --------
-    RunConfig : The configuration.
-    load_pretrained : Loads what was trained.
-
-    Examples
-    --------
-    >>> from semantoks import RunConfig, Trainer, prepare_store
-    >>> report = prepare_store("abide-sample", "stores/abide")
-    >>> changes = {"data": {"store": "stores/abide", "n_subjects": 8}, "optim": {"epochs": 3}}
-    >>> trainer = Trainer(RunConfig.preset("tiny", changes), "runs/example")
-    >>> newest = trainer.fit()
-    >>> trainer.step == trainer.n_steps
-    True
     """
 
     def __init__(
