@@ -16,7 +16,18 @@ from semantoks.model.tokenizers.registry import TOKENIZERS
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Architecture of the encoder; the defaults are the paper's, but for `average`."""
+    """Architecture of the encoder; the defaults are the paper's, but for `average`.
+
+    References
+    ----------
+    Brain-Semantoks, ICLR 2026, https://arxiv.org/abs/2512.11582.
+
+    Examples
+    --------
+    >>> from semantoks import EncoderConfig
+    >>> EncoderConfig(width=192, depth=4, head_width=32).patch_length
+    20
+    """
 
     width: int = 768
     """Token width D; a multiple of head_width."""
