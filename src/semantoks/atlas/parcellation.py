@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semantoks.atlas.builtin import TABLES, builtin_names, builtin_table
 from semantoks.atlas.channels import Channels
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError, listed, nearest
 from semantoks.tables import read_words
 from semantoks.text import has_decimal_commas
 
@@ -51,6 +51,13 @@ class Parcellation(Channels):
     ------
     InputError
         Lengths differ, a label or network is empty, or a name stands for two ROIs.
+
+    Examples
+    --------
+    >>> from semantoks import Parcellation
+    >>> atlas = Parcellation.load("schaefer100")
+    >>> len(atlas), atlas.labels[0], atlas.network_names[:3]
+    (100, '7Networks_LH_Vis_1', ('Vis', 'SomMot', 'DorsAttn'))
     """
 
     name: str = field(compare=False)
@@ -340,7 +347,8 @@ class Parcellation(Channels):
             fix = "Mark the others as missing (missing_rois, --missing-rois mark), or cut "
             fix += f"{self.name} to these ROIs with Parcellation.select"
         elif len({self._lookup[name] for name in names if name in self._lookup}) == len(self):
-            fix = "Drop the others (extra_rois, --extra-rois drop)"
+            others = [name for name in names if name not in self._lookup]
+            fix = f"Drop the others (extra_rois, --extra-rois drop): {listed(others)}"
         elif 2 * sum(name in self._lookup for name in names) > len(names):
             fix += "; or drop the others and mark what is missing (--extra-rois drop "
             fix += "--missing-rois mark)"

@@ -53,9 +53,11 @@ COMMANDS = {
     "ablate": Entry(
         "study", _EVALUATE, "Pretrain several configurations and compare them over seeds."
     ),
+    "compare": Entry("study", _EVALUATE, "Compare objectives, each with the same compute."),
     "scale": Entry("study", _EVALUATE, "Pretrain on more and more people; score the probes."),
     "report": Entry("evaluate", _EVALUATE, "Write one HTML page on runs, results and stores."),
     "info": Entry("store", _LOOK, "Describe a store, a run, a model or a parcellation."),
+    "explore": Entry("store", _LOOK, "Look at recordings, embeddings and results in a browser."),
     "check": Entry("store", _LOOK, "Compare the files of a store or a run with checksums."),
     "strip": Entry("store", _LOOK, "Copy a store with pseudonyms instead of subjects."),
     "slurm": Entry("cluster", _MORE, "Submit pretrain, prepare or embed to Slurm."),

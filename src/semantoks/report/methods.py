@@ -69,10 +69,11 @@ def _preprocessing(steps: Mapping[str, Any]) -> list[str]:
     """Return what was done to every signal; an open edge of the band filters nothing."""
     low, high = steps["low_hz"], steps["high_hz"]
     done = ["linearly detrended"] if steps["detrend"] else []
+    how = ", by regression on cosines" if steps.get("filter") == "cosine" else ""
     if low and high:
-        done.append(f"band-pass filtered ({low:g} to {high:g} Hz)")
+        done.append(f"band-pass filtered ({low:g} to {high:g} Hz{how})")
     elif low or high:
-        done.append(f"{'high' if low else 'low'}-pass filtered ({low or high:g} Hz)")
+        done.append(f"{'high' if low else 'low'}-pass filtered ({low or high:g} Hz{how})")
     done.append("resampled to this TR where the scanner's was another")
     return [*done, "z-scored per region"] if steps["zscore"] else done
 
