@@ -116,10 +116,12 @@ def _load(
         tr=timing.tr,
         notes=timing.notes,
         subject=subject,
+        session=names.get("session"),
+        task=names.get("task"),
+        run=names.get("run"),
         site=None if site is None else str(site),
         phenotypes={key: value for key, value in facts.items() if key != "site"},
         source=where,
-        **names,
     )
 
 
