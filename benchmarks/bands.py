@@ -23,7 +23,8 @@ from semantoks.evaluate.features.connectivity import ConnectivityBaseline
 def name_of(store: RecordingStore) -> str:
     """Return the band of a store in words."""
     steps = store.preprocessing
-    return f"{steps.low_hz or 0:g} to {steps.high_hz or 0.5 / steps.tr:g} Hz"
+    how = f", {steps.filter}" if steps.low_hz or steps.high_hz else ""
+    return f"{steps.low_hz or 0:g} to {steps.high_hz or 0.5 / steps.tr:g} Hz{how}"
 
 
 def main() -> None:

@@ -265,14 +265,14 @@ def _cells(summary: dict[str, Any]) -> list[str]:
 
 
 def _kept(file: Path, n_seeds: int) -> dict[Row, dict[str, Any]]:
-    """Return the rows of an earlier run that hold as many seeds."""
+    """Return the rows of earlier runs that hold as many seeds or more, each as of most seeds."""
     if not file.exists():
         return {}
-    found = pd.read_csv(file, dtype={"seeds": str}).to_dict("records")
+    table = pd.read_csv(file).sort_values("seeds", kind="stable").astype({"seeds": str})
     return {
         Row(was["design"], was["target"], was["nuisance"], was["planted in"]): was
-        for was in found
-        if was["seeds"] == str(n_seeds)
+        for was in table.to_dict("records")
+        if int(was["seeds"]) >= n_seeds
     }
 
 

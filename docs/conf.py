@@ -51,7 +51,6 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "remove_config_comments": True,
-    "abort_on_example_error": True,
     "min_reported_time": 1e9,
 }
 

@@ -16,8 +16,9 @@ from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.cohort import contradictions, one_kind
 from semantoks.data.denoise import Censoring, regress_out
 from semantoks.data.encode import StoreSpec, encode
+from semantoks.data.filters import band_pass
 from semantoks.data.quality import QualityRules
-from semantoks.data.signal import Preprocessing, band_pass, check_tr
+from semantoks.data.signal import Preprocessing, check_tr
 from semantoks.data.sources.find import find_items
 from semantoks.data.sources.images import read_image
 from semantoks.data.sources.items import Reading
@@ -422,7 +423,7 @@ def test_rois_and_time_points_without_data(recording, study):
 
 def test_bands(study):
     signal = study.signals["01"]
-    place = "data/signal._edges"
+    place = "data/filters.edges"
     with advised(place, "Give a positive frequency in Hz, or none"):
         band_pass(signal, 2.0, -0.01, 0.1)
     band_pass(signal, 2.0, 0.01, 0.1)

@@ -337,7 +337,7 @@ def test_series_without_names(write):
 def test_names_for_other_columns(write):
     file = write("a.csv", pd.DataFrame(SIGNAL, columns=[f"V{i}" for i in range(5)]))
     reading = Reading(atlas=ATLAS, roi_names=ATLAS.labels[:4])
-    with advised("data/sources/series._chosen_names", "Give one name per column"):
+    with advised("data/sources/series.chosen_names", "Give one name per column"):
         read_series(file, reading)
     assert read_series(file, replace(reading, roi_names=ATLAS.labels)).names == ATLAS.labels
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
 from semantoks.atlas.parcellation import Parcellation
@@ -372,4 +373,9 @@ def test_help_names_every_command():
     result = CliRunner().invoke(main.app, ["--help"])
     for command in ("prepare", "pretrain", "embed", "evaluate", "report", "config", "info", "demo"):
         assert command in result.output
-    assert CliRunner().invoke(main.app, ["--version"]).output.strip() == "0.1.0"
+    shown = CliRunner().invoke(main.app, ["--version"]).output
+    assert shown.split()[:2] == ["semantoks", "0.1.0"]
+    facts = dict(line.split(maxsplit=1) for line in shown.splitlines())
+    assert facts["torch"] == torch.__version__
+    assert facts["device"].startswith(("cpu", "cuda"))
+    assert facts["weights"].startswith("connectome-base (12.6 MB")

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.denoise import Censoring
 from semantoks.data.encode import StoreSpec, encode
+from semantoks.data.filters import band_pass, filter_dof
 from semantoks.data.quality import measure, standardised_dvars
 from semantoks.data.recording import Recording
-from semantoks.data.signal import Preprocessing, band_pass, filter_dof
+from semantoks.data.signal import Preprocessing
 from semantoks.data.store import write_store
 from semantoks.errors import InputError
 

@@ -253,6 +253,27 @@ def test_estimate_sign_interval_and_p_are_of_one_number():
                 assert (gap["verdict"] == "better") == (gap["value"] > 0)
 
 
+@given(st.floats(0, 1), st.floats(0.01, 2), st.floats(1.5, 40), st.floats(0.01, 0.99))
+@settings(max_examples=100, deadline=None)
+def test_an_interval_is_cut_off_where_no_true_value_can_be(value, se, df, null):
+    found = Inference(value, se, df)
+    whole, cut = found.interval(), found.interval((0.0, 1.0))
+    assert 0 <= cut[0] <= value <= cut[1] <= 1
+    assert (cut[0] <= null <= cut[1]) == (whole[0] <= null <= whole[1]), "it decides the same"
+
+
+def test_every_metric_states_what_it_can_be():
+    rng = np.random.default_rng(0)
+    y, codes = rng.standard_normal(40), rng.integers(0, 3, 40)
+    p = rng.dirichlet([0.2] * 3, 40)
+    for kind, of_kind in statistics.METRICS.items():
+        for name, metric in of_kind.items():
+            truth, guess = (codes, p) if kind == "classification" else (y, -9 * y)
+            low, high = metric.limits
+            assert low <= metric(truth, guess, None, None) <= high, name
+            assert metric.difference_limits == (low - high, high - low)
+
+
 # -- sites -----------------------------------------------------------------------------------------
 
 

@@ -119,7 +119,7 @@ def test_what_was_not_done_is_not_there(store, found):
     )
     text = methods_paragraph(replace(found, comparison=result, parts={}, settings={}))
     assert "(3 draws, whose mean is scored; seed 5)" in text
-    assert "Nothing was tested of age: 3 sites are tested; 6 are needed" in text
+    assert "Nothing was tested of age: sites tested: 3; 6 are needed" in text
     assert "thresholds" not in text, "numbers have none"
     assert "standardised one by one" not in text
     absent = [

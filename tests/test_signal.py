@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nilearn.glm.first_level.design_matrix import create_cosine_drift
 from scipy.signal import resample_poly
 
+from semantoks.data.filters import band_pass, filter_dof
 from semantoks.data.signal import (
     Preprocessing,
-    band_pass,
     check_tr,
     detrend,
     resample,
@@ -68,6 +69,33 @@ def test_band_pass_has_the_gain_it_says(frequency, gain):
     )
     if gain == 1:
         assert np.abs(y - x)[inner].max() < 0.01
+
+
+@pytest.mark.parametrize("n_times", [75, 118])
+def test_cosines_below_the_band_are_regressed_out_as_nilearn_does(n_times):
+    x, tr = np.random.default_rng(5).standard_normal((n_times, 3)), 2.2
+    drifts = create_cosine_drift(0.013, np.arange(n_times) * tr)
+    expected = x - drifts @ np.linalg.lstsq(drifts, x, rcond=None)[0]
+    assert np.allclose(band_pass(x, tr, 0.013, None, "cosine"), expected, atol=1e-10)
+
+
+@given(
+    n_times=st.integers(20, 90),
+    tr=st.floats(0.6, 3.0),
+    low=st.sampled_from([None, 0.008, 0.02]),
+    high=st.sampled_from([None, 0.08, 0.1]),
+)
+def test_a_cosine_filter_is_a_projection_with_the_rank_it_states(n_times, tr, low, high):
+    matrix = band_pass(np.eye(n_times), tr, low, high, "cosine")
+    assert np.allclose(matrix @ matrix, matrix, atol=1e-10)
+    assert np.allclose(matrix, matrix.T, atol=1e-10)
+    constant = 1.0 if low is None else 0.0
+    assert filter_dof(n_times, tr, low, high, "cosine") == pytest.approx(matrix.trace() - constant)
+
+
+def test_a_filter_that_is_none():
+    with pytest.raises(InputError, match="filter = 'fir': must be butterworth or cosine"):
+        band_pass(np.zeros((30, 2)), 2.0, 0.01, 0.1, "fir")
 
 
 def test_band_pass_commutes_with_turning_time_round():

@@ -337,7 +337,7 @@ def test_the_orientation_is_stated_never_guessed(tmp_path):
     (item,) = table_items(table, reading)
     np.testing.assert_array_equal(item.load().signal, SIGNAL)
     np.save(tmp_path / "a.npy", SIGNAL[:, :2])
-    with pytest.raises(InputError, match=r"has 7 columns .*rois-first\) for 3 names of ROIs\.$"):
+    with pytest.raises(InputError, match=r"has 7 columns .*rois-first\) for 3 names of ROIs\."):
         item.load()
 
 

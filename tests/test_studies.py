@@ -15,6 +15,7 @@ from semantoks.evaluate.compare.evaluation import evaluate_probes
 from semantoks.model.pretrained import load_pretrained
 from semantoks.model.weights import weights_hash
 from semantoks.train.run import RunConfig
+from semantoks.workflow.compare import compare, measure
 from semantoks.workflow.study import Probing, ablate, ablation_table, scale, seed_scores, summarise
 
 TINY = [
@@ -74,7 +75,7 @@ def test_ablations_are_compared_with_the_first_over_seeds_and_resumed(
 
     with (
         pytest.raises(InputError, match="holds the result of a study already"),
-        advised("workflow/study._pretrain_all", "Choose another folder", raised=True),
+        advised("workflow/study.pretrain_all", "Choose another folder", raised=True),
     ):
         ablate(configs, tmp_path / "a", PROBING, overrides=overrides)
     (tmp_path / "a" / "result").rename(tmp_path / "before")
@@ -147,3 +148,52 @@ def test_studies_that_cannot_be(configs, store_path, tmp_path):
     with pytest.raises(ConfigError, match="n_seeds = 0: must be at least 1"):
         replace(PROBING, n_seeds=0)
     assert not (tmp_path / "s").exists()
+
+
+# -- the same compute ------------------------------------------------------------------------------
+
+
+def test_operations_of_a_step_are_counted(store_path):
+    """Of one more block, by the formula for a transformer."""
+    config = RunConfig.load(None, [*TINY, f"data.store={store_path}"], preset="tiny")
+    once = measure(config)
+    twice = measure(replace(config, encoder=replace(config.encoder, depth=2)))
+    width, n_tokens, n_views = 16, 1 + 3 * 4, 2 * 10  # CLS and 3 networks x 4 patches; people
+    attention = 4 * width * width + 2 * n_tokens * width
+    block = 2 * n_views * n_tokens * (attention + 8 * width * width)
+    # Another block, not the last: forward and backward of the student, forward of the teacher.
+    assert twice - once == pytest.approx(4 * block, rel=0.03)
+
+
+def test_objectives_are_compared_under_the_same_compute(store_path, tmp_path):
+    files = []
+    objectives = {"semantoks": {}, "barlow": {"kind": "barlow", "projector_width": 9}}
+    for name, objective in objectives.items():
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(to_yaml({"preset": "tiny", "objective": objective}))
+    shape = [key for key in TINY if not key.startswith("objective.")]
+    overrides = [*shape, f"data.store={store_path}"]
+    said: list[str] = []
+    probing = replace(PROBING, n_seeds=1, n_random=1)
+    out = tmp_path / "c"
+    _, summary, costs = compare(files, out, probing, overrides=overrides, say=said.append)
+    assert costs["model"].tolist() == [*objectives]
+    assert costs["objective"].tolist() == ["distillation", "barlow"]
+    one, two = costs["flops"]
+    assert costs["epochs"].tolist()[0] == 2
+    per_epoch = two / costs["epochs"][1]
+    assert abs(two - one) <= per_epoch / 2, "equal but for whole epochs"
+    assert said[0].startswith("semantoks: 2 epochs of ")
+    assert set(summary["model"]) >= {*objectives, "connectivity", "random weights", "chance"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "semantoks-0" in page
+    assert "barlow-0" in page
+    text = (out / "comparison.md").read_text(encoding="utf-8")
+    assert (
+        "| model | objective | epochs | steps | flops | seconds | loss | effective rank |" in text
+    )
+    with (
+        pytest.raises(ConfigError, match=r"flops = 10\.0: allow 0 epochs of semantoks"),
+        advised("workflow/compare._with_budget", "optim.warmup_epochs lower", raised=True),
+    ):
+        compare(files, tmp_path / "d", probing, flops=10.0, overrides=overrides)

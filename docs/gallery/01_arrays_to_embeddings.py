@@ -75,4 +75,4 @@ figure = fingerprint(similarity, "Halves of a scan", "halves")
 # ``mean`` and ``cls`` are what was learned, 512 numbers. The default of this model is
 # ``("spectral", "tokens")``, 22,404 numbers, which predict better with a few hundred people:
 # :doc:`/second-order`. The next step is a prediction whose score means something:
-# :doc:`/evaluation`.
+# :doc:`/tutorials/03_honest_prediction`.

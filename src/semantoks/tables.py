@@ -26,7 +26,13 @@ _USUAL = ("", "n/a")
 _CODE = re.compile(r"\d+(\.0+)?")
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,14})")
 #: Headers of a column of names of ROIs.
-_NAMES = ("label", "labels", "name", "names", "roi", "rois", "roi_name", "region", "label_name")
+_NAMES = (
+    *("label", "labels", "name", "names", "roi", "rois", "region", "regions"),
+    *("roiname", "regionname", "labelname"),
+)
+#: What tables of colours call the value 0.
+_NO_ROI = ("unknown", "background", "???")
+_TITLES = 4  # rows in which a header is looked for
 _HEAD = 2**22  # bytes, enough for any header
 _TRUTH = {"true": True, "false": False}
 
@@ -159,15 +165,17 @@ def read_names(file: Path) -> tuple[str, ...]:
         raise InputError("lists no names (it is empty)", file=file, field="roi_names")
     if len(rows) == 1:
         return tuple(filter(None, rows[0]))
-    headed = [cell.lower() in _NAMES for cell in rows[0]]
+    headed = [re.sub(r"[\W_]", "", cell).lower() in _NAMES for cell in rows[0]]
     if cells.width == 1 or len(set(map(len, rows))) > 1:
         return _whole_lines(cells)[all(headed) :]
-    if any(headed):
-        return tuple(row[headed.index(True)] for row in rows[1:])
     columns = list(zip(*rows, strict=True))
+    if any(headed):  # of several, the first that does not number the ROIs
+        named = [c[1:] for c, is_name in zip(columns, headed, strict=True) if is_name]
+        return next((c for c in named if not all(map(str.isdecimal, c))), named[0])
     words = [column for column in columns if all(number(cell) is None for cell in column)]
     if len(words) == 1 and all(map(str.isdecimal, columns[0])):
-        return tuple(words[0])
+        pairs = zip(columns[0], words[0], strict=True)
+        return tuple(name for i, name in pairs if int(i) or name.lower() not in _NO_ROI)
     if len(words) == len(columns):
         return _whole_lines(cells)
     rule = "does not state which column holds the names"
@@ -192,12 +200,42 @@ def _from_header(cells: Cells) -> Cells:
     rows = cells.rows
     if not rows:
         raise InputError("is not a table that can be read (it is empty)", file=cells.file)
-    titled = len(rows) > 2 and len(rows[0]) <= 2 < cells.width == len(rows[1])
+    filled = sum(map(bool, rows[0]))
+    few = len(rows[0]) <= 2 < cells.width or 2 * filled <= cells.width  # a title, merged cells
+    titled = len(rows) > 2 and few and len(rows[1]) == cells.width > 1
     if titled and all(number(cell) is None for cell in rows[1]):
         return replace(
             cells.without(1), read_as=f"{cells.read_as}, header in line {cells.lines[1]}"
         )
     return cells
+
+
+def below_title(cells: Cells) -> Cells:
+    """Return the rows of a table of numbers from its header on, without a row of units below it.
+
+    Merged cells and titles above a header repeat words, or leave cells empty; so do units.
+    """
+    worded = [_only_words(row) for row in cells.rows[:_TITLES]]
+    n = worded.index(False) if False in worded else 0
+    if n < 2:
+        return cells
+    distinct = [len({*filter(None, row)}) for row in cells.rows[:n]]
+    at = distinct.index(max(distinct))
+    units = range(at + 1, n)
+    if any(distinct[i] > 2 for i in units):  # it may be a time point that is damaged
+        return cells
+    kept = [at, *range(n, len(cells.rows))]
+    read_as = f"{cells.read_as}, header in line {cells.lines[at]}"
+    read_as += "".join(f", line {cells.lines[i]} left out (units)" for i in units)
+    rows, lines = [cells.rows[i] for i in kept], [cells.lines[i] for i in kept]
+    return replace(cells, rows=rows, lines=lines, read_as=read_as)
+
+
+def _only_words(row: Sequence[str]) -> bool:
+    filled = [cell for cell in row if cell]
+    return bool(filled) and all(
+        number(cell) is None and number(cell, comma=True) is None for cell in filled
+    )
 
 
 def _without_descriptions(cells: Cells, names: list[str]) -> tuple[Cells, list[str]]:

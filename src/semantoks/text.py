@@ -38,6 +38,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _ENCODINGS = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "cp1252": "Latin-1", "latin-1": "Latin-1"}
+_LABELS = re.compile(r'#\s*ColumnLabels\s*=\s*"([^"]*)"')  # AFNI's .1D
 _HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _COMMENT = ("#", "%")
 _VALUE = re.compile(r"#\d+[\t;,]")  # a ROI by its value in the image, as C-PAC names it
@@ -99,6 +100,7 @@ def read_cells(file: Path, limit: int | None = None) -> Cells:
     hint = _HINT.fullmatch(lines[0])  # as spreadsheets write it
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()][bool(hint) :]
     comment, body, n_comments = _comments(numbered)
+    labels = [(i, m[1]) for i, line in numbered if (m := _LABELS.match(line.strip()))]
     content = [line for _, line in body]
     separator = hint[1] if hint else separator_of(content, file)
     try:
@@ -115,6 +117,9 @@ def read_cells(file: Path, limit: int | None = None) -> Cells:
     )
     if comment and names and not headed:
         rows, numbers, n_comments = [names, *rows], [comment[0], *numbers], n_comments - 1
+    elif labels and labels[0][1].count(";") + 1 in {len(row) for row in rows}:
+        rows = [[cell.strip() for cell in labels[0][1].split(";")], *rows]
+        numbers = [labels[0][0], *numbers]
     words = [_ENCODINGS.get(encoding, encoding.upper())]
     words += [f"separated by {_SEPARATORS.get(separator, repr(separator))}"]
     words += [f"{n_comments} comment lines left out"] if n_comments else []

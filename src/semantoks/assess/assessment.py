@@ -278,6 +278,7 @@ def _compare(
         plan.targets,
         design=plan.design,
         curve=plan.curve,
+        minutes=plan.minutes,
         probe=plan.probe,
         missing=plan.missing,
         against=[*dict.fromkeys((*controls, SPECTRAL, *plan.beside))],

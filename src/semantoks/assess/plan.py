@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
@@ -47,6 +48,17 @@ def _size(text: str) -> int | float:
         rule = "must be a number of people, or a share of the training part below 100 %"
         raise InputError(rule, field="n_train", value=text, fix="Give e.g. 64 or 25%")
     return value / 100 if share else int(value)
+
+
+def _minutes(texts: Sequence[str]) -> tuple[float, ...]:
+    return tuple(map(_positive, texts))
+
+
+def _positive(text: str) -> float:
+    value = number(text)
+    if value is None or not 0 < value < math.inf:
+        raise InputError("must be a positive number", field="minutes", value=text)
+    return value
 
 
 def _probe(model: LinearModel) -> Probe:
@@ -110,6 +122,9 @@ class Plan:
         tuple[str, ...], Flag(name="--part", metavar="NAME", known=_parts, panel="Model")
     ] = ()
     """Read this part of the embeddings; by default what suits the model."""
+    residualise: Annotated[tuple[str, ...], Flag(metavar="COLUMN")] = ()
+    """Take the linear effect of this column from targets that are numbers, fitted in the training
+    part of every fold."""
     metric: Annotated[tuple[str, ...], Flag(metavar="NAME", known=_metrics)] = ()
     """Let this metric decide, chosen before any result; by default AUROC and MAE gain."""
     curve: Annotated[
@@ -117,6 +132,11 @@ class Plan:
         Flag(name="--n-train", metavar="N", panel="Design", read=_curve, several=True),
     ] = None
     """Fit to only this many people too, or this share (25%), drawn from the training part."""
+    minutes: Annotated[
+        tuple[float, ...], Flag(metavar="MINUTES", panel="Design", read=_minutes, several=True)
+    ] = ()
+    """Fit and test on only the first so many minutes of every recording too; who has less than the
+    longest is excluded from all of these scores."""
     finetune: Annotated[tuple[Train, ...], Flag(metavar="WAY", panel="Fine-tuning")] = ()
     """Fine-tune every model in this way too."""
     tuning: Annotated[
@@ -156,6 +176,9 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.targets:
             raise InputError("must name at least one column", field="targets")
+        if self.residualise:
+            named = [replace(target, residualise=self.residualise) for target in self.targets]
+            object.__setattr__(self, "targets", tuple(named))
         for name in ("n_crops", "n_random", "n_bootstrap"):
             if getattr(self, name) < 1:
                 raise InputError("must be at least 1", field=name, value=getattr(self, name))
@@ -172,6 +195,7 @@ class Plan:
             "confounds": self.confounds or (),
             "harmonise": () if self.harmonise is None else (self.harmonise,),
             "keep": self.keep,
+            "residualise": self.residualise,
         }
         for name, columns in named.items():
             for column in columns:
@@ -183,7 +207,7 @@ class Plan:
             name: getattr(self, name)
             for name in ("harmonise", "missing", "n_crops", "n_random", "n_bootstrap", "seed")
         }
-        facts["targets"] = [asdict(target) for target in self.targets]
+        facts["targets"] = [_plain_target(target) for target in self.targets]
         facts["baselines"] = [*self.baselines]
         facts |= {"beside": [*self.beside], "keep": [*self.keep]}
         facts["confounds"] = None if self.confounds is None else [*self.confounds]
@@ -193,11 +217,19 @@ class Plan:
         if self.parts:  # folders from before there were parts can be resumed
             facts["parts"] = [*self.parts]
         facts["metric"] = [*self.metric]
+        if self.minutes:
+            facts["minutes"] = [*self.minutes]
         if self.finetune:  # folders from before there was fine-tuning can be resumed
             facts |= {"finetune": [*self.finetune], "tuning": asdict(self.tuning)}
         if self.pretraining:
             facts["pretraining"] = sorted(store.fingerprint for store in self.pretraining)
         return facts
+
+
+def _plain_target(target: Target) -> dict[str, Any]:
+    """Return a target; without covariates as folders have it from before there were any."""
+    facts = asdict(target)
+    return facts if target.residualise else {k: v for k, v in facts.items() if k != "residualise"}
 
 
 def _plain(thing: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semantoks.atlas.builtin import TABLES, builtin_names, builtin_table
 from semantoks.atlas.channels import Channels
-from semantoks.errors import InputError, nearest
+from semantoks.errors import InputError, listed, nearest
 from semantoks.tables import read_words
 from semantoks.text import has_decimal_commas
 
@@ -340,7 +340,8 @@ class Parcellation(Channels):
             fix = "Mark the others as missing (missing_rois, --missing-rois mark), or cut "
             fix += f"{self.name} to these ROIs with Parcellation.select"
         elif len({self._lookup[name] for name in names if name in self._lookup}) == len(self):
-            fix = "Drop the others (extra_rois, --extra-rois drop)"
+            others = [name for name in names if name not in self._lookup]
+            fix = f"Drop the others (extra_rois, --extra-rois drop): {listed(others)}"
         elif 2 * sum(name in self._lookup for name in names) > len(names):
             fix += "; or drop the others and mark what is missing (--extra-rois drop "
             fix += "--missing-rois mark)"

@@ -35,8 +35,13 @@ def load_image(file: Path) -> Any:
     """
     if not file.is_file():
         raise InputError("there is no such file", file=file)
+    with readable(file), file.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    fix = None
+    if packed != file.name.endswith(".gz"):
+        fix = f"Rename it: it is {'' if packed else 'not '}packed, and only such names end in .gz"
     # nibabel's parsers of GIFTI and CIFTI look words of the file up, and walk trees that it states.
-    with readable(file, known=(AttributeError, TypeError, LookupError)):
+    with readable(file, known=(AttributeError, TypeError, LookupError), fix=fix):
         return nib.load(file)
 
 

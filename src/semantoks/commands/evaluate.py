@@ -111,7 +111,13 @@ def evaluate(
         "report": out / REPORT,
         "scores": records(result.scores),
         "differences": records(result.differences),
+        "battery": records(result.battery),
         "parts": [*found.parts],
+        "no_verdict": {
+            target: facts["counted"]["why_not"]
+            for target, facts in result.meta["targets"].items()
+            if facts["counted"]["why_not"]
+        },
         "not_done": dict(found.why_not),
     }
     show(facts, assessment_summary(found), f"Report: {out / REPORT}")
@@ -167,6 +173,14 @@ def report(
     store: Annotated[
         tuple[Path, ...], Flag(metavar="STORE", panel="Source", help="Show this store.")
     ] = (),
+    together: Annotated[
+        bool,
+        Flag(
+            panel="Source",
+            help="Summarise the results over data sets too, by random effects; they must be of "
+            "other people and of the same targets",
+        ),
+    ] = False,
 ) -> None:
     """Write one HTML page on runs, results and stores.
 
@@ -177,5 +191,5 @@ def report(
 
     if not (run or result or store):
         raise InputError("there is nothing to report", fix="Give --run, --result or --store")
-    write_report(out, runs=run, results=result, stores=store)
+    write_report(out, runs=run, results=result, stores=store, together=together)
     show({"report": out}, f"Report: {out}")

@@ -9,7 +9,6 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from semantoks import __version__
 from semantoks.commands.output import EXIT_CODES, Failure
 from semantoks.errors import SemantoksError
 
@@ -50,12 +49,15 @@ COMMANDS = {
     "evaluate": Entry("evaluate", _EVALUATE, "Compare models with controls; write the report."),
     "paper-probe": Entry("evaluate", _EVALUATE, "Score a model by the paper's own probe."),
     "explain": Entry("model", _EVALUATE, "Map what a model uses: networks, filters, geometry."),
+    "generate": Entry("model", _EVALUATE, "Sample recordings; compare them with real ones."),
     "ablate": Entry(
         "study", _EVALUATE, "Pretrain several configurations and compare them over seeds."
     ),
+    "compare": Entry("study", _EVALUATE, "Compare objectives, each with the same compute."),
     "scale": Entry("study", _EVALUATE, "Pretrain on more and more people; score the probes."),
     "report": Entry("evaluate", _EVALUATE, "Write one HTML page on runs, results and stores."),
     "info": Entry("store", _LOOK, "Describe a store, a run, a model or a parcellation."),
+    "explore": Entry("store", _LOOK, "Look at recordings, embeddings and results in a browser."),
     "check": Entry("store", _LOOK, "Compare the files of a store or a run with checksums."),
     "strip": Entry("store", _LOOK, "Copy a store with pseudonyms instead of subjects."),
     "slurm": Entry("cluster", _MORE, "Submit pretrain, prepare or embed to Slurm."),
@@ -123,6 +125,17 @@ class Semantoks(click.Group):
             raise click.exceptions.Exit(130) from None
 
 
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print what a report of an error needs: versions, device, weights."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from semantoks.workflow.describe import installation
+
+    for name, value in installation().items():
+        click.echo(f"{name:14} {value}")
+    ctx.exit()
+
+
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {n:<4} {text}" for n, text in EXIT_CODES.items())
 
 
@@ -132,7 +145,15 @@ _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {n:<4} {text}" for n, text in EXIT
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, "-V", "--version", message="%(version)s")
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the versions of this package and of what it computes with, and exit.",
+)
 def app() -> None:
     """Foundation models of brain dynamics: from parcellated fMRI to honest prediction.
 

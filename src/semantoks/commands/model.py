@@ -1,4 +1,4 @@
-"""`semantoks embed`, `convert`, `explain`: what is done with one trained model."""
+"""`semantoks embed`, `convert`, `explain`, `generate`: what is done with one trained model."""
 
 from __future__ import annotations
 
@@ -128,4 +128,28 @@ def explain(
     from semantoks.workflow.explain import explain_model
 
     written = explain_model(model, store, out, n_crops=crops)
+    show({"written": written}, "\n".join(map(str, written)))
+
+
+@command
+def generate(
+    model: Model,
+    store: Store,
+    out: Annotated[Path, Flag(metavar="FOLDER", help="Write to this new folder.")],
+    n_recordings: Annotated[int, Flag(metavar="N", help="Sample this many recordings.")] = 32,
+    n_times: Annotated[
+        int | None,
+        Flag(metavar="N", help="Volumes of each; by default the median of the store."),
+    ] = None,
+    seed: Annotated[int, Flag(metavar="N", help="Seed of the sampling.")] = 0,
+) -> None:
+    """Sample recordings; compare them with real ones.
+
+    For a model trained with objective.kind=autoregressive: power spectra and connectivity.
+    """
+    from semantoks.workflow.generate import generate_recordings
+
+    written = generate_recordings(
+        model, store, out, n_recordings=n_recordings, n_times=n_times, seed=seed
+    )
     show({"written": written}, "\n".join(map(str, written)))

@@ -23,6 +23,38 @@ def info(
 
 
 @command
+def explore(
+    store: Annotated[Path, Argument("STORE", "Recording store.")],
+    model: Annotated[
+        str | None,
+        Flag(
+            metavar="MODEL",
+            panel="Model",
+            help="Map the embeddings of this model, and the importance of its networks; by default "
+            "functional connectivity",
+        ),
+    ] = None,
+    results: Annotated[
+        tuple[Path, ...],
+        Flag(metavar="FOLDER", help="Show this evaluation, too (repeatable)."),
+    ] = (),
+    port: Annotated[int, Flag(metavar="N", help="Listen here; 0 takes a free port.")] = 0,
+) -> None:
+    """Look at recordings, embeddings and results in a browser.
+
+    Prints an address with a secret, which works on this computer only, until Ctrl-C.
+    """
+    from contextlib import suppress
+
+    from semantoks.workflow.explore import ExplorerServer
+
+    with ExplorerServer(store, model=model, results=results, port=port) as server:
+        show({"url": server.url}, f"Open {server.url} (Ctrl-C ends it)")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+@command
 def check(path: Annotated[Path, Argument("PATH", "A store, or a run.")]) -> None:
     """Compare the files of a store or a run with checksums."""
     from semantoks.errors import StoreError

@@ -1,4 +1,4 @@
-"""`semantoks ablate`, `scale`, `demo`: many steps, or many runs, by one command."""
+"""`semantoks ablate`, `compare`, `scale`, `demo`: many steps, or many runs, by one command."""
 
 from __future__ import annotations
 
@@ -55,6 +55,46 @@ def ablate(
         "scores": records(result.scores),
     }
     show(facts, table)
+
+
+@command
+def compare(
+    configs: Annotated[
+        tuple[Path, ...], Argument("FILE...", "YAML files of runs; the first is the reference.")
+    ],
+    out: Annotated[Path, Flag(metavar="FOLDER", help="Write the study into this folder.")],
+    probing: Annotated[Probing, Flag(panel="Question")],
+    flops: Annotated[
+        float | None,
+        Flag(
+            metavar="N",
+            panel="Model",
+            help="Floating-point operations of one pretraining; the first file's own by default",
+        ),
+    ] = None,
+    set_: Overrides = (),
+    store: Stores = (),
+) -> None:
+    """Compare objectives, each pretrained with the same compute.
+
+    The epochs of every configuration follow from the measured operations of its steps. Scores with
+    verdicts, costs, loss curves and collapse monitors are in one report. Rerunning the command
+    resumes it.
+    """
+    from semantoks.workflow import compare as comparison
+
+    changes = [*set_, *data_stores(store)]
+    result, summary, costs = comparison.compare(
+        configs, out, probing, flops=flops, overrides=changes, say=_log.info
+    )
+    table = (out / comparison.TABLES).read_text(encoding="utf-8")
+    facts = {
+        "report": out / comparison.REPORT,
+        "summary": records(summary),
+        "costs": records(costs),
+        "scores": records(result.scores),
+    }
+    show(facts, table, f"Report: {out / comparison.REPORT}")
 
 
 @command

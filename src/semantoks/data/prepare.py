@@ -306,9 +306,7 @@ def _judge(
         table[name] = pd.to_numeric(table[name]).astype(np.float64)
     table["outliers"] = outliers(table)
     for i in usable:
-        reason = rules.reason(rows[i])
-        if reason:
-            table.loc[i, ["status", "reason"]] = ["excluded", reason]
+        table.loc[i, ["status", "reason"]] = rules.judge(rows[i])
     if not (table["status"] == "stored").any():
         rule = f"all recordings are excluded by the rules; the first: {table['reason'][0]}"
         raise InputError(rule, file=parts.folder, field="rules")

@@ -65,6 +65,17 @@ class QualityRules:
             if value is not None and not np.isfinite(value):
                 raise InputError("must be a number", field=name, value=value)
 
+    def judge(self, measured: dict[str, Any]) -> tuple[str, str]:
+        """Return the status of a recording, and why: stored, excluded, or failed.
+
+        One of which a rule cannot tell fails, and no other does.
+        """
+        try:
+            reason = self.reason(measured)
+        except InputError as error:
+            return "failed", str(error)
+        return ("excluded" if reason else "stored"), reason
+
     def reason(self, measured: dict[str, Any]) -> str:
         """Return why a recording is excluded, "" if it is not.
 

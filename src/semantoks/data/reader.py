@@ -162,6 +162,37 @@ class RecordingStore:
         start = int(self._first[int(row["shard"])]) + int(row["start"])
         return self._kept[start : start + int(row["length"])]
 
+    def kept_minutes(self) -> NDArray[np.float64]:
+        """Return how many minutes of every recording are data, (n_recordings,); see `kept`."""
+        return np.array([self.kept(i).sum() for i in range(len(self))]) * self.tr / 60
+
+    def first_minutes(self, minutes: float) -> RecordingStore:
+        """Return a store of the first minutes of data of every recording, on the same files.
+
+        Time points that are not kept do not count. Preprocessing was of the whole recording.
+
+        Parameters
+        ----------
+        minutes : float
+
+        Raises
+        ------
+        InputError
+            `minutes` is less than one time point, or a recording has less.
+        """
+        n = round(minutes * 60 / self.tr)
+        data = [np.flatnonzero(self.kept(i)) for i in range(len(self))]
+        short = next((i for i, at in enumerate(data) if len(at) < n), None)
+        if n < 1 or short is not None:
+            rule = f"must be at least one time point ({self.tr / 60:g})"
+            if short is not None:
+                held = len(data[short]) * self.tr / 60
+                rule = f"recording {self.table['id'].iloc[short]} has {held:.3g} minutes of data"
+            raise InputError(rule, file=self.path, field="minutes", value=minutes)
+        view = self.select(np.arange(len(self)))
+        view.table["length"] = np.array([at[n - 1] + 1 for at in data], np.int64)
+        return view
+
     def signal(self, i: int) -> NDArray[np.float32]:
         """Return recording `i`, float32 (n_times, n_rois)."""
         return np.asarray(self.raw(i), np.float32)

@@ -23,15 +23,13 @@ from semantoks.data.denoise import (
     regress_out,
     scaled,
 )
+from semantoks.data.filters import FILTER_ORDER, Filter, band_pass, edges, filter_dof
 from semantoks.errors import InputError
 from semantoks.flags import Flag
 
 MAX_TR = 20.0  # seconds; slower than BOLD is sampled, and milliseconds start far above
 Z_EPSILON = 1e-8  # METHOD section 1
 _FLAT = 1e-6  # a column varying less than this part of its largest value is rounding noise
-FILTER_ORDER = (
-    4  # of the Butterworth prototype; passed forwards and backwards, so -6 dB at the edges
-)
 _KAISER_BETA = 8.0  # side lobes of the resampling kernel below -80 dB
 _HALF_WIDTH = 16  # zero crossings of the resampling kernel on either side
 
@@ -64,102 +62,6 @@ def detrend(x: Signal) -> NDArray[np.float64]:
     from scipy import signal  # 0.7 s and 60 MB, and a training needs none of it
 
     return np.asarray(signal.detrend(np.asarray(x, np.float64), axis=0, type="linear"))
-
-
-def band_pass(
-    x: Signal, tr: float, low_hz: float | None, high_hz: float | None
-) -> NDArray[np.float64]:
-    """Keep the frequencies between two edges, without shifting them in time.
-
-    A Butterworth filter of order 4 runs forwards and backwards (zero phase, half the amplitude at
-    the edges). The ends are continued by odd reflection over one period of the lowest edge (at most
-    the length of the signal), so that no step rings into it.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n_times, n_rois)
-        Signals.
-    tr : float
-        Repetition time, seconds.
-    low_hz, high_hz : float or None
-        Edges in hertz; None leaves that side open. An upper edge at or above the Nyquist frequency
-        1 / (2 tr) leaves it open too: a signal sampled at `tr` holds nothing above it to remove.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_times, n_rois)
-
-    Raises
-    ------
-    InputError
-        An edge is not positive, they are in the wrong order, or the lower edge is not below the
-        Nyquist frequency, so that nothing would be left.
-    """
-    from scipy.signal import sosfiltfilt
-
-    low, high = _edges(tr, low_hz, high_hz)
-    if low is None and high is None:
-        return x.astype(np.float64)
-    padding = min(len(x) - 1, ceil(1.0 / ((low or high or 1.0) * tr)))
-    filtered = sosfiltfilt(
-        _sections(tr, low, high), x.astype(np.float64), axis=0, padtype="odd", padlen=padding
-    )
-    return np.asarray(filtered, np.float64)
-
-
-def _sections(tr: float, low: float | None, high: float | None) -> NDArray[np.float64]:
-    """Return the filter's second-order sections, for one of the two passes."""
-    from scipy.signal import butter
-
-    if low is None:
-        return np.asarray(
-            butter(FILTER_ORDER, high or 0.0, btype="lowpass", output="sos", fs=1.0 / tr)
-        )
-    if high is None:
-        return np.asarray(butter(FILTER_ORDER, low, btype="highpass", output="sos", fs=1.0 / tr))
-    return np.asarray(
-        butter(FILTER_ORDER, [low, high], btype="bandpass", output="sos", fs=1.0 / tr)
-    )
-
-
-def filter_dof(n_times: int, tr: float, low_hz: float | None, high_hz: float | None) -> float:
-    """Return the temporal degrees of freedom that `band_pass` leaves of so many volumes.
-
-    The trace of the filter: its gain, summed over the frequencies k / (2 n_times tr) of the cosine
-    transform but the constant, about ``2 n_times tr (high_hz - low_hz)``.
-
-    Examples
-    --------
-    >>> round(filter_dof(75, 2.0, 0.01, 0.1))
-    27
-    """
-    from scipy.signal import sosfreqz
-
-    low, high = _edges(tr, low_hz, high_hz)
-    if low is None and high is None:
-        return float(n_times - 1)
-    frequencies = np.arange(1, n_times) / (2 * n_times * tr)
-    _, response = sosfreqz(_sections(tr, low, high), worN=frequencies, fs=1.0 / tr)
-    return float(np.square(np.abs(response)).sum())  # two passes
-
-
-def _edges(
-    tr: float, low_hz: float | None, high_hz: float | None
-) -> tuple[float | None, float | None]:
-    """Return the edges that have an effect at this TR."""
-    nyquist = 0.5 / tr
-    for name, edge in (("low_hz", low_hz), ("high_hz", high_hz)):
-        if edge is not None and not (np.isfinite(edge) and edge > 0):
-            fix = "Give a positive frequency in Hz, or none"
-            raise InputError("must be positive", field=name, value=edge, fix=fix)
-    if low_hz is not None and high_hz is not None and low_hz >= high_hz:
-        rule = f"must be below high_hz = {high_hz:g}"
-        raise InputError(rule, field="low_hz", value=low_hz)
-    if low_hz is not None and low_hz >= nyquist:
-        rule = f"is not below the Nyquist frequency {nyquist:.4g} Hz of TR {tr:g} s"
-        fix = "Choose a lower edge, or none; and check that the TR is in seconds"
-        raise InputError(rule, field="low_hz", value=low_hz, fix=fix)
-    return low_hz, None if high_hz is None or high_hz >= nyquist else high_hz
 
 
 def resampled_length(n_times: int, tr: float, new_tr: float) -> int:
@@ -285,12 +187,14 @@ class Preprocessing:
     """Remove slower changes than this, in Hz; none (on the command line 0) keeps them."""
     high_hz: Annotated[float | None, Flag(metavar="HZ", read=_edge)] = 0.1
     """Remove faster changes than this, in Hz; none (on the command line 0) keeps them."""
+    filter: Filter = "butterworth"
+    """Remove them by a Butterworth filter, or exactly by regression on cosines."""
     zscore: bool = True
     """Scale every ROI to mean 0 and standard deviation 1 over the recording, last."""
 
     def __post_init__(self) -> None:
         check_tr(self.tr, "preprocessing")
-        _edges(1e-9, self.low_hz, self.high_hz)
+        edges(1e-9, self.low_hz, self.high_hz)
 
     def apply(
         self,
@@ -357,7 +261,7 @@ class Preprocessing:
         confounds : ndarray of shape (n_times, n_confounds) or None
             As `apply` takes them.
         """
-        left = filter_dof(int(kept.sum()), tr, self.low_hz, self.high_hz)
+        left = filter_dof(int(kept.sum()), tr, self.low_hz, self.high_hz, self.filter)
         if self.detrend and self.low_hz is None:
             left -= 1
         if confounds is None:
@@ -365,7 +269,8 @@ class Preprocessing:
         return left - rank_of(self._filtered(scaled(interpolate(confounds, kept)), tr), kept)
 
     def _filtered(self, x: Signal, tr: float) -> NDArray[np.float64]:
-        return band_pass(detrend(x) if self.detrend else x, tr, self.low_hz, self.high_hz)
+        x = detrend(x) if self.detrend else x
+        return band_pass(x, tr, self.low_hz, self.high_hz, self.filter)
 
     def steps(self, source_tr: float) -> list[dict[str, Any]]:
         """Return what `apply` does to signals of one source TR (seconds), for the record.
@@ -373,12 +278,14 @@ class Preprocessing:
         Where a recording came with censored volumes or confounds, they were interpolated before
         these steps and regressed out after the band-pass.
         """
-        low, high = _edges(source_tr, self.low_hz, self.high_hz)
+        low, high = edges(source_tr, self.low_hz, self.high_hz)
         steps: list[dict[str, Any]] = []
         if self.detrend:
             steps.append({"step": "detrend", "type": "linear"})
         if low is not None or high is not None:
-            design = {"filter": "butterworth", "order": FILTER_ORDER, "zero_phase": True}
+            design: dict[str, Any] = {"filter": self.filter}
+            if self.filter == "butterworth":
+                design |= {"order": FILTER_ORDER, "zero_phase": True}
             steps.append({"step": "band_pass", "low_hz": low, "high_hz": high, **design})
         if source_tr != self.tr:
             kernel = {"kernel": "kaiser-sinc", "beta": _KAISER_BETA, "half_width": _HALF_WIDTH}

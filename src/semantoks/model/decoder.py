@@ -104,6 +104,7 @@ class SignalHead(nn.Module):
         super().__init__()
         self.patch_length = patch_length
         self._sizes = [len(places) for places in rows.channels]
+        self.n_channels = sum(self._sizes)
         shared = set(self._sizes) == {1}
         self.maps = nn.ModuleList(
             nn.Linear(width, size * patch_length) for size in ([1] if shared else self._sizes)
@@ -128,6 +129,11 @@ class SignalHead(nn.Module):
         """Return signals (B, C, T) as what `forward` gives, (B, M, P, L)."""
         out: Tensor = x[:, self.get_buffer("_channel")].unflatten(2, (-1, self.patch_length))
         return out
+
+    def to_channels(self, signals: Tensor, n_channels: int) -> Tensor:
+        """Put signals (B, M, L) into the order of the channels, (B, C, L)."""
+        blank = signals.new_zeros(len(signals), n_channels, signals.shape[2])
+        return blank.index_copy(1, self.get_buffer("_channel"), signals)
 
     def by_channel(self, grid: Tensor) -> Tensor:
         """Repeat a grid (B, N, P) for the channels of every row, (B, M, P)."""

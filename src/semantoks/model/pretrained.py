@@ -298,6 +298,20 @@ def read_weights(folder: Path, prefix: str, expected: Mapping[str, Tensor]) -> d
     return found
 
 
+def weights_under(source: str | Path, prefix: str) -> dict[str, Tensor]:
+    """Return the weights of a model folder whose names begin with `prefix`, without it.
+
+    Parameters
+    ----------
+    source : path or str
+        What `load_pretrained` takes.
+    prefix : str
+        E.g. "online.head."; empty where there are none, or the source is a file of the authors.
+    """
+    path = _locate(source)
+    return {} if path.is_file() else _tensors(path, prefix)
+
+
 def _tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
     file = folder / WEIGHTS
     try:

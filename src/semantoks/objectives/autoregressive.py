@@ -17,14 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from semantoks.errors import ConfigError
+from semantoks.errors import ConfigError, InputError
 from semantoks.model.decoder import SignalHead
 from semantoks.model.encoder import Encoder
+from semantoks.model.pretrained import load_pretrained, weights_under
+from semantoks.model.weights import check_weights
 from semantoks.objectives.objective import Losses, Moment, Objective, hidden_tokens
 from semantoks.objectives.reconstruction import (
     Reconstructed,
@@ -97,6 +100,35 @@ class NextPatch(nn.Module):
         if missing is not None:
             compared = ~self.head.by_channel(missing)[:, :, 1:]
         return Reconstructed(mean.detach(), *compare(found[:, :, :-1], coming, compared))
+
+
+def load_next_patch(source: str | Path) -> NextPatch:
+    """Load a model that was trained to predict the next patch.
+
+    Parameters
+    ----------
+    source : path or str
+        What `load_pretrained` takes.
+
+    Raises
+    ------
+    InputError
+        If the model was trained in another way.
+    """
+    encoder = load_pretrained(source)
+    head = weights_under(source, "online.head.")
+    if encoder.config.attention != "causal" or not head:
+        raise InputError(
+            "must have been trained to predict the next patch",
+            field="model",
+            value=str(source),
+            fix="Pretrain with objective.kind=autoregressive encoder.attention=causal",
+        )
+    model = NextPatch(encoder)
+    expected = {name: w.shape for name, w in model.head.state_dict().items()}
+    check_weights(head, expected, str(source))
+    model.head.load_state_dict(head)
+    return model.eval().requires_grad_(False)
 
 
 class Autoregressive(Objective[None, Reconstructed]):

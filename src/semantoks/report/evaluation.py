@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts.section import Column, Pictures, Section, SectionBlock, Table, Text
@@ -21,7 +22,15 @@ from semantoks.report.names import metric_name
 from semantoks.report.predictions import prediction_blocks, shown_models
 from semantoks.report.sections import Facts
 from semantoks.report.sites import Pair, forest_blocks, site_table
-from semantoks.report.verdicts import counted_sentence, design_sentences, seen_facts, verdicts
+from semantoks.report.verdicts import (
+    battery_sentence,
+    battery_verdicts,
+    counted_sentence,
+    design_sentences,
+    minutes_sentence,
+    seen_facts,
+    verdicts,
+)
 
 
 def evaluation_section(name: str, found: Assessment) -> Facts:
@@ -36,6 +45,7 @@ def evaluation_section(name: str, found: Assessment) -> Facts:
         "answers": [_answer(result, target) for target in targets],
         "first": [
             Section("", [_headline(result)]),
+            Section("All targets together", _battery(result)),
             Section("Sites", _main_comparison(result, targets[0])),
         ],
         "design": design_sentences(result.meta),
@@ -69,7 +79,7 @@ def _answer(result: ProbeResult, target: str) -> Facts:
     return {
         "name": target,
         "metric": metric_name(result, target, first),
-        "verdicts": verdicts(scores, gaps, facts["counted"]["why_not"]),
+        "verdicts": verdicts(scores, gaps, facts["counted"]["why_not"], facts.get("constant", ())),
         "counted": counted_sentence(facts["counted"]),
         "picture": Picture(
             plots.score_intervals(drawn, None if np.isnan(chance) else (chance, "chance")),
@@ -125,6 +135,36 @@ def _decided(result: ProbeResult, score: Facts) -> str:
     return "; ".join([*(words or ["n.s."]), *detectable])
 
 
+def _battery(result: ProbeResult) -> list[SectionBlock]:
+    """Return the verdicts over all targets together and their table, where there are several."""
+    table = result.battery
+    if table.empty:
+        return []
+    words = " ".join(f"{v.claim} {v.rest}".rstrip() for v in battery_verdicts(table))
+    rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    heads = [Column("better on", "number", "d"), Column("of targets", "number", "d")]
+    tests = Table(
+        caption="Differences over all targets together",
+        columns=[
+            Column("model"),
+            Column("against"),
+            *heads,
+            Column("standardised difference", "estimate", "+.3f"),
+            Column("p", "p"),
+            Column("p (Holm)", "p"),
+            Column("detectable", "number", ".3f"),
+            Column("verdict", "verdict"),
+        ],
+        rows=[
+            [r["model"], r["against"], r["n_better"], r["n_targets"], r, r["p_value"],
+             r["p_holm"], r["detectable"], r["verdict"]]
+            for r in rows
+        ],
+        fold="closed",
+    )  # fmt: skip
+    return [Text(words), tests, Text(battery_sentence(table))]
+
+
 def _main_comparison(result: ProbeResult, target: str) -> list[SectionBlock]:
     """Return the forest plot of the first model in question against connectivity."""
     return forest_blocks(result, target, _pairs(result)[:1], explained=True)
@@ -146,8 +186,6 @@ def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:
     scores = result.scores[result.scores["target"] == target]
     metrics = list(dict.fromkeys(scores["metric"]))
     cells = scores.set_index(["model", "metric"]).to_dict("index")
-    for metric in metrics:  # chance is no estimate
-        cells[CHANCE, metric] |= {"ci_low": float("nan"), "ci_high": float("nan")}
     n_folds = len(facts["folds"])
     of = f" of {', '.join(facts['classes'])}" if facts["classes"] else ""
     about = f"{facts['kind']}{of} · {int(scores['n_subjects'].iloc[0])} tested people in {n_folds} "
@@ -170,26 +208,34 @@ def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:
     blocks += forest_blocks(result, target, _pairs(result)[int(target == first) :])
     folded = (site_table(result, target), choice_table(result, target))
     blocks += [table for table in folded if table is not None]
-    return blocks + _curve(result, target, str(facts["metric"]))
+    metric = str(facts["metric"])
+    blocks += _curve(result.curve, target, metric, "n_train", "training subjects")
+    return blocks + _minutes(result, target, metric)
 
 
-def _curve(result: ProbeResult, target: str, metric: str) -> list[SectionBlock]:
-    """Return scores against the number of training subjects, if asked for."""
-    rows = result.curve
+def _minutes(result: ProbeResult, target: str, metric: str) -> list[SectionBlock]:
+    """Return scores against minutes of scan, if asked for, and who they are of."""
+    blocks = _curve(result.minutes, target, metric, "minutes", "minutes of scan")
+    return [*blocks, Text(minutes_sentence(result.meta["minutes"]))] if blocks else []
+
+
+def _curve(rows: pd.DataFrame, target: str, metric: str, of: str, label: str) -> list[SectionBlock]:
+    """Return scores against how much there is to learn from, if asked for."""
     rows = rows[(rows["target"] == target) & (rows["metric"] == metric) & (rows["model"] != CHANCE)]
     if rows.empty:
         return []
-    alt = f"{metric} of {target} against the number of training subjects"
+    alt = f"{metric} of {target} against {label}"
     chance = float(rows["chance"].iloc[0])
-    figure = charts.sample_sizes(rows, None if np.isnan(chance) else chance)
+    level = None if np.isnan(chance) else chance
+    figure = charts.sample_sizes(rows, level, of=of, label=label)
     table = Table(
-        caption=f"{target}: scores with fewer training subjects",
+        caption=f"{target}: scores against {label}",
         columns=[
             Column("model"),
-            Column("training subjects", "number", "d"),
+            Column(label, "number", "g"),
             Column(metric, "estimate", ".3f"),
         ],
-        rows=[[row["model"], row["n_train"], row] for row in rows.to_dict("records")],
+        rows=[[row["model"], row[of], row] for row in rows.to_dict("records")],
         fold="closed",
     )
     note = Text("Bands: 95 % intervals over people, for the models as they were fitted.")

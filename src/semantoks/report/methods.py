@@ -46,8 +46,10 @@ def methods_paragraph(found: Assessment) -> str:
         *_fine_tunings(meta),
         _design(result),
         _few(result, found.settings),
+        _minutes(meta),
         _scores(result),
         _tests(meta),
+        _battery(result),
         *_parts(found),
         _versions(meta),
     ]
@@ -67,10 +69,11 @@ def _preprocessing(steps: Mapping[str, Any]) -> list[str]:
     """Return what was done to every signal; an open edge of the band filters nothing."""
     low, high = steps["low_hz"], steps["high_hz"]
     done = ["linearly detrended"] if steps["detrend"] else []
+    how = ", by regression on cosines" if steps.get("filter") == "cosine" else ""
     if low and high:
-        done.append(f"band-pass filtered ({low:g} to {high:g} Hz)")
+        done.append(f"band-pass filtered ({low:g} to {high:g} Hz{how})")
     elif low or high:
-        done.append(f"{'high' if low else 'low'}-pass filtered ({low or high:g} Hz)")
+        done.append(f"{'high' if low else 'low'}-pass filtered ({low or high:g} Hz{how})")
     done.append("resampled to this TR where the scanner's was another")
     return [*done, "z-scored per region"] if steps["zscore"] else done
 
@@ -87,6 +90,9 @@ def _target(result: ProbeResult, name: str) -> str:
     else:
         what = f"{facts['kind']}; tested: {len(y)}, mean {y.mean():.3g}, "
         what += f"standard deviation {y.std(ddof=1):.2g}"
+    if facts.get("residualise"):
+        what += f"; residuals of a linear regression on {listed(facts['residualise'])} fitted in "
+        what += "the training part of every fold"
     if facts["n_left_out"]:
         what += f"; {facts['n_left_out']} of {facts['n_left_out'] + facts['n_recordings']} "
         what += "recordings without a value excluded"
@@ -260,6 +266,19 @@ def _few(result: ProbeResult, settings: Mapping[str, Any]) -> str:
     return f"Models were also fitted to {listed(sizes)} people drawn from the training part{often}."
 
 
+def _minutes(meta: Mapping[str, Any]) -> str:
+    """Return that models were also given less of every recording, where they were."""
+    facts = meta.get("minutes")
+    if not facts:
+        return ""
+    lengths = listed([f"{m:g}" for m in facts["minutes"]])
+    return (
+        f"Models were also fitted and tested on the first {lengths} minutes of data of every "
+        f"recording, in {facts['n_people']} people in the same folds; {facts['n_excluded']} people "
+        f"with less than {facts['minutes'][-1]:g} minutes were excluded at every length."
+    )
+
+
 def _scores(result: ProbeResult) -> str:
     meta = result.meta
     metrics = [
@@ -300,6 +319,18 @@ def _tests(meta: Mapping[str, Any]) -> str:
         if facts["counted"]["why_not"]:
             texts.append(f"Nothing was tested of {name}: {facts['counted']['why_not']}.")
     return " ".join(texts)
+
+
+def _battery(result: ProbeResult) -> str:
+    """Return how targets were tested together, where they were."""
+    if result.battery.empty:
+        return ""
+    return (
+        f"Over the {int(result.battery['n_targets'].max())} targets together, models were compared "
+        "by the mean of the differences, each divided by its root mean square over units, with a t "
+        "test on the jackknife that leaves every unit out of all targets at once, which allows for "
+        "their correlation (Holm over models)."
+    )
 
 
 def _parts(found: Assessment) -> list[str]:

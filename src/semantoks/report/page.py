@@ -18,9 +18,12 @@ from markupsafe import Markup
 from semantoks import __version__
 from semantoks.assess.assessment import Assessment
 from semantoks.data.store import RecordingStore
+from semantoks.evaluate.compare.combine import combine
+from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.figures.picture import Picture
 from semantoks.files import refuse_existing, write_file
 from semantoks.report.cells import NUMERIC, cell, download, minus, number
+from semantoks.report.combined import combined_section
 from semantoks.report.evaluation import evaluation_section
 from semantoks.report.sections import run_section, store_section
 
@@ -28,7 +31,12 @@ Paths = Sequence[str | Path]
 
 
 def write_report(
-    path: str | Path, *, runs: Paths = (), results: Paths = (), stores: Paths = ()
+    path: str | Path,
+    *,
+    runs: Paths = (),
+    results: Paths = (),
+    stores: Paths = (),
+    together: bool = False,
 ) -> None:
     """Write one HTML page that needs nothing else: no network, no scripts.
 
@@ -42,11 +50,14 @@ def write_report(
         Folders of evaluations (`semantoks.workflow.evaluate.evaluate_store`), or of results alone.
     stores : sequence of path
         Recording stores: what they hold, and the embeddings of the runs that fit them.
+    together : bool
+        Summarise the results over data sets too; see `semantoks.evaluate.compare.combine.combine`.
 
     Raises
     ------
     InputError
-        If the file exists, cannot be written, or a folder is not what it should be.
+        If the file exists, cannot be written, a folder is not what it should be, or results
+        cannot be combined.
     """
     file = Path(path)
     refuse_existing(file)
@@ -55,15 +66,25 @@ def write_report(
     targets = list(
         dict.fromkeys(t for _, result in shown for t in result.comparison.meta["targets"])
     )
+    combined = combine(_by_data_set(shown)) if together else []
     page = template("report.html").render(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         python=platform.python_version(),
+        combined=combined_section(combined) if combined else None,
         results=[evaluation_section(folder.name, result) for folder, result in shown],
         runs=[run_section(Path(run), opened, targets) for run in runs],
         stores=[store_section(store, targets) for store in opened],
     )
     write_file(file, page)
+
+
+def _by_data_set(shown: Sequence[tuple[Path, Assessment]]) -> dict[str, ProbeResult]:
+    """Return the results by the names of their data sets, or by folder where names coincide."""
+    stores = [found.comparison.meta["store"]["name"] for _, found in shown]
+    folders = [str(folder) for folder, _ in shown]
+    names = stores if len(set(stores)) == len(stores) else folders
+    return {name: found.comparison for name, (_, found) in zip(names, shown, strict=True)}
 
 
 def template(name: str) -> Any:

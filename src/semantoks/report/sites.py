@@ -16,6 +16,7 @@ from semantoks.evaluate.compare.result import ProbeResult
 from semantoks.evaluate.compare.roles import CONNECTIVITY
 from semantoks.evaluate.stats.heterogeneity import RandomEffects, random_effects
 from semantoks.evaluate.stats.inference import ALPHA
+from semantoks.evaluate.stats.metrics import METRICS
 from semantoks.figures.picture import Picture
 from semantoks.figures.sites import FOREST_SITES, Diamond, forest
 
@@ -91,10 +92,15 @@ def _over_sites(result: ProbeResult, target: str, model: str, against: str) -> _
     rows = of_pair(table[table["metric"] == metric])
     if len(sites) < 2 or rows.empty:
         return None
+    of_kind = METRICS[result.meta["targets"][target]["kind"]][metric]
+    low, high = of_kind.difference_limits if against else of_kind.limits
     reach = t_distribution.ppf(1 - ALPHA / 2, np.maximum(sites["n"] - 1, 1)) * sites["se"]
     return _OverSites(
         f"{model} − {against}" if against else model,
-        sites.assign(ci_low=sites["value"] - reach, ci_high=sites["value"] + reach),
+        sites.assign(
+            ci_low=(sites["value"] - reach).clip(lower=low),
+            ci_high=(sites["value"] + reach).clip(upper=high),
+        ),
         {"chance": 0.0} | {str(k): v for k, v in rows.iloc[0].items()},
         random_effects(sites["value"].to_numpy(float), sites["se"].to_numpy(float)),
     )

@@ -40,13 +40,18 @@ def score_tables(scores: pd.DataFrame) -> Group:
             table.add_column(str(metric), justify="right", no_wrap=True)
         shown = block[block["metric"].isin(metrics)]
         for model, rows in shown.groupby("model", sort=False):
-            cells = (
-                "-" if isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]"
-                for v, low, high in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
-            )
+            ends = zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
+            cells = (_estimate(*three) for three in ends)
             table.add_row(escape(str(model)), *(escape(cell) for cell in cells))
         tables.append(table)
     return Group(*tables)
+
+
+def _estimate(value: float, low: float, high: float) -> str:
+    """Return a score with its interval, where it has one."""
+    if isnan(value):
+        return "-"
+    return f"{value:.2f}" if isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def key_lines(keys: Iterable[ConfigKey]) -> str:

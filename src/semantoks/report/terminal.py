@@ -21,7 +21,7 @@ from semantoks.assess.assessment import Assessment
 from semantoks.assess.parts.table import PARTS
 from semantoks.data.prepare import PrepareReport
 from semantoks.report.tables import score_tables
-from semantoks.report.verdicts import verdicts
+from semantoks.report.verdicts import battery_verdicts, verdicts
 
 _REMARKS = 12  # shown at the end of `prepare`
 
@@ -113,9 +113,13 @@ def assessment_summary(found: Assessment) -> Group:
         gaps = result.differences[result.differences["target"] == target]
         lines = [
             f"{v.claim} {v.rest}".rstrip()
-            for v in verdicts(scores, gaps, facts["counted"]["why_not"])
+            for v in verdicts(scores, gaps, facts["counted"]["why_not"], facts.get("constant", ()))
         ]
         blocks.append(_block(f"{target}, {scores['metric'].iloc[0]}", lines))
+    if len(result.battery):
+        lines = [f"{v.claim} {v.rest}".rstrip() for v in battery_verdicts(result.battery)]
+        n = int(result.battery["n_targets"].max())
+        blocks.append(_block(f"All {n} targets together, mean standardised difference", lines))
     for name, part in PARTS.items():
         if name in found.parts:
             blocks += [_block(*note) for note in part.load().notes(found.parts[name])]

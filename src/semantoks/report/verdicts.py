@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,12 @@ class Verdict:
     rest: str
 
 
-def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "") -> list[Verdict]:
+def verdicts(
+    scores: pd.DataFrame,
+    differences: pd.DataFrame,
+    why_not: str = "",
+    constant: Sequence[str] = (),
+) -> list[Verdict]:
     """Return what the tests of the first metric of one target show.
 
     Differences are those of the models in question; without any, those of the baselines.
@@ -41,6 +46,8 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
         The rows of one target of a `ProbeResult`; its adjusted p-values decide.
     why_not : str
         Why nothing is tested; empty where it is.
+    constant : sequence of str
+        Models that predict the same for everyone.
 
     Returns
     -------
@@ -50,13 +57,41 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
     """
     metric = str(scores["metric"].iloc[0])
     gaps = differences[differences["metric"] == metric]
+    same = [name for name in constant if name in set(scores["model"])]
+    found = []
+    if same:
+        claim = f"The same prediction for everyone: {', '.join(same)}."
+        found.append(Verdict(claim, f"Not tested against {CHANCE}."))
     if why_not:
-        return [Verdict(f"No verdict: {why_not}.", _untested(gaps))]
+        return [Verdict(f"No verdict: {why_not}.", _untested(gaps)), *found]
     scores = scores[(scores["metric"] == metric) & (scores["verdict"] != "")]
-    gaps = gaps[gaps["verdict"] != ""]
+    found += _compared(gaps[gaps["verdict"] != ""])
+    if len(scores):
+        level = float(scores["chance"].iloc[0])
+        found.append(_verdict(scores, f"{CHANCE} ({level:g})", numbers=False))
+    return found
+
+
+def battery_verdicts(battery: pd.DataFrame) -> list[Verdict]:
+    """Return what the tests over all targets together show; see `ProbeResult.battery`."""
+    return _compared(battery)
+
+
+def battery_sentence(battery: pd.DataFrame) -> str:
+    """Return what a difference over all targets is, and that it is another question."""
+    return (
+        f"Over {int(battery['n_targets'].max())} targets together: the mean of their differences, "
+        "each divided by its root mean square over units, between -1 and 1. Intervals and tests "
+        "leave every unit out of all targets at once. Holm adjusts over the models compared with "
+        "one control. Which target a difference is on, this does not tell."
+    )
+
+
+def _compared(gaps: pd.DataFrame) -> list[Verdict]:
+    """Return a verdict for every control of the models in question, or of the baselines."""
+    found = []
     asked = gaps["model"].map(role).eq("model") | gaps["model"].map(beside).eq(gaps["against"])
     gaps = gaps[asked] if asked.any() else gaps
-    found = []
     for against, rows in gaps.groupby("against", sort=False):
         other = str(against)
         if role(other) == "random":
@@ -65,9 +100,6 @@ def verdicts(scores: pd.DataFrame, differences: pd.DataFrame, why_not: str = "")
             rows = rows if other == RANDOM else rows[rows["model"].map(untuned_name) == of]
         if len(rows):
             found.append(_verdict(rows, other, numbers=True))
-    if len(scores):
-        level = float(scores["chance"].iloc[0])
-        found.append(_verdict(scores, f"{CHANCE} ({level:g})", numbers=False))
     return found
 
 
@@ -141,6 +173,18 @@ def counted_sentence(counted: Mapping[str, Any]) -> str:
     """
     what = "Intervals" if counted["why_not"] else "Intervals and tests"
     return f"{what} are over {counted['n']} {counted['units']}."
+
+
+def minutes_sentence(facts: Mapping[str, Any]) -> str:
+    """Return who is behind scores against minutes of scan; see `MinutesCurve`."""
+    left = facts["models_left_out"]
+    text = (
+        f"Every point is of the same {facts['n_people']} people in the same folds, trained and "
+        "tested on the first minutes of data of every recording; volumes censored for motion do "
+        f"not count. {facts['n_excluded']} people have less than {facts['minutes'][-1]:g} minutes "
+        "and are excluded from all points."
+    )
+    return f"{text} Not computed for {', '.join(left)}." if left else text
 
 
 def design_sentences(meta: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from semantoks.data.seen import SeenData
 from semantoks.errors import InputError
@@ -214,6 +215,30 @@ class Trainer:
         self._save()
         wait_for_all()
         return self.run / "checkpoints" / f"step-{self.step:08d}"
+
+    def flops_per_step(self) -> float:
+        """Count the floating-point operations of a step: products of the learner and the teacher.
+
+        Forward and backward, on batches in the middle of the run, with and without masks, weighted
+        by how often either comes. In float32, whose products are PyTorch's own; nothing is learned.
+        """
+        masks = self.config.views.masks
+        frequency = masks.frequency if masks.kind != "none" else 0.0
+        shares = {True: frequency, False: 1 - frequency}
+        found = {masked: 0.0 for masked, share in shares.items() if share == 0}
+        moment = Moment(self.n_steps // 2, self.n_steps, self._loader.steps_per_epoch)
+        step = 0
+        while len(found) < 2:
+            batch, step = self._loader.batch(step), step + 1
+            masked = batch.masks is not None
+            if masked in found:
+                continue
+            plan = self.objective.train().plan(batch, moment)
+            with FlopCounterMode(display=False) as counter:
+                self._gradient.losses(batch, plan, self._context)[1]()
+            self._optimizer.zero_grad()
+            found[masked] = counter.get_total_flops()
+        return sum(shares[masked] * flops for masked, flops in found.items())
 
     def _first_epoch(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the views of the first epoch, (B, C, T), and their tokens without data."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from semantoks import __version__
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.config import read_yaml
 from semantoks.data.integrity import check_store
@@ -15,9 +20,9 @@ from semantoks.data.layout import HEADER as STORE_HEADER
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError, nearest
 from semantoks.model.pretrained import HEADER as MODEL_HEADER
-from semantoks.model.pretrained import load_pretrained
+from semantoks.model.pretrained import INCLUDED, load_pretrained
 from semantoks.train.checkpoint import check_checkpoints
-from semantoks.train.setup import CONFIG, METRICS
+from semantoks.train.setup import CONFIG, METRICS, pick_device
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,25 @@ class Description:
 
     facts: dict[str, Any]
     lines: dict[str, object]
+
+
+def installation() -> dict[str, str]:
+    """Return what ``semantoks --version`` prints: versions, device, shipped weights."""
+    packages = ("torch", "numpy", "scikit-learn", "nilearn")
+    name = pick_device("auto")
+    device = f"{torch.cuda.get_device_name(name)} (cuda)" if name.type == "cuda" else "cpu"
+    weights = {
+        folder.name: sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        for folder in sorted(INCLUDED.iterdir())
+        if folder.is_dir()
+    }
+    return {
+        "semantoks": __version__,
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+        "device": f"{device}, {torch.get_num_threads()} threads",
+        "weights": ", ".join(f"{model} ({size:.1f} MB)" for model, size in weights.items()),
+    }
 
 
 def describe_path(path: str) -> Description:

@@ -100,14 +100,23 @@ def ablate(
     InputError
         If the result is there already.
     """
+    configs = load_all(files, overrides)
+    runs = pretrain_all(configs, Path(out), probing, say)
+    return probe_all(runs, Path(out), probing, next(iter(configs.values())).data.stores[0])
+
+
+def load_all(files: Sequence[str | Path], overrides: Sequence[str]) -> dict[str, RunConfig]:
+    """Return the configurations of the runs of a study by the stems of their files.
+
+    Raises
+    ------
+    ConfigError
+        If two files have the same stem, or a configuration is illegal.
+    """
     stems = [Path(file).stem for file in files]
     if len(set(stems)) != len(stems) or not stems:
         raise ConfigError("every configuration needs a file name of its own", value=stems)
-    configs = {
-        stem: RunConfig.load(file, overrides) for stem, file in zip(stems, files, strict=True)
-    }
-    runs = _pretrain_all(configs, Path(out), probing, say)
-    return _compare(runs, Path(out), probing, configs[stems[0]].data.stores[0])
+    return {stem: RunConfig.load(file, overrides) for stem, file in zip(stems, files, strict=True)}
 
 
 #: Baselines in every study, beside random weights.
@@ -154,8 +163,8 @@ def scale(
         )
     configs = {str(n): replace(config, data=replace(config.data, n_subjects=n)) for n in sizes}
     folder = Path(out)
-    runs = _pretrain_all(configs, folder, probing, say)
-    result, summary = _compare(runs, folder, probing, config.data.stores[0])
+    runs = pretrain_all(configs, folder, probing, say)
+    result, summary = probe_all(runs, folder, probing, config.data.stores[0])
     summary.insert(
         0, "n_subjects", pd.to_numeric(summary["model"], errors="coerce").astype("Int64")
     )
@@ -170,7 +179,7 @@ def _seeded(name: str, seed: int) -> str:
     return f"{name} (seed {seed})"
 
 
-def _pretrain_all(
+def pretrain_all(
     configs: Mapping[str, RunConfig], out: Path, probing: Probing, say: Callable[[str], None]
 ) -> dict[str, list[Path]]:
     """Return the runs of every configuration, one per seed."""
@@ -202,7 +211,7 @@ def _pretrain_all(
     return runs
 
 
-def _compare(
+def probe_all(
     runs: Mapping[str, Sequence[Path]], out: Path, probing: Probing, store: str
 ) -> tuple[ProbeResult, pd.DataFrame]:
     """Probe all runs, random weights and the baselines on the same folds."""

@@ -122,9 +122,11 @@ def sidecar(file: Path) -> dict[str, tuple[Any, Path]]:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file that holds an object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text.read_text(path)[0])
     except (ValueError, OSError) as error:
-        raise InputError(f"is not JSON that can be read ({error})", file=path) from None
+        rule = f"is not JSON that can be read ({getattr(error, 'rule', error)})"
+        fix = "Correct it, or move it out of the folder"
+        raise InputError(rule, file=path, fix=fix) from None
     if not isinstance(content, dict):
         raise InputError("must hold a JSON object", file=path, value=type(content).__name__)
     return content

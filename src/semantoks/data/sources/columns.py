@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 
 from semantoks.data.sources.items import Reading
 from semantoks.errors import InputError, listed
-from semantoks.tables import table_cells
+from semantoks.tables import below_title, table_cells
 from semantoks.text import Cells, has_decimal_commas, number
 
 #: Names of columns that count or time the volumes.
-_COUNTERS = ("", "index", "time", "times", "volume", "frame", "tr", "scan", "timepoint", "subbrick")
+_COUNTERS = (
+    *("", "index", "time", "times", "t", "sec", "seconds", "ms", "volume", "frame", "tr", "scan"),
+    *("timepoint", "subbrick"),
+)
 _HEAD = 2**22  # bytes, enough for any header
-#: AFNI's 3dROIstats writes Mean_ and the value in the image, or its label.
-_STATISTIC = re.compile(r"(?:NZ)?(?:Mean|Med)_(.+)")
+#: AFNI's 3dROIstats writes Mean_ and the value in the image, or its label; C-PAC the value.
+_STATISTIC = re.compile(r"(?:(?:NZ)?(?:Mean|Med)_|#)(.+)")
 
 Names = tuple[str, ...]
 
@@ -47,10 +50,13 @@ class Columns(NamedTuple):
     read_as: str = ""
 
 
-def named_columns(file: Path) -> Names | None:
-    """Return the names in the header of a table, None if it has numbers there or is empty."""
-    cells = table_cells(file, _HEAD)
-    return _header(_with_points(cells))[0]
+def named_columns(file: Path, reading: Reading | None = None) -> Names | None:
+    """Return the names in the header of a table, None if it has numbers there or is empty.
+
+    Names of ROIs are those of the atlas of `reading` where they are its values in an image.
+    """
+    names = _header(_with_points(table_cells(file, _HEAD)))[0]
+    return names and (tuple(_name(n, reading) for n in names) if reading else names)
 
 
 def read_columns(file: Path, reading: Reading) -> Columns:
@@ -94,6 +100,7 @@ def _header(cells: Cells) -> tuple[Names | None, Cells]:
     """Return the names in the first row, None if it holds numbers; and the other rows."""
     if not cells.rows:
         return None, cells
+    cells = below_title(cells)
     first, below = cells.rows[0], cells.rows[1] if len(cells.rows) > 1 else []
     words = [cell for cell in first if _is_word(cell)]
     others = [cell for cell in first if cell and cell not in words]
@@ -166,11 +173,18 @@ def _without_counters(names: Names | None, cells: Cells, reading: Reading) -> Co
 
 
 def _name(name: str, reading: Reading) -> str:
-    """Return the name of a ROI in the header of a statistic: Mean_2001 is the ROI #2001."""
-    match = _STATISTIC.fullmatch(name)
-    if match is None or reading.atlas.has(name):
+    """Return the name of a ROI in the header of a statistic: Mean_2001 is the ROI #2001.
+
+    Of an atlas of your own, it is the ROI with this value of `index`; volumes of one built-in
+    atlas hold its ROIs under several orders of values.
+    """
+    match, atlas = _STATISTIC.fullmatch(name), reading.atlas
+    if match is None or atlas.has(name):
         return name
-    return next((n for n in (match[1], f"#{match[1]}") if reading.atlas.has(n)), name)
+    if atlas.index and match[1].isdecimal() and atlas.name not in atlas.available():
+        by_value = dict(zip(atlas.index, atlas.labels, strict=True))
+        return by_value.get(int(match[1]), name)
+    return next((n for n in (match[1], f"#{match[1]}") if atlas.has(n)), name)
 
 
 def _counts(column: Sequence[str], *, any_step: bool) -> bool:
@@ -200,5 +214,6 @@ def _numbers(
             column = chosen[at]
             name = f" {names[column]!r}" if names and column < len(names) else ""
             rule = f"must be a number (line {line}, column {column + first}{name})"
-            raise InputError(rule, file=cells.file, field="signal", value=row[at][:40])
+            fix = "Correct it: digits and one decimal mark, thousands not separated"
+            raise InputError(rule, file=cells.file, field="signal", value=row[at][:40], fix=fix)
     return np.array(values, np.float64)

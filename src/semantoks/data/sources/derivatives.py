@@ -49,7 +49,8 @@ from semantoks.data.sources.scans import (
 from semantoks.data.sources.series import read_series
 from semantoks.data.sources.variants import choose
 from semantoks.errors import InputError
-from semantoks.tables import read_words
+from semantoks.tables import read_words, table_cells
+from semantoks.text import has_decimal_commas
 
 
 def derivative_items(root: str | Path, reading: Reading) -> list[Item]:
@@ -130,6 +131,12 @@ def _denoising(
         rule = "has no confounds (desc-confounds_timeseries.tsv) to denoise with"
         fix = "Add them, or say that no denoising is wanted (denoise=None, --denoise none)"
         raise InputError(rule, file=file, field="confounds", fix=fix)
+    cells = table_cells(confounds)
+    commas = any(has_decimal_commas(row) for row in cells.rows[1:3])
+    if commas or not cells.read_as.startswith("UTF-8, separated by tabs"):
+        rule = f"is not as fMRIPrep writes it ({cells.read_as}{', decimal commas' * commas})"
+        fix = "Save it again as UTF-8 text, separated by tabs, with decimal points"
+        raise InputError(rule, file=confounds, field="confounds", fix=fix)
     options: dict[str, Any] = dict(reading.denoise_options)
     images = [str(file), str(right_of(file))] if file.name.endswith(".gii") else str(file)
     try:  # nilearn raises KeyError and TypeError, too, over columns that are missing or no numbers
@@ -197,6 +204,10 @@ def _load_series(
     if n_dummies and motion is not None and len(motion) == n_rows + n_dummies:
         start += n_dummies * timing.tr  # the tool has removed them
         motion, n_dummies = motion[n_dummies:], 0
+    if motion is not None and len(motion) < n_rows:
+        rule = f"has {len(motion)} rows where the scan has {n_rows} volumes"
+        fix = "Restore the file, or move it out of the folder"
+        raise InputError(rule, file=moved, field="motion", fix=fix)
     signal, kept = whole(signal, outliers, motion, file.path)
     coverage = coverage_of(only(around["coverage"], file.path), names, found, file.path)
     return Recording(

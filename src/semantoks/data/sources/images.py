@@ -34,6 +34,7 @@ from semantoks.errors import InputError, readable
 #: Endings of the names of images.
 ENDINGS = (".nii", ".nii.gz", ".func.gii", ".gii")
 VOLUMES = (".nii", ".nii.gz")
+FASTEST = 0.02  # seconds; faster than any volume is taken
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _NO_ROI = ("???", "Unknown", "unknown", "Medial_Wall", "Background+FreeSurfer_Defined_Medial_Wall")
 
@@ -49,14 +50,14 @@ class ParcellatedImage:
     names : tuple of str, length n_rois
     coverage : ndarray of shape (n_rois,)
         Fraction of every ROI's voxels or vertices that have data.
-    tr : float or None
-        Seconds, if the image is of a kind that states it reliably (CIFTI).
+    tr : float, str or None
+        Seconds, if the image is of a kind that states it reliably (CIFTI); another unit in words.
     """
 
     signal: NDArray[np.float64]
     names: tuple[str, ...]
     coverage: NDArray[np.float64]
-    tr: float | None
+    tr: float | str | None
 
 
 def is_image(file: Path) -> bool:
@@ -101,8 +102,8 @@ def _volume(
 ) -> ParcellatedImage:
     image = load_image(file)
     if len(image.shape) != 4 or image.shape[3] < 2 or min(image.shape) < 1:
-        rule = "must be 4-D with several volumes"
-        raise InputError(rule, file=file, field="shape", value=image.shape)
+        rule, fix = "must be 4-D with several volumes", "Save it with the axes x, y, z, time"
+        raise InputError(rule, file=file, field="shape", value=image.shape, fix=fix)
     if image.get_data_dtype().kind not in "iuf":
         value = image.get_data_dtype()
         raise InputError("must hold real numbers", file=file, field="data type", value=value)
@@ -130,7 +131,7 @@ def _means(
     place: NDArray[np.intp],
     names: tuple[str, ...],
     total: NDArray[np.float64],
-    tr: float | None,
+    tr: float | str | None,
 ) -> ParcellatedImage:
     """Average (n_times, n_voxels) within ROIs over the voxels that are finite and vary."""
     good = np.zeros(len(place), bool)
@@ -179,7 +180,8 @@ def _header_tr(file: Path) -> float | None:
     zooms = header.get_zooms()
     if unit is None or len(zooms) < 4 or not zooms[3] > 0:
         return None
-    return float(zooms[3]) * unit
+    seconds = float(zooms[3]) * unit
+    return seconds if seconds >= FASTEST else float(zooms[3])  # seconds under the unit of others
 
 
 # -- CIFTI -----------------------------------------------------------------------------------------
@@ -202,17 +204,17 @@ def _cifti(file: Path, kinds: tuple[type, type]) -> tuple[Any, Any, NDArray[Any]
     return axes[0], axes[1], image_data(image, file)
 
 
-def _series_tr(axis: Any, file: Path) -> float:
-    if axis.unit != "SECOND":
-        rule = "its series is not in seconds"
-        raise InputError(rule, file=file, field="unit", value=axis.unit)
-    return float(axis.step)
+def _series_tr(axis: Any) -> float | str:
+    return float(axis.step) if axis.unit == "SECOND" else f"{axis.step:g} {axis.unit.lower()}"
 
 
-def read_ptseries(file: Path) -> tuple[NDArray[np.float64], tuple[str, ...], float]:
-    """Return signal (n_times, n_rois), names and TR (seconds) of a CIFTI parcellated series."""
+def read_ptseries(file: Path) -> tuple[NDArray[np.float64], tuple[str, ...], float | str]:
+    """Return signal (n_times, n_rois), names and TR (seconds) of a CIFTI parcellated series.
+
+    A series in another unit than seconds is stated in words.
+    """
     series, parcels, data = _cifti(file, (SeriesAxis, ParcelsAxis))
-    return data.astype(np.float64), tuple(map(str, parcels.name)), _series_tr(series, file)
+    return data.astype(np.float64), tuple(map(str, parcels.name)), _series_tr(series)
 
 
 def _dense(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> ParcellatedImage:
@@ -229,7 +231,7 @@ def _dense(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> Parcell
         raise InputError(rule, file=file, field="space", fix="Use a dlabel of the same density")
     total = np.bincount(codes[in_atlas], minlength=len(names)).astype(np.float64)
     here = found >= 0
-    tr = _series_tr(series, file)
+    tr = _series_tr(series)
     return _means(data[:, found[here]], codes[in_atlas][here], names, total, tr)
 
 
@@ -289,8 +291,11 @@ def _surface(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> Parce
         raise InputError(rule, file=file, field="atlas_images")
     names: list[str] = []
     codes, parts = [], []
-    for half, labels in zip((file, right_of(file)), images, strict=True):
+    for side, half, labels in zip((0, 1), (file, right_of(file)), images, strict=True):
         image = load_image(labels)
+        if _side(labels, image) == 1 - side:
+            rule, fix = "is the image of the other hemisphere", "Give the left one first"
+            raise InputError(rule, file=labels, field="atlas_images", fix=fix)
         table = {label.key: label.label for label in image.labeltable.labels}
         own, code = _label_codes(image, table, labels)
         data = _gifti_series(half)
@@ -307,6 +312,15 @@ def _surface(file: Path, atlas: Parcellation, images: tuple[Path, ...]) -> Parce
     place, data = np.concatenate(codes), np.concatenate(parts)
     total = np.bincount(place[place >= 0], minlength=len(names)).astype(np.float64)
     return _means(data[place >= 0].T, place[place >= 0], tuple(names), total, None)
+
+
+def _side(file: Path, image: Any) -> int | None:
+    """Return 0 for left and 1 for right, as a GIFTI image or its name states; None if neither."""
+    arrays = [array.meta for array in image.darrays]
+    stated = [str(meta.get("AnatomicalStructurePrimary")) for meta in (image.meta, *arrays)]
+    marks = [(k, left_right[k]) for left_right in _LEFT_RIGHT for k in (0, 1)]
+    sides = [k for k, name in enumerate(("CortexLeft", "CortexRight")) if name in stated]
+    return next(iter([*sides, *(k for k, mark in marks if mark in file.name)]), None)
 
 
 def _label_codes(

@@ -19,6 +19,8 @@ from semantoks.errors import InputError, readable
 
 #: Bytes of one array of an HDF5 file: ten days of 1,000 ROIs at a TR of 1 s have 7 GB.
 LARGEST = 2**33
+#: The way out of arrays that are no series.
+PLAIN = "Save one matrix of real numbers per recording"
 _TISSUES = ("Grey Matter", "White Matter", "CSF")
 
 
@@ -51,7 +53,7 @@ def read_matlab(file: Path, reading: Reading) -> Matlab:
     arrays = {name: v for name, v in content.items() if not isinstance(v, list)}
     name = choose(arrays, reading.variable, file)
     signal = matrix(arrays[name], file, name)
-    return Matlab(signal, _names_beside(content, signal.shape[1]), f"MATLAB, {name}")
+    return Matlab(signal, names_beside(content, signal.shape[1]), f"MATLAB, {name}")
 
 
 def conn_sessions(file: Path) -> list[int]:
@@ -60,7 +62,7 @@ def conn_sessions(file: Path) -> list[int]:
     return sorted(map(int, np.unique(found)))
 
 
-def _names_beside(content: Mapping[str, Any], n: int) -> tuple[str, ...] | None:
+def names_beside(content: Mapping[str, Any], n: int) -> tuple[str, ...] | None:
     """Return the only cells that hold one text per column of a matrix."""
     lists = [v for v in content.values() if isinstance(v, list) and len(v) == n]
     texts = [v for v in lists if all(isinstance(name, str) and name for name in v)]
@@ -156,7 +158,7 @@ def matrix(signal: Any, file: Path, name: str = "") -> NDArray[np.float64]:
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         rule = "must be real numbers of the shape (n_times, n_rois)"
         value = f"{array.dtype} {array.shape}"
-        raise InputError(rule, file=file, field=name or None, value=value)
+        raise InputError(rule, file=file, field=name or None, value=value, fix=PLAIN)
     with np.errstate(invalid="ignore"):  # damaged numbers; what is not finite is refused later
         return np.asarray(array, np.float64)
 

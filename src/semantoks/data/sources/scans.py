@@ -19,6 +19,7 @@ from semantoks.tables import as_numbers, read_words
 
 #: XCP-D's ``exact_100``: volumes that a random choice of 100 leaves out, good ones among them.
 _CHOICES = "exact_"
+_TRUTH = {"true": "1", "false": "0"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +157,11 @@ def read_outliers(path: Path) -> NDArray[np.bool_]:
     """Return which volumes are outliers in any column of the file (XCP-D: displacement)."""
     table = read_words(path)
     chosen = [name for name in table.columns if not name.startswith(_CHOICES)]
-    values = np.array([as_numbers(table[name]) for name in chosen]).reshape(len(chosen), len(table))
+    cells = table[chosen].map(lambda cell: _TRUTH.get(cell.lower(), cell))
+    values = np.array([as_numbers(cells[name]) for name in chosen]).reshape(len(chosen), len(table))
     if not np.isin(values, (0, 1)).all():
-        raise InputError("must hold 0 and 1", file=path, field="outliers")
+        fix = "Write 1 for an outlier and 0 for all others"
+        raise InputError("must hold 0 and 1", file=path, field="outliers", fix=fix)
     return np.asarray((values > 0).any(axis=0))
 
 
@@ -197,7 +200,7 @@ def coverage_of(
         if not isinstance(stated, list) or len(stated) != len(names):
             rule = f"needs one value for each of the {len(names)} ROIs"
             raise InputError(rule, file=where, field="Coverage")
-        return np.array([np.nan if v is None else v for v in stated], np.float64)
+        return np.nan_to_num(np.array([0 if v is None else v for v in stated], np.float64))
     table = read_words(path)
     if len(table.columns) == 2:  # XCP-D: Node, coverage
         values = dict(zip(table.iloc[:, 0], as_numbers(table.iloc[:, 1]), strict=True))

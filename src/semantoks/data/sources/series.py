@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from semantoks import tables
 from semantoks.data.sources.columns import Names, read_columns
 from semantoks.data.sources.items import Reading
-from semantoks.data.sources.matlab import choose, matrix, read_matlab
+from semantoks.data.sources.matlab import PLAIN, choose, matrix, names_beside, read_matlab
 from semantoks.errors import InputError, listed, readable
 
 
@@ -25,15 +25,15 @@ class Series(NamedTuple):
         As `Reading.orientation` states if there are no names.
     names : tuple of str, optional
         ROIs, if the file names them.
-    tr : float, optional
-        Seconds, if the file states it.
+    tr : float or str, optional
+        Seconds, if the file states it; another unit in words.
     notes : tuple of str
         How the file was understood, and what is worth a look; alike for alike files.
     """
 
     signal: NDArray[np.float64]
     names: Names | None = None
-    tr: float | None = None
+    tr: float | str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -68,10 +68,12 @@ def read_series(file: Path, reading: Reading) -> Series:
     _refuse_connectivity(series.signal, file)
     if series.names is None:
         series = series._replace(signal=_oriented(series.signal, file, reading))
-    names, notes = _chosen_names(series.names, file, reading)
+    names, notes = chosen_names(series.names, file, reading)
     if names is None:
         rule = "does not name its ROIs, and an order is never guessed"
-        fix = "Put the names into the first line, or give them (roi_names, --roi-names)"
+        fix = "Give the names (roi_names, --roi-names)"
+        if tables.is_table(file):
+            fix = "Put the names into the first line, or give them (roi_names, --roi-names)"
         raise InputError(rule, file=file, field="ROI names", fix=fix)
     return series._replace(names=names, notes=(*series.notes, *notes))
 
@@ -111,13 +113,15 @@ def _refuse_connectivity(signal: NDArray[np.float64], file: Path) -> None:
     if n < 3 or signal.shape != (n, n):
         return
     rest = ~np.eye(n, dtype=bool)
-    if np.allclose(signal[rest], signal.T[rest], rtol=1e-4, atol=1e-6, equal_nan=True):
-        rule = "is a connectivity matrix (square and symmetric), not time series"
+    halves = (signal[np.tril_indices(n, -1)], signal[np.triu_indices(n, 1)])
+    half = any(not np.nan_to_num(values).any() for values in halves)
+    if half or np.allclose(signal[rest], signal.T[rest], rtol=1e-4, atol=1e-6, equal_nan=True):
+        rule = "is a connectivity matrix (square and symmetric, or half of one), not time series"
         fix = "Give the file of the series that it was computed from"
         raise InputError(rule, file=file, field="signal", value=signal.shape, fix=fix)
 
 
-def _chosen_names(
+def chosen_names(
     names: Names | None, file: Path, reading: Reading
 ) -> tuple[Names | None, tuple[str, ...]]:
     """Return the names that count, of the file or given, and what became of the others."""
@@ -142,8 +146,9 @@ def _oriented(signal: NDArray[np.float64], file: Path, reading: Reading) -> NDAr
         turned = {"time-first": "rois-first", "rois-first": "time-first"}[reading.orientation]
         rule = f"has {signal.shape[1]} columns (read {reading.orientation}) for {n} names of ROIs"
         fix = f"Its other axis has {n}: read it so (orientation, --orientation {turned})"
-        wrong = signal.shape[0] != n
-        raise InputError(rule, file=file, field="shape", fix=None if wrong else fix)
+        if signal.shape[0] != n:
+            fix = "Give one name per column (roi_names, --roi-names)"
+        raise InputError(rule, file=file, field="shape", fix=fix)
     return signal
 
 
@@ -164,7 +169,8 @@ def _read_mat(file: Path, reading: Reading) -> Series:
 
 
 def _read_npy(file: Path, reading: Reading) -> Series:  # noqa: ARG001
-    with readable(file, known=(TypeError,)):  # keys of the header are bytes
+    # Keys of the header are bytes.
+    with readable(file, known=(TypeError,), fix=PLAIN):
         signal = np.load(file, allow_pickle=False)
     return Series(matrix(signal, file))
 
@@ -177,7 +183,9 @@ def _read_npz(file: Path, reading: Reading) -> Series:
         with content:
             arrays = dict(content)
     name = choose(arrays, reading.variable, file)
-    return Series(matrix(arrays[name], file, name))
+    signal = matrix(arrays[name], file, name)
+    texts = {k: [*map(str, v)] for k, v in arrays.items() if v.ndim == 1 and v.dtype.kind == "U"}
+    return Series(signal, names_beside(texts, signal.shape[1]))
 
 
 #: Files of region time series: the ending of their names, and what reads them.

@@ -27,6 +27,7 @@ from semantoks.errors import InputError, listed
 
 _CONN = re.compile(r"ROI_Subject(\d+)_Condition(\d+)\.mat")
 _DPABI = re.compile(r"ROISignals_(?:sub-)?(.+?)\.(mat|txt)")
+_SESSION = re.compile(r"S(\d+)_")
 _BIOBANK = re.compile(r"fMRI\..+\.csv(\.gz)?")
 _EID = re.compile(r"(\d{7})(?:_\d+_(\d+)(?:_\d+)?)?")
 _INSTANCE = re.compile(r"i?(\d)")
@@ -99,13 +100,21 @@ def _conn(found: Matches, folder: Path, reading: Reading) -> list[Item]:
     return items
 
 
-def _dpabi(found: Matches, folder: Path, reading: Reading) -> list[Item]:  # noqa: ARG001
+def _dpabi(found: Matches, folder: Path, reading: Reading) -> list[Item]:
+    """Return the recordings; the second session lies in folders that begin with S2_."""
     matrices = {(file.parent, match[1]) for file, match in found if match[2] == "mat"}
-    return [
-        _item([file], reading, subject=match[1])
-        for file, match in found
-        if match[2] == "mat" or (file.parent, match[1]) not in matrices
-    ]
+    several = any(_SESSION.match(file.parent.name) for file, _ in found)
+    of: dict[tuple[str, str | None], Path] = {}
+    for file, match in found:
+        if match[2] == "mat" or (file.parent, match[1]) not in matrices:
+            session = _SESSION.match(file.parent.name)
+            key = (match[1], session[1] if session else "1" if several else None)
+            other = of.setdefault(key, file)
+            if other != file:
+                rule = f"holds two results of {match[1]}: in {other.parent} and in {file.parent}"
+                fix = "Give one of these folders"
+                raise InputError(rule, file=folder, field="source", fix=fix)
+    return [_item([file], reading, subject=s, session=ses) for (s, ses), file in of.items()]
 
 
 def _biobank(found: Matches, folder: Path, reading: Reading) -> list[Item]:

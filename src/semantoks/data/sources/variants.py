@@ -18,7 +18,7 @@ from semantoks.data.sources.columns import named_columns
 from semantoks.data.sources.images import VOLUMES, read_ptseries
 from semantoks.data.sources.items import Reading
 from semantoks.data.sources.scans import Tree
-from semantoks.data.sources.series import is_series, read_series
+from semantoks.data.sources.series import chosen_names, is_series, read_series
 from semantoks.errors import InputError, listed
 from semantoks.tables import is_table
 
@@ -55,8 +55,13 @@ def choose(tree: Tree, reading: Reading) -> dict[BidsFile, tuple[str, ...]]:
         raise _no_such_entities(candidates, reading, tree.root)
     files = _one_variant(chosen, reading, tree.root)
     joined = _concatenations(files)
+    cohorts = sorted({file.entities.get("cohort", "") for file in files})
+    told = f"cohorts {', '.join(cohorts)} of the space in one store; {_ways('cohort', cohorts)}"
+    mixed = (told,) if len(cohorts) > 1 else ()
     return {
-        file: (_DOUBLED,) if file in joined.values() else () for file in files if file not in joined
+        file: (*mixed, *((_DOUBLED,) if file in joined.values() else ()))
+        for file in files
+        if file not in joined
     }
 
 
@@ -98,6 +103,9 @@ def _nothing(tree: Tree, reading: Reading) -> InputError:
         fix = "Choose another strategy (--denoise simple)"
     elif series:
         fix = f"There are {series} time series: leave the image of the atlas out to read them"
+    elif bolds and set(kinds) <= {*VOLUMES} and reading.atlas_images[0].name.endswith(VOLUMES):
+        fix = "Its images are raw or in the space of a person: preprocess them with fMRIPrep, "
+        fix += "--output-spaces MNI152NLin6Asym"
     elif bolds:
         fix = f"There are {', '.join(kinds)}: give an atlas of that kind (--atlas-image)"
     return InputError(rule, file=tree.root, fix=fix)
@@ -129,7 +137,7 @@ def _one_variant(files: Sequence[BidsFile], reading: Reading, folder: Path) -> l
         variant = tuple(pair for pair in file.variant if images or pair[0] != "den")
         groups[variant].append(file)
     if not images:
-        groups = _fitting(groups, reading, folder)
+        groups = _with_cohorts(_fitting(groups, reading, folder))
     if len(groups) > 1:
         kinds = "; ".join(f"{_words(v)} ({len(g)} files)" for v, g in sorted(groups.items()))
         rule = f"holds several kinds of files that could be meant: {kinds}"
@@ -143,6 +151,18 @@ def _one_variant(files: Sequence[BidsFile], reading: Reading, folder: Path) -> l
     # XCP-D writes the series of a CIFTI scan twice, as .tsv and as .ptseries.nii.
     text = {file.scan for file in found if file.extension == ".tsv"}
     return [f for f in found if f.extension != ".ptseries.nii" or f.scan not in text]
+
+
+def _with_cohorts(groups: dict[Variant, list[BidsFile]]) -> dict[Variant, list[BidsFile]]:
+    """Return one group of series that differ in the cohort of their space only.
+
+    The template of an infant is chosen by age, and its ROIs have the same names in all.
+    """
+    files = [file for group in groups.values() for file in group]
+    merged = {tuple(pair for pair in variant if pair[0] != "cohort") for variant in groups}
+    if len(groups) == 1 or len(merged) > 1 or len({file.id for file in files}) < len(files):
+        return groups
+    return {merged.pop(): files}
 
 
 def _fitting(
@@ -178,9 +198,9 @@ def _fitting(
 def _names_in(file: BidsFile, reading: Reading) -> tuple[str, ...]:
     if file.extension == ".ptseries.nii":
         return read_ptseries(file.path)[1]
-    names = named_columns(file.path) if is_table(file.path) else None
+    names = named_columns(file.path, reading) if is_table(file.path) else None
     if names is not None:
-        return names
+        return chosen_names(names, file.path, reading)[0] or ()
     # Names of another number than the columns are refused there.
     return read_series(file.path, reading).names or ()
 

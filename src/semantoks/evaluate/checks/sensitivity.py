@@ -87,6 +87,9 @@ def corruption_curves(
         )
     chosen = _chosen(corruptions)
     target = target if isinstance(target, Target) else Target(target)
+    if target.residualise:
+        rule, value = "targets are taken as they are here", ", ".join(target.residualise)
+        raise InputError(rule, field="residualise", value=value, fix="Evaluate the target itself")
     rows, y, kind = target_values(store, target, missing)
     part = store.select(rows)
     folds = design.folds(part.table, y if kind == "classification" else None, seed)
@@ -113,10 +116,11 @@ def corruption_curves(
     def note(name: str, scores: Mapping[str, Jackknife], facts: dict[str, Any]) -> None:
         for metric, score in scores.items():
             change = score.minus(clean[name][metric])
-            low, high = Inference.of(score).interval()
+            limits = metrics[metric].limits
+            low, high = Inference.of(score).interval(limits)
             row = {"target": target.name, "model": name, **facts, "metric": metric}
             row |= {"value": score.value, "ci_low": low, "ci_high": high}
-            low, high = Inference.of(change).interval()
+            low, high = Inference.of(change).interval(metrics[metric].difference_limits)
             row |= {"change": change.value, "change_low": low, "change_high": high}
             found.append(row | {"n_subjects": n_subjects})
 

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -23,14 +23,24 @@ import pandas as pd
 from semantoks.data.designs import Design, GroupedKFold, SmallSamples
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
+from semantoks.evaluate.compare.battery import OfTarget, battery_differences, share_blocks
 from semantoks.evaluate.compare.cohort import Cohort
+from semantoks.evaluate.compare.curves import (
+    CURVE_COLUMNS,
+    MinutesCurve,
+    curve_rows,
+    minutes_curve,
+    outcomes_of,
+)
 from semantoks.evaluate.compare.prediction import Task, make_task, predict, replicates
 from semantoks.evaluate.compare.provenance import provenance
-from semantoks.evaluate.compare.result import CHOICE_COLUMNS, CURVE_COLUMNS, ProbeResult
+from semantoks.evaluate.compare.residual import fitted_tasks
+from semantoks.evaluate.compare.result import CHOICE_COLUMNS, ProbeResult
 from semantoks.evaluate.compare.roles import CHANCE, CONTROLS
-from semantoks.evaluate.compare.scoring import Outcomes, adjusted, score_models
+from semantoks.evaluate.compare.scoring import adjusted, score_models
 from semantoks.evaluate.compare.sites import site_scores
 from semantoks.evaluate.compare.targets import Target, target_values
+from semantoks.evaluate.compare.units import undecidable
 from semantoks.evaluate.features.baselines import make_baselines
 from semantoks.evaluate.features.blocks import FeatureBlock
 from semantoks.evaluate.predictors.choice import Criterion
@@ -41,7 +51,7 @@ from semantoks.evaluate.predictors.probe import (
     LinearProbeRegressor,
 )
 from semantoks.evaluate.stats.kinds import Kind
-from semantoks.evaluate.stats.metrics import check_chosen, ordered_metrics
+from semantoks.evaluate.stats.metrics import Metric, check_chosen, ordered_metrics
 
 _SUBJECTS = GroupedKFold()
 
@@ -98,6 +108,7 @@ def evaluate_probes(
     design: Design = _SUBJECTS,
     baselines: Sequence[str] = (),
     curve: SmallSamples | None = None,
+    minutes: Sequence[float] = (),
     probe: Probe = _PROBE,
     unit: Literal["subject", "recording"] = "subject",
     missing: Literal["refuse", "drop"] = "refuse",
@@ -123,6 +134,8 @@ def evaluate_probes(
         Names of `semantoks.evaluate.features.baselines.BASELINES`, added to the models.
     curve : SmallSamples, optional
         Fit on few people too, drawn inside the training parts of the first repetition.
+    minutes : sequence of float
+        Fit and test on the first so many minutes of data too; see `minutes_curve`.
     probe : Probe
         The linear model behind features.
     unit : {"subject", "recording"}
@@ -159,14 +172,31 @@ def evaluate_probes(
         for one in chosen
     ]
     check_chosen(metric, [task.kind for task in tasks])
-    known_nothing = np.zeros((len(cohort), 1), np.float32)
-
     make_probe = partial(probe.make, seed=seed)
+    of_minutes = MinutesCurve()
+    if minutes:
+        of_minutes = minutes_curve(
+            store,
+            models,
+            chosen,
+            minutes,
+            make_probe,
+            design=design,
+            unit=unit,
+            missing=missing,
+            metric=metric,
+            seed=seed,
+            n_jobs=n_jobs,
+        )
+    tasks = [_decidable(cohort, task, design, metric) for task in tasks]
+    tasks = share_blocks(cohort, tasks, seed)
+    fitted = [one for task in tasks for one in fitted_tasks(cohort, task)]
+    known_nothing = np.zeros((len(cohort), 1), np.float32)
     parts = [
         (number, part)
         for name, model in {**models, CHANCE: known_nothing}.items()
         for number, one in enumerate(replicates(model))
-        for part in predict(cohort, name, one, tasks, make_probe, n_jobs)
+        for part in predict(cohort, name, one, fitted, make_probe, n_jobs)
     ]
     table = pd.concat([p.rows.assign(replicate=n) for n, p in parts], ignore_index=True)
     made = [{"replicate": n, **p.choice} for n, p in parts if p.choice]
@@ -176,13 +206,25 @@ def evaluate_probes(
     predictions = whole.drop(columns=["without", "block"])
     meta = provenance(cohort, tasks, models, predictions)
     meta["design"] = _design(design, unit, probe)
-    meta |= {"seed": seed, "missing": missing}
+    meta |= {"seed": seed, "missing": missing, "minutes": of_minutes.facts}
     for task in tasks:
         first = next(iter(ordered_metrics(task.kind, metric)))
-        meta["targets"][task.target.name] |= {"metric": first, "chosen": first in metric}
-    curves = _curve(table[table["size"] > 0], tasks, metric)
+        tested = outcomes_of(whole, task)
+        constant = [name for name in models if tested.is_constant(name)]
+        meta["targets"][task.target.name] |= {
+            "metric": first,
+            "chosen": first in metric,
+            "constant": constant,
+            "residualise": [*task.target.residualise],
+        }
+    few = curve_rows(table[table["size"] > 0], tasks, metric, "n_train")
+    curves = pd.DataFrame(few, columns=CURVE_COLUMNS)
     sites = site_scores(predictions, tasks, against, metric)
-    return ProbeResult(scores, differences, predictions, meta, curves, sites, choices)
+    decided = [task for task in tasks if not task.counted.why_not]
+    together = [OfTarget(outcomes_of(whole, task), _deciding(task, metric)) for task in decided]
+    battery = battery_differences(together, against)
+    tables = (curves, sites, choices, battery, of_minutes.table)
+    return ProbeResult(scores, differences, predictions, meta, *tables)
 
 
 def _checked(
@@ -203,6 +245,19 @@ def _checked(
     if twice:
         raise InputError("is the name of a baseline", field="models", value=twice[0])
     return chosen
+
+
+def _decidable(cohort: Cohort, task: Task, design: Design, metric: Sequence[str]) -> Task:
+    """Return the task, with the reason where its deciding metric cannot decide anything."""
+    table, classes = cohort.table.iloc[task.rows], task.classes is not None
+    why_not = task.counted.why_not or undecidable(
+        table, task.y, task.folds, design.group, _deciding(task, metric), classes=classes
+    )
+    return replace(task, counted=replace(task.counted, why_not=why_not))
+
+
+def _deciding(task: Task, metric: Sequence[str]) -> Metric:
+    return next(iter(ordered_metrics(task.kind, metric).values()))
 
 
 def _design(design: Design, unit: str, probe: Probe) -> dict[str, Any]:
@@ -236,22 +291,3 @@ def _scores(
     numbers = ["value", "se", "df", "ci_low", "ci_high", "detectable", "p_value"]
     columns = ["target", "kind", "model", "against", "metric", *numbers]
     return adjusted(pd.DataFrame(scores), pd.DataFrame(differences, columns=columns))
-
-
-def outcomes_of(predictions: pd.DataFrame, task: Task) -> Outcomes:
-    """Return the outcomes of one target from the predictions of all."""
-    classes = None if task.classes is None else task.classes.tolist()
-    return Outcomes.of(predictions[predictions["target"] == task.target.name], task.kind, classes)
-
-
-def _curve(table: pd.DataFrame, tasks: Sequence[Task], metric: Sequence[str]) -> pd.DataFrame:
-    """Score every number of training subjects; a score is the mean over the draws."""
-    rows = []
-    for task in tasks:
-        for size in sorted(set(table["size"])):
-            tested = outcomes_of(table[table["size"] == size], task)
-            metrics = ordered_metrics(task.kind, metric)
-            found, _ = score_models(tested, (), CHANCE, metrics, verdict=False)
-            base = {"target": task.target.name, "kind": task.kind, "n_train": size}
-            rows += [{**base, **row} for row in found]
-    return pd.DataFrame(rows, columns=CURVE_COLUMNS)

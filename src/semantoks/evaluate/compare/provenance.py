@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from semantoks.data.recording import person_key
 from semantoks.data.seen import SeenData, people_of
 from semantoks.data.store import RecordingStore
 from semantoks.evaluate.compare.cohort import Cohort
@@ -49,6 +50,7 @@ def provenance(
             "n_recordings": len(store),
             "n_subjects": int(store.table["subject"].nunique()),
         },
+        "people": sorted(person_key(*p) for one in cohort.stores for p in people_of(one)),
         "targets": {
             task.target.name: {
                 "kind": task.kind,

@@ -13,31 +13,24 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.errors import InputError
+from semantoks.evaluate.compare.battery import BATTERY_COLUMNS
+from semantoks.evaluate.compare.curves import CURVE_COLUMNS, MINUTES_COLUMNS
 from semantoks.evaluate.compare.scoring import Outcomes
 from semantoks.evaluate.compare.sites import SITE_COLUMNS
 from semantoks.files import staged_folder
 
-_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _CHOICES, _META = (
+_SCORES, _DIFFERENCES, _PREDICTIONS, _CURVE, _SITES, _CHOICES, _BATTERY, _MINUTES, _META = (
     "scores.parquet",
     "differences.parquet",
     "predictions.parquet",
     "curve.parquet",
     "sites.parquet",
     "choices.parquet",
+    "battery.parquet",
+    "minutes.parquet",
     "result.json",
 )
 
-CURVE_COLUMNS = [
-    "target",
-    "kind",
-    "model",
-    "n_train",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "chance",
-]
 CHOICE_COLUMNS = ["target", "model", "replicate", "size", "repeat", "fold", "features"]
 CHOICE_COLUMNS += ["strength", "thresholds", "criterion", "strengths", "losses"]
 
@@ -77,6 +70,15 @@ class ProbeResult:
         alternatives; empty where it has none), strength, thresholds (list: one per class),
         criterion, strengths (list: those tried) and losses (list: the criterion at each, smaller is
         better).
+    battery : DataFrame
+        Differences over all targets of which verdicts are given, where there are several, more
+        being better: model, against, n_targets, n_better (targets on which the estimate is above
+        0), value (mean over targets of the difference divided by its root mean square over units,
+        between -1 and 1), se, df, the intervals as above, p_value, p_holm (adjusted over the models
+        compared with one reference) and verdict; see `semantoks.evaluate.compare.battery`.
+    minutes : DataFrame
+        As `curve`, with minutes of scan in place of n_train; ``meta["minutes"]`` states who was
+        excluded.
     """
 
     scores: pd.DataFrame
@@ -86,6 +88,8 @@ class ProbeResult:
     curve: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVE_COLUMNS))
     sites: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SITE_COLUMNS))
     choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHOICE_COLUMNS))
+    battery: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BATTERY_COLUMNS))
+    minutes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MINUTES_COLUMNS))
 
     def arrays(
         self, target: str, models: Sequence[str]
@@ -134,6 +138,8 @@ class ProbeResult:
             self.curve.to_parquet(path / _CURVE, index=False)
             self.sites.to_parquet(path / _SITES, index=False)
             self.choices.to_parquet(path / _CHOICES, index=False)
+            self.battery.to_parquet(path / _BATTERY, index=False)
+            self.minutes.to_parquet(path / _MINUTES, index=False)
             (path / _META).write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
 
     @classmethod
@@ -154,6 +160,13 @@ class ProbeResult:
             curve = pd.read_parquet(path / _CURVE)
             sites = pd.read_parquet(path / _SITES)
             choices = pd.read_parquet(path / _CHOICES)
+            battery = _later(path / _BATTERY, BATTERY_COLUMNS)
+            minutes = _later(path / _MINUTES, MINUTES_COLUMNS)
         except (OSError, ValueError) as error:
             raise InputError(f"holds no whole result ({error})", file=path) from None
-        return cls(scores, differences, predictions, meta, curve, sites, choices)
+        return cls(scores, differences, predictions, meta, curve, sites, choices, battery, minutes)
+
+
+def _later(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a table that results did not have from the beginning."""
+    return pd.read_parquet(file) if file.exists() else pd.DataFrame(columns=list(columns))

@@ -6,7 +6,7 @@ metric of a target, which is fixed before anything is computed. The others come 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from semantoks.evaluate.stats.kinds import Kind
 from semantoks.evaluate.stats.metrics import (
     LOWER_IS_BETTER,
     Codes,
+    Limits,
     Metric,
     balanced,
     ordered_metrics,
@@ -37,6 +38,9 @@ from semantoks.evaluate.stats.metrics import (
 
 #: The verdict where a test does not decide.
 UNDECIDED = "no significant difference"
+
+#: Predictions that differ by less than this share are equal.
+_EQUAL = 1e-9
 
 Row = dict[str, Any]
 
@@ -155,6 +159,18 @@ class Outcomes:
             by_site=self.within_sites,
         )
 
+    def is_constant(self, model: str) -> bool:
+        """Return whether a model predicts the same for everyone of a fold, in every fold."""
+        several = False
+        for i, scores in enumerate(self.predicted[model]):
+            _, first, codes = np.unique(
+                self.folds[i % len(self.folds)], return_index=True, return_inverse=True
+            )
+            if np.abs(scores - scores[first[codes]]).max() > _EQUAL * np.abs(scores).max():
+                return False
+            several |= len(first) < len(codes)
+        return several
+
     def balanced(self, model: str) -> Array:
         """Return probabilities divided by thresholds, means over repetitions and replicates.
 
@@ -205,21 +221,37 @@ def _unit_means(rows: pd.DataFrame, column: str) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
-    """A model's score by one metric, over its replicates."""
+class ModelScore:
+    """A model's score by one metric, over its replicates.
 
+    Parameters
+    ----------
+    parts : sequence of Jackknife
+        Of every replicate.
+    mean : Jackknife
+    between : float
+        See `replicate_variance`.
+    """
+
+    parts: Sequence[Jackknife]
     mean: Jackknife
     between: float
-    n: int
 
     @classmethod
-    def of(cls, parts: Sequence[Jackknife]) -> _Scored:
-        return cls(mean_jackknife(parts), replicate_variance(parts), len(parts))
+    def of(cls, parts: Sequence[Jackknife]) -> ModelScore:
+        """Summarise the replicates."""
+        return cls(parts, mean_jackknife(parts), replicate_variance(parts))
+
+    @property
+    def n(self) -> int:
+        """Number of replicates."""
+        return len(self.parts)
 
     def estimate(self) -> Inference:
+        """Return the mean score."""
         return Inference.of(self.mean, self.between / self.n, self.n)
 
-    def minus(self, other: _Scored, *, draws: tuple[bool, bool]) -> Inference:
+    def minus(self, other: ModelScore, *, draws: tuple[bool, bool]) -> Inference:
         """Return the difference; `draws` tells which of the two depends on a seed.
 
         One run of a model that depends on a seed varies as the replicates of the other do: better
@@ -259,39 +291,50 @@ def score_models(
     Returns
     -------
     scores, differences : lists of dict
-        As `ProbeResult` has them, p-values not yet adjusted for their number.
+        As `ProbeResult` has them, p-values not yet adjusted for their number. The score of knowing
+        nothing, and of a model that predicts the same for everyone, is no estimate: it has neither
+        an interval nor a test. Differences from it have intervals.
     """
     tested = outcomes.tested(chance)
+    flat = {m for m in outcomes.predicted if m == chance or outcomes.is_constant(m)}
     scores: list[Row] = []
     differences: list[Row] = []
     for i, (name, metric) in enumerate((metrics or ordered_metrics(outcomes.kind)).items()):
         asked = verdict and i == 0
-        found = {m: _Scored.of(outcomes.jackknives(metric, m, tested)) for m in outcomes.predicted}
+        found = {
+            m: ModelScore.of(outcomes.jackknives(metric, m, tested)) for m in outcomes.predicted
+        }
         null = metric.at_chance(outcomes.predicted[chance].shape[-1])
         for model, score in found.items():
             row = {"model": model, "metric": name, "n_replicates": score.n}
             row |= {"n_subjects": len(set(outcomes.subjects)), "chance": null}
-            tests = asked and model != chance
-            scores.append(row | _numbers(score.estimate(), null if tests else float("nan")))
-        for model, other in _pairs(found, against):
+            told = score.estimate()
+            if model in flat:
+                told = Inference(told.value, float("nan"), float("nan"))
+            numbers = numbers_of(told, null if asked else float("nan"), metric.limits)
+            scores.append(row | numbers)
+        for model, other in compared(found, against):
             gap = found[model].minus(
                 found[other], draws=(role(model) in SEEDED, role(other) in SEEDED)
             )
             tests = asked and chance not in (model, other)
             row = {"model": model, "against": other, "metric": name}
-            differences.append(row | _numbers(gap, 0.0 if tests else float("nan")))
+            limits = metric.difference_limits
+            differences.append(row | numbers_of(gap, 0.0 if tests else float("nan"), limits))
     return scores, differences
 
 
-def _pairs(models: Mapping[str, _Scored], against: Sequence[str]) -> Iterator[tuple[str, str]]:
+def compared(models: Iterable[str], against: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield what is compared; models side by side with a baseline only with that baseline."""
+    models = list(models)
     for model in models:
         others = [name for name in against if name in models and name != model]
         yield from ((model, name) for name in others if beside(model) in ("", name))
 
 
-def _numbers(found: Inference, null: float) -> Row:
-    low, high = found.interval()
+def numbers_of(found: Inference, null: float, limits: Limits) -> Row:
+    """Return an estimate as columns of a result; the p-value is that of another true value."""
+    low, high = found.interval(limits)
     return {
         "value": found.value,
         "se": found.se,

@@ -37,17 +37,22 @@ class Target:
         class with fewer people, of equals the last in the order of the alphabet.
     transform : {"log"}, optional
         Predict the logarithm of a number: errors are then relative, as of an age or a volume.
+    residualise : tuple of str
+        Columns whose linear effects are taken from a number, in the training part of every fold;
+        see `semantoks.evaluate.compare.residual`.
     """
 
     column: str
     kind: Kind | None = None
     positive: str | None = None
     transform: Transform | None = None
+    residualise: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The name of the target in results, e.g. age or log age."""
-        return self.column if self.transform is None else f"{self.transform} {self.column}"
+        """The name of the target in results, e.g. age, log age or age without sex."""
+        name = self.column if self.transform is None else f"{self.transform} {self.column}"
+        return f"{name} without {listed(self.residualise)}" if self.residualise else name
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -102,6 +107,9 @@ def target_values(
     check_column(table, target.column, store.path)
     column = table[target.column]
     unknown = column.isna().to_numpy(bool)
+    if unknown.all():
+        fix = "Leave this target out, or give its values to `semantoks prepare --phenotypes`"
+        raise InputError("no recording has a value", **where, fix=fix)
     if unknown.any() and missing != "drop":
         who = sorted(table.loc[unknown, "subject"].astype(str).unique())
         shown = ", ".join(who[:5]) + (", ..." if len(who) > 5 else "")
@@ -111,10 +119,10 @@ def target_values(
             fix="Leave them out with missing='drop' (--drop-missing)",
         )
     rows = np.flatnonzero(~unknown)
-    if not len(rows):
-        raise InputError("no recording has a value", **where)
     values = column.iloc[rows]
     kind = target.kind or _guess_kind(values, where)
+    if target.residualise:
+        rows, values = _with_covariates(table, rows, values, target, kind, missing, where)
     if kind != "classification":
         if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
             raise _no_numbers(values, where)
@@ -133,6 +141,41 @@ def target_values(
     if len(set(y)) < 2:
         raise InputError("has one class only: there is nothing to tell apart", **where, value=y[0])
     return rows, y, kind
+
+
+def _with_covariates(
+    table: pd.DataFrame,
+    rows: NDArray[np.intp],
+    values: pd.Series,
+    target: Target,
+    kind: Kind,
+    missing: str,
+    where: dict[str, Any],
+) -> tuple[NDArray[np.intp], pd.Series]:
+    """Return the rows whose covariates are known, and their values."""
+    if kind != "regression":
+        raise InputError(
+            f"covariates can be taken from numbers only, not from a target of {kind}",
+            **where,
+            fix="Ask what models add to the covariates (--beside confounds), or evaluate this "
+            "target without --residualise",
+        )
+    for name in target.residualise:
+        check_column(table, name, where["file"], "residualise")
+        if name == target.column:
+            rule, fix = "is the target itself", "Evaluate this target without it"
+            raise InputError(rule, field="residualise", value=name, fix=fix)
+    known = table[[*target.residualise]].iloc[rows].notna().all(axis=1).to_numpy(bool)
+    if (not known.all() and missing != "drop") or not known.any():
+        raise InputError(
+            f"{(~known).sum()} of {len(known)} recordings have no value of a column to residualise "
+            "on",
+            file=where["file"],
+            field="residualise",
+            value=", ".join(target.residualise),
+            fix="Leave them out with missing='drop' (--drop-missing), or leave the column out",
+        )
+    return rows[known], values[known]
 
 
 def _transformed(values: NDArray[Any], target: Target, where: dict[str, Any]) -> NDArray[Any]:

@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from semantoks.data.splits import Fold
+from semantoks.errors import InputError
 from semantoks.evaluate.stats.inference import inference_blocks
-from semantoks.evaluate.stats.metrics import Codes
+from semantoks.evaluate.stats.metrics import Codes, Metric
 
 #: Fewer sites than these say nothing about other sites.
 MIN_SITES = 6
@@ -68,8 +69,20 @@ def units_of(
     classes : bool
         Whether `y` holds classes.
     seed : int
+
+    Raises
+    ------
+    InputError
+        If fewer than two people are tested.
     """
     test = np.unique(np.concatenate([fold.test for fold in folds]))
+    if len(set(clusters[test])) < 2:
+        raise InputError(
+            "a score needs at least 2 tested people, or families that stay together",
+            field="test part",
+            value=", ".join(map(str, sorted(set(clusters[test])))),
+            fix="Test more sites or people",
+        )
     sites = table["site"].fillna("").astype(str).to_numpy(str)
     name, why_not = "people", ""
     if group == "site":
@@ -79,12 +92,48 @@ def units_of(
         if usable >= MIN_SITES:
             blocks = np.unique(sites, return_inverse=True)[1]
             return Units("sites", n_tested, np.asarray(blocks, np.intp))
-        which = "tested sites have people of two classes" if classes else "sites are tested"
+        which = f"{usable} of {n_tested} tested sites have people of two classes"
         why_not = (
-            f"{usable} {which}; {MIN_SITES} are needed for a verdict about sites never seen. "
-            "Intervals cover other people at these sites"
+            f"{which if classes else f'sites tested: {n_tested}'}; {MIN_SITES} are needed for a "
+            "verdict about sites never seen. Intervals cover other people at these sites"
         )
     elif group != "subject":
         name = f"groups of people ({group})"
     blocks = inference_blocks(clusters, sites, y, seed)
     return Units(name, len(set(clusters[test])), blocks, why_not)
+
+
+def undecidable(
+    table: pd.DataFrame,
+    y: NDArray[np.generic],
+    folds: list[Fold],
+    group: str,
+    metric: Metric,
+    *,
+    classes: bool,
+) -> str:
+    """Return why the metric that decides cannot say anything about people; empty where it can.
+
+    Parameters
+    ----------
+    table, y, folds, group, classes
+        See `units_of`.
+    metric : Metric
+    """
+    test = np.unique(np.concatenate([fold.test for fold in folds]))
+    sites = table["site"].fillna("").astype(str).to_numpy(str)[test]
+    if (sites == "").any() or len(set(sites)) < 2:  # folds are compared within, not sites
+        return ""
+    varies = pd.Series(y[test]).groupby(sites).nunique() > 1
+    if classes and metric.within and varies.sum() < 2:
+        return (
+            f"{varies.sum()} of {len(varies)} tested sites have people of two classes; 2 are "
+            "needed to compare people within sites. A pooled score (--metric 'pooled AUROC') "
+            "would compare sites as well"
+        )
+    if not classes and not varies.any() and (metric.within or group != "site"):
+        return (
+            "the target has one value at every site: what tells sites apart predicts it, and the "
+            "people of a site count once. With --groups site, sites are predicted and counted"
+        )
+    return ""

@@ -50,13 +50,23 @@ def read_features(file: Path, store: RecordingStore) -> NDArray[np.float32]:
             value=[*map(str, table.columns[:5])],
             fix="Call the column of the recordings, named as in the store, id",
         )
-    names = table[key].astype(str).str.removeprefix("sub-").to_numpy(str)
-    wanted = store.table[key].astype(str).str.removeprefix("sub-").to_numpy(str)
+    given, asked = table[key].astype(str), store.table[key].astype(str)
+    names = given.str.removeprefix("sub-").to_numpy(str)
+    wanted = asked.str.removeprefix("sub-").to_numpy(str)
     values, counts = np.unique(names, return_counts=True)
     twice = np.intersect1d(values[counts > 1], wanted)
     if len(twice):
         raise InputError("must have one row each", file=file, field=key, value=str(twice[0]))
     absent = np.setdiff1d(wanted, names)
+    if len(absent) == len(set(wanted)) and len(given):
+        raise InputError(
+            f"has no row of any of the {len(absent)} in the store, which are named e.g. "
+            f"{asked.iloc[0]}",
+            file=file,
+            field=key,
+            value=given.iloc[0],
+            fix=f"Name the rows as the column {key} of the store's recordings.parquet does",
+        )
     if len(absent):
         raise InputError(
             f"has no row of {len(absent)} of the {len(set(wanted))} in the store, e.g. this",

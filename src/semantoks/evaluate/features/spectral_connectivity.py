@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semantoks.data.signal import band_pass, check_tr
+from semantoks.data.filters import band_pass
+from semantoks.data.signal import check_tr
 from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.blocks import FeatureBlock

@@ -50,6 +50,10 @@ class RandomEffects:
     p_value: float
     n_sites: int
 
+    def p_value_of(self, null: float) -> float:
+        """Return the two-sided p-value of another mean, on the degrees of freedom of `ci_low`."""
+        return float(2 * t_distribution.sf(abs(self.mean - null) / self.se, self.n_sites - 1))
+
 
 def random_effects(values: Array, errors: Array) -> RandomEffects | None:
     """Summarise scores of sites with their standard errors.

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as t_distribution
 
 from semantoks.arrays import Array
-from semantoks.evaluate.stats.metrics import Codes, Metric
+from semantoks.evaluate.stats.metrics import UNLIMITED, Codes, Limits, Metric
 
 #: People are counted in this many groups at most (delete-a-group jackknife, Kott 2001).
 MAX_BLOCKS = 50
@@ -133,6 +133,12 @@ class Jackknife:
         value, own = self.value - other.value, self.own - other.own
         return Jackknife(value, own, full, self.weights, self.single)
 
+    def times(self, factor: float) -> Jackknife:
+        """Return the score in another unit, or with another sign."""
+        full = None if self.full is None else factor * self.full
+        own = factor * self.own
+        return Jackknife(factor * self.value, own, full, self.weights, self.single)
+
     @property
     def variance(self) -> float:
         """The variance of the value; NaN where it is not known without some block."""
@@ -216,10 +222,20 @@ class Inference:
             df = (variance + between) ** 2 / shares if shares > 0 else df
         return cls(jackknife.value, float(np.sqrt(variance + between)), float(df))
 
-    def interval(self) -> tuple[float, float]:
-        """Return the 95 % interval."""
+    def interval(self, limits: Limits = UNLIMITED) -> Limits:
+        """Return the 95 % interval, cut off where no true value can be.
+
+        What is cut off holds no true value: it covers as often as before, and holds a null value,
+        which can be true, exactly when the test does not reject it.
+
+        Parameters
+        ----------
+        limits : (float, float)
+            The least and the most that the number can be.
+        """
         reach = float(t_distribution.ppf(1.0 - ALPHA / 2, self.df)) * self.se
-        return self.value - reach, self.value + reach
+        low, high = np.clip([self.value - reach, self.value + reach], *limits)
+        return float(low), float(high)
 
     def p_value(self, null: float) -> float:
         """Return the two-sided p-value of another true value; NaN where it is not known.

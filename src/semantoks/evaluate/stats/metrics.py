@@ -20,6 +20,8 @@ from semantoks.errors import InputError
 from semantoks.evaluate.stats.kinds import Kind
 
 Codes = NDArray[np.intp]
+Limits = tuple[float, float]  # the least and the most that a number can be
+UNLIMITED: Limits = (-np.inf, np.inf)
 
 
 def _strata(strata: Codes | None, n: int) -> Codes:
@@ -103,7 +105,9 @@ def _stratified_area(positive: NDArray[np.bool_], score: Array, strata: Codes | 
     return float((wins / n[known]).sum() / total) if total else float("nan")
 
 
-def concordance(y: Array, predicted: Array, strata: Codes | None = None) -> float:
+def concordance(
+    y: Array, predicted: Array, strata: Codes | None = None, base: Array | None = None
+) -> float:
     """Share of pairs with different truths that the prediction orders rightly; ties count one half.
 
     For ordinal targets; with two values it is the area under the ROC curve. Within strata only
@@ -113,8 +117,12 @@ def concordance(y: Array, predicted: Array, strata: Codes | None = None) -> floa
     ----------
     y, predicted : array of shape (n,)
     strata : int array of shape (n,), optional
+    base : array of shape (n,), optional
+        See `pearson_r`.
     """
     strata = _strata(strata, len(y))
+    if base is not None:  # rounded: those that differ by rounding errors alone are equal
+        predicted = (predicted - base).round(9)
     right = total = 0.0
     for code in np.unique(strata):
         truth, guess = y[strata == code], predicted[strata == code]
@@ -177,7 +185,9 @@ def brier(y: Codes, scores: Array) -> float:
     return float(error / 2 if scores.shape[1] == 2 else error)
 
 
-def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
+def pearson_r(
+    y: Array, predicted: Array, strata: Codes | None = None, base: Array | None = None
+) -> float:
     """Correlation of truth and prediction; NaN where one of them does not vary.
 
     Within strata, the means of every stratum are taken from both first: the pooled within-group
@@ -187,14 +197,20 @@ def pearson_r(y: Array, predicted: Array, strata: Codes | None = None) -> float:
     ----------
     y, predicted : array of shape (n,)
     strata : int array of shape (n,), optional
+    base : array of shape (n,), optional
+        What knowing nothing predicts, which is taken from the prediction first. The mean of a
+        training part is high where the truths that it lacks are low: over folds, knowing nothing
+        correlates with the truth below zero.
     """
     strata = _strata(strata, len(y))
-    size = np.maximum(np.bincount(strata), 1)
+    size, scale = np.maximum(np.bincount(strata), 1), np.square(predicted).sum()
+    if base is not None:
+        predicted = predicted - base
     a = y - (np.bincount(strata, weights=y) / size)[strata]
     b = predicted - (np.bincount(strata, weights=predicted) / size)[strata]
     of_y, of_p = a @ a, b @ b
     # Sums of squares of equal numbers are rounding errors, not zero.
-    if of_y <= 1e-20 * np.square(y).sum() or of_p <= 1e-20 * np.square(predicted).sum():
+    if of_y <= 1e-20 * np.square(y).sum() or of_p <= 1e-20 * scale:
         return float("nan")
     return float(a @ b / np.sqrt(of_y * of_p))
 
@@ -251,6 +267,8 @@ class Metric:
         thresholds of the fold (`balanced`): the largest is decided for, and the class frequencies
         of training parts do not order people of different folds.
     lower_is_better : bool
+    limits : (float, float)
+        The least and the most that the score can be.
     """
 
     function: Callable[..., float]
@@ -260,6 +278,7 @@ class Metric:
     per_class: bool = False
     proper: bool = False
     lower_is_better: bool = False
+    limits: Limits = (0.0, 1.0)
 
     def __call__(
         self,
@@ -285,16 +304,22 @@ class Metric:
         """Return predictions as the metric reads them; no thresholds for numbers."""
         return predicted if self.proper or thresholds is None else balanced(predicted, thresholds)
 
+    @property
+    def difference_limits(self) -> Limits:
+        """The least and the most that a difference of two scores can be."""
+        low, high = self.limits
+        return low - high, high - low
+
     def at_chance(self, n_classes: int) -> float:
         """Return the score of knowing nothing; NaN where it depends on the data."""
         return 1.0 / n_classes if self.per_class else self.chance
 
 
 _NUMBERS = {
-    "MAE gain": Metric(mae_gain, chance=0.0, gain=True),
-    "r": Metric(pearson_r, chance=0.0, within=True),
-    "R2": Metric(r_squared, chance=0.0, gain=True),
-    "MAE": Metric(mean_absolute_error, lower_is_better=True),
+    "MAE gain": Metric(mae_gain, chance=0.0, gain=True, limits=UNLIMITED),
+    "r": Metric(pearson_r, chance=0.0, within=True, gain=True, limits=(-1.0, 1.0)),
+    "R2": Metric(r_squared, chance=0.0, gain=True, limits=(-np.inf, 1.0)),
+    "MAE": Metric(mean_absolute_error, lower_is_better=True, limits=(0.0, np.inf)),
 }
 
 #: Metrics by kind of target; the first decides, unless another one is chosen beforehand.
@@ -305,9 +330,9 @@ METRICS: dict[Kind, dict[str, Metric]] = {
         "AUPRC": Metric(average_precision),
         "pooled AUROC": Metric(auroc, chance=0.5),
         "macro F1": Metric(f1_macro),
-        "Brier": Metric(brier, lower_is_better=True, proper=True),
+        "Brier": Metric(brier, lower_is_better=True, proper=True, limits=(0.0, 2.0)),
     },
-    "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True), **_NUMBERS},
+    "ordinal": {"concordance": Metric(concordance, chance=0.5, within=True, gain=True), **_NUMBERS},
     "regression": _NUMBERS,
 }
 
