@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import semantoks
 from semantoks.commands.main import COMMANDS
 
 pytestmark = pytest.mark.clone
@@ -35,3 +38,30 @@ def test_the_page_of_commands_lists_them_all():
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", text, re.MULTILINE)
     assert rows == [(name, entry.summary) for name, entry in COMMANDS.items()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder for all examples: the store that several of them prepare is made once."""
+    return tmp_path_factory.mktemp("examples")
+
+
+EXAMPLES = [
+    (name, example)
+    for name in semantoks.__all__
+    for example in doctest.DocTestFinder(recurse=False).find(getattr(semantoks, name), name)
+    if example.examples
+]
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_examples_of_the_public_names(name, example, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    example.globs = {"np": np, name: getattr(semantoks, name)}
+    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_many_public_names_have_examples():
+    assert len(EXAMPLES) >= 17

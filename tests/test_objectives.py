@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,19 @@ def test_two_processes_are_one(small, alone, tmp_path):
     spawn(2, "train", *jobs)
     for name in SMALL:
         assert_close(alone(name), weights(tmp_path / name))
+
+
+@pytest.mark.clone
+def test_every_file_of_runs_is_told_of():
+    """Each loads, has its own settings, and PAPERS.md says what was taken from its paper."""
+    folder = Path(__file__).parents[1] / "runs" / "objectives"
+    files = sorted(folder.glob("*.yaml"))
+    papers = (folder / "PAPERS.md").read_text(encoding="utf-8")
+    configs = {file.name: RunConfig.load(file) for file in files}
+    assert [name for name in configs if name not in papers] == []
+    assert len({config.to_yaml() for config in configs.values()}) == len(files) > 8
+    kinds = {config.objective.kind for config in configs.values()}
+    assert {SMALL[name]["kind"] for name in SMALL} <= kinds
 
 
 # -- learning --------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def test_rows_without_data_are_those_none_of_whose_channels_have_any(parcellatio
 def test_an_unknown_granularity_names_the_known():
     with pytest.raises(ConfigError, match="'voxels': must be one of networks, one, rois, conn"):
         EncoderConfig(granularity="voxels")
-    assert set(TOKENIZERS) == {"networks", "one", "rois", "connectome"}
+    assert set(TOKENIZERS) == {"networks", "one", "rois", "connectome", "vq"}
 
 
 def test_every_kind_is_described_in_the_configuration():

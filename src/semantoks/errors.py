@@ -36,6 +36,15 @@ class InputError(SemantoksError, ValueError):
         The offending value.
     fix : str, optional
         The way out, as a sentence without a full stop.
+
+    Examples
+    --------
+    >>> from semantoks import InputError, Parcellation
+    >>> try:
+    ...     Parcellation.load("schaefer101")
+    ... except InputError as error:
+    ...     print(error.field, error.value)
+    parcellation schaefer101
     """
 
     def __init__(

@@ -60,6 +60,10 @@ class Assessment:
         Parts that this store cannot answer, with the reason.
     settings : dict
         The plan, the store, the models; empty for a result that came without them.
+
+    See Also
+    --------
+    evaluate_store : Makes one.
     """
 
     comparison: ProbeResult

@@ -91,6 +91,18 @@ class Plan:
     ------
     InputError
         There is no target, or a number is below 1.
+
+    See Also
+    --------
+    evaluate_store : Answers it.
+
+    Examples
+    --------
+    >>> from semantoks import Plan, Target
+    >>> from semantoks.data.designs import LeaveOneSiteOut
+    >>> plan = Plan(targets=(Target("diagnosis"),), design=LeaveOneSiteOut())
+    >>> plan.n_random
+    5
     """
 
     targets: Annotated[tuple[Target, ...], Flag(name="--target", metavar="COLUMN", read=_targets)]

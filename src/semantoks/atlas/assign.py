@@ -114,6 +114,21 @@ def assign_by_coordinates(
     ------
     InputError
         The shapes differ or a coordinate is not finite.
+
+    See Also
+    --------
+    Parcellation.load : Reads the table from a file.
+
+    References
+    ----------
+    Yeo et al. (2011), Journal of Neurophysiology 106:1125-1165.
+
+    Examples
+    --------
+    >>> from semantoks import assign_by_coordinates
+    >>> table = assign_by_coordinates([(-8, -92, 4), (2, -52, 28)], ["calcarine", "precuneus"])
+    >>> table["network"].tolist()
+    ['Vis', 'Default']
     """
     centres = np.asarray(coordinates, np.float64)
     if centres.shape != (len(labels), 3) or not np.isfinite(centres).all():

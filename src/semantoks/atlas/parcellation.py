@@ -51,6 +51,13 @@ class Parcellation(Channels):
     ------
     InputError
         Lengths differ, a label or network is empty, or a name stands for two ROIs.
+
+    Examples
+    --------
+    >>> from semantoks import Parcellation
+    >>> atlas = Parcellation.load("schaefer100")
+    >>> len(atlas), atlas.labels[0], atlas.network_names[:3]
+    (100, '7Networks_LH_Vis_1', ('Vis', 'SomMot', 'DorsAttn'))
     """
 
     name: str = field(compare=False)

@@ -42,6 +42,21 @@ class RecordingStore:
     ------
     StoreError
         The folder is no store, half-written, damaged, or written by a newer version.
+
+    See Also
+    --------
+    prepare_store : Writes one.
+
+    Examples
+    --------
+    >>> from semantoks import RecordingStore, prepare_store
+    >>> report = prepare_store("abide-sample", "stores/abide")
+    >>> store = RecordingStore("stores/abide")
+    >>> len(store), store.tr, store.signal(0).shape[1]
+    (202, 2.0, 200)
+    >>> yale = store.select(store.table["site"] == "YALE")
+    >>> len(yale)
+    29
     """
 
     def __init__(self, path: str | Path) -> None:

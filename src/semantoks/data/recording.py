@@ -57,6 +57,20 @@ class Recording:
         Where it came from (a file, a data set), for messages.
     notes : tuple of str
         What was decided while reading that is worth a look, alike for alike recordings.
+
+    See Also
+    --------
+    prepare_store : Reads recordings from files.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from semantoks import Parcellation, Recording
+    >>> names = Parcellation.load("cc200").labels
+    >>> signal = np.zeros((150, 200))
+    >>> one = Recording(signal=signal, roi_names=names, tr=2.0, subject="01", task="rest")
+    >>> one.id
+    'sub-01_task-rest'
     """
 
     signal: NDArray[np.floating]

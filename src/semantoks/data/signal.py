@@ -177,7 +177,16 @@ def _edge(hz: float) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What is done to every signal before it is stored, in this order."""
+    """What is done to every signal before it is stored, in this order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from semantoks import Preprocessing
+    >>> signal = np.random.default_rng(0).standard_normal((200, 5))
+    >>> Preprocessing(tr=2.0).apply(signal, 2.5).shape  # 200 volumes of 2.5 s
+    (249, 5)
+    """
 
     tr: Annotated[float, Flag(metavar="SECONDS")] = 2.0
     """Resample all signals to this TR, in seconds."""

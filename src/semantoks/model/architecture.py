@@ -12,11 +12,23 @@ from semantoks.model.tokenizers.base import Pooling
 from semantoks.model.tokenizers.branches import BRANCHES, Branch, branch_widths
 from semantoks.model.tokenizers.connectome import ConnectomeConfig
 from semantoks.model.tokenizers.registry import TOKENIZERS
+from semantoks.model.tokenizers.vq import VQConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Architecture of the encoder; the defaults are the paper's, but for `average`."""
+    """Architecture of the encoder; the defaults are the paper's, but for `average`.
+
+    References
+    ----------
+    Brain-Semantoks, ICLR 2026, https://arxiv.org/abs/2512.11582.
+
+    Examples
+    --------
+    >>> from semantoks import EncoderConfig
+    >>> EncoderConfig(width=192, depth=4, head_width=32).patch_length
+    20
+    """
 
     width: int = 768
     """Token width D; a multiple of head_width."""
@@ -37,13 +49,15 @@ class EncoderConfig:
     """Patches per view P; a view has patch_length * n_patches time points."""
     granularity: str = "networks"
     """What one token stands for: "networks" (a functional network), "one" (the whole brain), "rois"
-    (one ROI) or "connectome" (the connections of a functional network, see `connectome`)."""
+    (one ROI), "vq" (one ROI, as codes, see `vq`) or "connectome" (the connections of a functional
+    network, see `connectome`)."""
     branches: tuple[Branch, ...] = BRANCHES
     """Parallel branches of the tokenizer, concatenated in this order (networks, one)."""
     pooling: Pooling = "mean"
     """Pooling over the time points of a patch: mean, max or attention (networks, one)."""
     final_norm: bool = True
     """Normalise the outputs of the last block."""
+    vq: VQConfig = field(default_factory=VQConfig)
     attention: Literal["full", "causal"] = "full"
     """Which tokens a token sees: "full" (all) or "causal" (those of its own and earlier patches);
     the CLS token sees all of them."""

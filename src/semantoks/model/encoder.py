@@ -90,6 +90,25 @@ class Encoder(ReadsSignals, SharedModel, nn.Module):
         In training, keep only what enters every network's tokenizer and every block and compute
         their insides again for the gradient: the same numbers in less memory, for one more forward
         pass.
+
+    See Also
+    --------
+    load_pretrained : Loads one.
+    Embedder : Embeds recordings, as a scikit-learn transformer.
+
+    References
+    ----------
+    Brain-Semantoks, ICLR 2026, https://arxiv.org/abs/2512.11582.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from semantoks import Encoder, EncoderConfig, Parcellation, Preprocessing
+    >>> config = EncoderConfig(width=64, depth=1, head_width=32)
+    >>> encoder = Encoder.random(config, Parcellation.load("schaefer100"), Preprocessing(), seed=0)
+    >>> out = encoder(torch.randn(2, 100, config.patch_length * config.n_patches))
+    >>> out.cls.shape, out.tokens.shape, out.cls_avg.shape
+    (torch.Size([2, 64]), torch.Size([2, 35, 64]), torch.Size([2, 128]))
     """
 
     def __init__(

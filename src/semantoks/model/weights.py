@@ -17,6 +17,7 @@ _SHOWN = 5
 _LATER = (
     "final_norm",
     "connectome",
+    "vq",
     "attention",
     "positions",
     "average",

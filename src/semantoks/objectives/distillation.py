@@ -182,6 +182,14 @@ class SelfDistillation(TeacherObjective[DistillationPlan, Projections]):
     encoder : Encoder
         Becomes the student; the teacher starts as its copy.
     config : DistillationConfig
+
+    See Also
+    --------
+    VICReg : Another objective.
+
+    References
+    ----------
+    Brain-Semantoks, ICLR 2026, https://arxiv.org/abs/2512.11582. SimDINO: Wu et al., ICML 2025.
     """
 
     batch_axes: ClassVar[Mapping[str, int]] = {

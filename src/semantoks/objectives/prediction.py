@@ -132,7 +132,7 @@ class Prediction(Objective[None, Predicted]):
                 "needs second-order tokens",
                 field="objective.kind",
                 value=config.kind,
-                fix="Set encoder.granularity=connectome and encoder.n_patches=1",
+                fix="Start from the preset connectome-base or connectome-small",
             )
         self.config = config
         self.online = Predictor(encoder, config.n_components)

@@ -66,6 +66,10 @@ class VICReg(Objective[None, Expanded]):
     ----------
     encoder : Encoder
     config : VICRegConfig
+
+    References
+    ----------
+    Bardes, Ponce and LeCun, ICLR 2022.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("online",)

@@ -72,6 +72,11 @@ def evaluate_store(
     InputError
         Two models have one name, no path fits a pattern, replicates are of several configurations,
         the folder holds something else, or the comparison cannot be made.
+
+    See Also
+    --------
+    Plan : The question.
+    Assessment : The answer.
     """
     recordings = RecordingStore(store)
     named = _named([str(model) for model in models])

@@ -43,6 +43,10 @@ def explain_model(
     ------
     InputError
         If the folder exists and is not empty, or the encoder has no networks to look at.
+
+    References
+    ----------
+    Brain-Semantoks, ICLR 2026, network occlusion.
     """
     folder = Path(out)
     refuse_existing(folder, folder=True)

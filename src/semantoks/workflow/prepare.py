@@ -87,6 +87,17 @@ def prepare_store(
         model and other preprocessing are given.
     StoreError
         If the folder exists or cannot be written.
+
+    See Also
+    --------
+    RecordingStore : Reads what this function writes.
+
+    Examples
+    --------
+    >>> from semantoks import prepare_store
+    >>> report = prepare_store("abide-sample", "stores/abide")
+    >>> report.count("stored")
+    202
     """
     items, atlas, how = _items(source, reading)
     notes = [] if reading is None else _notes(items, reading)

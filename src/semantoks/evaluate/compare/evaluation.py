@@ -163,6 +163,10 @@ def evaluate_probes(
     InputError
         If a target, site or metric is unknown, labels are missing, contradict each other, have one
         class only or too few members for the folds, or a model does not fit.
+
+    See Also
+    --------
+    evaluate_store : The same with other explanations of the scores, and a report.
     """
     chosen = _checked(targets, models, baselines, unit)
     models = {**models, **make_baselines(baselines)}

@@ -63,6 +63,10 @@ def paper_probe(
     ------
     InputError
         If labels are missing or there are too few people for three parts.
+
+    References
+    ----------
+    Brain-Semantoks, ICLR 2026, evaluation protocol.
     """
     chosen = target if isinstance(target, Target) else Target(target)
     _, values, kind = target_values(store, chosen, "refuse")

@@ -40,6 +40,12 @@ class Target:
     residualise : tuple of str
         Columns whose linear effects are taken from a number, in the training part of every fold;
         see `semantoks.evaluate.compare.residual`.
+
+    Examples
+    --------
+    >>> from semantoks import Target
+    >>> Target.parse("age:regression").column
+    'age'
     """
 
     column: str

@@ -63,6 +63,19 @@ class Embedder(SignalTransformer):
         Parts of the embedding.
     n_features_in_ : int
         Number of ROIs of the encoder.
+
+    See Also
+    --------
+    ConnectivityBaseline : The control of every model.
+    LinearProbe : Predicts from embeddings.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from semantoks import Embedder
+    >>> signals = [np.random.default_rng(i).standard_normal((120, 200)) for i in range(2)]
+    >>> Embedder(tr=2.0, parts=("mean", "cls")).fit_transform(signals).shape
+    (2, 512)
     """
 
     stateless: ClassVar[bool] = True  # every recording is encoded on its own

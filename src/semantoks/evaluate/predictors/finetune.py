@@ -84,6 +84,21 @@ class FineTuner(ClassifierMixin, FineTuned):  # type: ignore[misc]
     best_epoch_ : int
         The epoch whose weights these are.
     classes_ : ndarray
+
+    See Also
+    --------
+    LinearProbe : The frozen encoder's control.
+
+    References
+    ----------
+    Brain-Semantoks, ICLR 2026, evaluation protocol. Low-rank updates: Hu et al., ICLR 2022.
+
+    Examples
+    --------
+    >>> from semantoks import FineTuner
+    >>> tuner = FineTuner("connectome-base", tr=2.0, train="lora", epochs=30, patience=5)
+    >>> tuner.get_params()["lora_rank"]
+    8
     """
 
     def __init__(
@@ -204,6 +219,10 @@ class FineTunerRegressor(RegressorMixin, FineTuned):  # type: ignore[misc]
         See `FineTuner`.
     mean_, scale_ : float
         What values were standardised by.
+
+    See Also
+    --------
+    FineTuner : The classifier.
     """
 
     def fit(

@@ -304,6 +304,19 @@ class LinearProbeRegressor(RegressorMixin, ProbeBase):  # type: ignore[misc]
     path_ : ShrinkagePath
         The squared error at every strength.
     strength_ : float
+
+    See Also
+    --------
+    LinearProbe : The classifier.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from semantoks import LinearProbeRegressor
+    >>> X = np.random.default_rng(0).standard_normal((80, 300))
+    >>> y = X[:, :20].sum(axis=1)
+    >>> bool(LinearProbeRegressor().fit(X, y).score(X, y) > 0.5)
+    True
     """
 
     def __init__(
