@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, ttest_1samp
+from scipy.stats import binom, kendalltau, ttest_1samp
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 
@@ -183,6 +183,22 @@ def test_a_detectable_difference_is_found_with_its_power():
         x = rng.standard_normal(30) + shift
         found += Inference(x.mean(), x.std(ddof=1) / np.sqrt(30), 29).p_value(0.0) < 0.05
     assert 0.76 < found / 600 < 0.84
+
+
+def test_sites_that_a_score_does_not_depend_on_are_not_counted():
+    """Of 20 sites, 6 have people of two classes: as many units as the AUROC has."""
+    rng, metric = np.random.default_rng(5), statistics.METRICS["classification"]["AUROC"]
+    sites, n_studies, p = np.repeat(np.arange(20), 10), 200, []
+    y = np.where(sites < 6, np.arange(200) % 2, sites % 2)
+    of_site = np.random.default_rng(6).standard_normal((n_studies, 20))[:, sites]
+    for shift in of_site:  # the score is better at some sites and worse at others
+        score = rng.standard_normal(200) + 0.7 * shift * (2 * y - 1)
+        guess = np.column_stack([-score, score])[None]
+        measured = Measured(y, sites[None], sites, np.zeros((1, 200, 2)), n_folds=1)
+        found = Jackknife.of(metric, measured, guess, None)
+        assert 3 <= found.df <= 5, "a site whose area is the mean is not counted either"
+        p.append(Inference.of(found).p_value(0.5))
+    assert np.sum(np.array(p) < 0.05) <= binom.ppf(0.999, n_studies, 0.05)
 
 
 def test_draws_of_one_model_are_a_distribution():

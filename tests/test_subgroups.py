@@ -17,7 +17,7 @@ class Frame:
 
     def __init__(self, store, table):
         self.table, self.path, self.fingerprint = table, store.path, store.fingerprint
-        self.parcellation, self.tr = store.parcellation, store.tr
+        self.parcellation, self.tr, self.header = store.parcellation, store.tr, store.header
         self.preprocessing = store.preprocessing
 
     def __len__(self):

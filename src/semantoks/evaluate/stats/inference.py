@@ -35,6 +35,8 @@ from semantoks.evaluate.stats.metrics import UNLIMITED, Codes, Limits, Metric
 MAX_BLOCKS = 50
 #: Level of intervals and of tests.
 ALPHA = 0.05
+#: A change of a score that is a rounding error, as a share of the largest.
+_NOTHING = 1e-9
 #: The power at which a difference counts as detectable.
 POWER = 0.8
 
@@ -76,7 +78,8 @@ class Jackknife:
     own, full : array of shape (n_blocks,)
         See the module; ``full`` is None where it is not known.
     weights : array of shape (n_blocks,)
-        Units of every block.
+        Units of every block; 0 of a block that the score does not depend on, unless that is true of
+        all.
     single : bool
         Whether there is one fold only.
     """
@@ -123,6 +126,10 @@ class Jackknife:
         if without is not None:
             full = np.array([value - score(keep, block) for block, keep in enumerate(kept)])
         weights = np.bincount(tested.blocks).astype(np.float64)
+        changes = np.abs(own)
+        counted = changes > _NOTHING * changes.max()  # a site with one class adds no AUROC
+        if counted.any():
+            weights = np.where(counted, weights, 0.0)
         return cls(value, own, full, weights, tested.n_folds == 1)
 
     def minus(self, other: Jackknife) -> Jackknife:
@@ -131,7 +138,8 @@ class Jackknife:
         if self.full is not None and other.full is not None:
             full = self.full - other.full
         value, own = self.value - other.value, self.own - other.own
-        return Jackknife(value, own, full, self.weights, self.single)
+        weights = np.maximum(self.weights, other.weights)
+        return Jackknife(value, own, full, weights, self.single)
 
     def times(self, factor: float) -> Jackknife:
         """Return the score in another unit, or with another sign."""
@@ -167,7 +175,8 @@ def mean_jackknife(parts: Sequence[Jackknife]) -> Jackknife:
         full = np.mean([part.full for part in parts if part.full is not None], axis=0)
     own = np.mean([part.own for part in parts], axis=0)
     value = float(np.mean([part.value for part in parts]))
-    return Jackknife(value, own, full, parts[0].weights, parts[0].single)
+    weights = np.max([part.weights for part in parts], axis=0)
+    return Jackknife(value, own, full, weights, parts[0].single)
 
 
 def replicate_variance(parts: Sequence[Jackknife]) -> float:
