@@ -254,6 +254,8 @@ def test_a_batch_is_a_function_of_the_step_whatever_the_number_of_processes(mixt
         mine = part.part(whole.views.shape[1])
         assert torch.equal(part.batch(7).views, whole.views[:, mine])
         assert torch.equal(part.batch(7).missing, whole.missing[:, mine])
+        assert torch.equal(part.whole().batch(7).views, whole.views)
+        assert torch.equal(part.batch(8).views, loader.batch(8).views[:, mine])
 
 
 def test_a_store_of_too_few_people_for_its_share_is_refused(mixture):

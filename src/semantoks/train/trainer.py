@@ -158,7 +158,7 @@ class Trainer:
         )
         agree(self.step, self._device, self.run)
         if self.step == 0 and encoder.is_fitted_first:
-            crops = [views for views, _ in self._first_epoch()]
+            crops = [views for views, _ in self._first_epoch(_FITTED_ON)]
             self.objective.fit(torch.cat(crops)[:_FITTED_ON])
         self._followed: dict[str, float] = {}
         self._saved, self._saved_at = self.step or -1, time.monotonic()
@@ -240,10 +240,15 @@ class Trainer:
             found[masked] = counter.get_total_flops()
         return sum(shares[masked] * flops for masked, flops in found.items())
 
-    def _first_epoch(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield the views of the first epoch, (B, C, T), and their tokens without data."""
-        for step in range(self._loader.steps_per_epoch):
-            batch = self._loader.batch(step)
+    def _first_epoch(self, enough: float = math.inf) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield views of the first epoch, (B, C, T), and their tokens without data; all or enough.
+
+        Of whole batches, on every process: what is fitted to them must not differ.
+        """
+        loader, step = self._loader.whole(), 0
+        while step < loader.steps_per_epoch and enough > 0:
+            batch, step = loader.batch(step), step + 1
+            enough -= batch.views.shape[0] * batch.views.shape[1]
             missing = None if batch.missing is None else batch.missing.flatten(0, 1)
             yield batch.views.flatten(0, 1), missing
 

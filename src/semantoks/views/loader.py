@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -181,6 +182,12 @@ class ViewLoader:
         ends = [len(p) for p in np.array_split(np.arange(n_recordings), self._n_processes)]
         start = sum(ends[: self._process])
         return slice(start, start + ends[self._process])
+
+    def whole(self) -> ViewLoader:
+        """Return a loader of whole batches: what every process sees alike."""
+        loader = copy(self)
+        loader._process, loader._n_processes, loader._next = 0, 1, {}
+        return loader
 
     def batch(self, step: int) -> ViewBatch:
         """Return this process's part of the views and masks of step `step`.
