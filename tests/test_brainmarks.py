@@ -8,14 +8,20 @@ from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from advice import advised
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.signal import Preprocessing
+from semantoks.data.sources.find import find_items
+from semantoks.data.sources.items import Reading
+from semantoks.data.store import RecordingStore
 from semantoks.errors import InputError
 from semantoks.evaluate.features.crops import even_crops, sources
 from semantoks.model.encoder import Encoder, EncoderConfig
+from semantoks.workflow.prepare import prepare_store
 
 # -- prepare ---------------------------------------------------------------------------------------
 
@@ -74,6 +80,72 @@ def test_what_is_no_recording_is_refused(encoder):
         encoder.prepare(spoilt, tr=2.0)
     with pytest.raises(InputError, match="milliseconds"):
         encoder.prepare(noise(24), tr=2000.0)
+
+
+# -- their data sets ------------------------------------------------------------------------------
+
+
+def write_stream(file, recordings, n_batches=1, **extra):
+    """Write recordings as Arrow streams of `datasets` are: nested lists, several batches."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i, one in enumerate(recordings):
+        mean, std = one.signal.mean(0, keepdims=True), one.signal.std(0, keepdims=True)
+        rows.append({"sub": one.subject, "ses": one.session, "tr": one.tr, "age": 20.5 + i,
+                     "bold": ((one.signal - mean) / std).tolist(), "mean": mean.tolist(),
+                     "std": std.tolist(), **extra})  # fmt: skip
+    table = pa.Table.from_pylist(rows)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=-(-len(rows) // n_batches))
+
+
+def test_prepare_reads_their_data_sets(tmp_path, recordings, parcellation, store):
+    folder = tmp_path / "toy.space.arrow"
+    write_stream(folder / "train" / "data-00000-of-00001.arrow", recordings[:9], n_batches=3)
+    write_stream(folder / "test" / "data-00000-of-00001.arrow", recordings[9:])
+    reading = Reading(atlas=parcellation, roi_names=parcellation.labels)
+    found = {item.id: item for item in find_items(folder, reading)}
+    assert len(found) == 13
+    for one in recordings:
+        item = found[f"sub-{one.subject}_ses-{one.session}"]
+        again = item.load()
+        np.testing.assert_allclose(again.signal, one.signal, rtol=1e-9, atol=1e-9)
+        assert (again.subject, again.session, again.tr) == (one.subject, one.session, 2.0)
+    assert [found[id_].facts["part"] for id_ in found].count("test") == 4
+    out = tmp_path / "store"
+    prepare_store(str(folder), out, reading=reading, preprocessing=store.preprocessing)
+    made = RecordingStore(out)
+    assert sorted(made.table["id"]) == sorted(found)
+    for i, name in enumerate(made.table["id"]):
+        j = list(store.table["id"]).index(name)
+        np.testing.assert_allclose(made.signal(i), store.signal(j), atol=2e-2)
+    assert set(made.table["part"]) == {"train", "test"}
+
+
+def test_their_data_sets_without_names_or_whole_columns(tmp_path, recordings, parcellation):
+    folder = tmp_path / "toy.space.arrow"
+    file = folder / "data-00000-of-00001.arrow"
+    write_stream(file, recordings[:2])
+    with (
+        advised("data/sources/arrow.arrow_items", "Give the names in the order", raised=True),
+        pytest.raises(InputError, match="does not name its ROIs"),
+    ):
+        find_items(folder, Reading(atlas=parcellation))
+    reading = Reading(atlas=parcellation, roi_names=parcellation.labels)
+    assert len(find_items(folder, reading)) == 2
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="arrow"):
+        [item.load() for item in find_items(folder, reading)]
+    file.write_bytes(b"no arrow at all")
+    with pytest.raises(InputError, match="arrow"):
+        find_items(folder, reading)
+    with pa.OSFile(str(file), "wb") as sink:
+        table = pa.table({"sub": ["a"], "text": ["b"]})
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(InputError, match="has no column bold"):
+        find_items(folder, reading)
 
 
 # -- the plugin ------------------------------------------------------------------------------------
@@ -145,6 +217,10 @@ def test_their_logistic_probe_runs_from_end_to_end(brainmarks, monkeypatch):
 
     root = brainmarks / "abide"
     write_data_set(root)
+    own, ours = (Parcellation.load(name) for name in ("schaefer400-17n", "schaefer400"))
+    found = find_items(root / "abide.schaefer400.arrow", Reading(atlas=ours, roi_names=own.labels))
+    assert len(found) == 42
+    assert found[0].load().signal.shape == (30, 400)  # the first of the test part
     monkeypatch.setattr(abide, "ABIDE_ROOT", str(root))  # read when it was imported
     cfg = OmegaConf.load(main_logistic.DEFAULT_CONFIG)
     cfg.model, cfg.representation, cfg.dataset = "semantoks", "reg", "abide_sex"

@@ -58,9 +58,13 @@ CONNECTOME = {
     [
         ("paper", {"encoder": SMALL}),
         ("paper", {"encoder": SMALL, "objective": {"kind": "vicreg", "expander_width": 9}}),
+        ("paper", {"encoder": SMALL, "objective": {"kind": "contrastive", "positives": "time"}}),
+        ("paper", {"encoder": SMALL, "objective": {"kind": "barlow", "projector_width": 9}}),
+        ("paper", {"encoder": SMALL, "objective": {"kind": "dino", "n_prototypes": 13}}),
+        ("paper", {"encoder": SMALL, "objective": {"kind": "order"}}),
         ("connectome-small", {"encoder": CONNECTOME, "objective": {"n_components": 7}}),
     ],
-    ids=["distillation", "vicreg", "prediction"],
+    ids=["distillation", "vicreg", "time", "barlow", "dino", "order", "prediction"],
 )
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_a_run_stays_on_its_device_and_resumes(store_path, tmp_path, preset, changes, in_parts):

@@ -47,7 +47,8 @@ def small(tiny_run):
     """Return a maker of small float64 runs; the last batch of an epoch is smaller."""
 
     def make(name, **changes):
-        tree = trees.to_tree(tiny_run(train__precision="float64", optim__epochs=2, **changes))
+        once = {"train__precision": "float64", "optim__epochs": 1, "optim__warmup_epochs": 0.5}
+        tree = trees.to_tree(tiny_run(**once, **changes))
         tree["objective"] = SMALL[name]
         return trees.parse(RunConfig, tree)
 

@@ -27,8 +27,11 @@ def func_of(root, subject):
 def test_every_source_has_one_reader(tmp_path, study):
     (tmp_path / "x").mkdir()
     np.savetxt(tmp_path / "x" / "ROISignals_01.txt", study.signals["01"])
+    (tmp_path / "abide.schaefer400.arrow" / "train").mkdir(parents=True)
+    (tmp_path / "abide.schaefer400.arrow" / "train" / "data-00000-of-00001.arrow").touch()
     sources = {
         "toolbox": tmp_path / "x",
+        "arrow": tmp_path / "abide.schaefer400.arrow",
         "derivatives": trees.fmriprep(tmp_path / "fmriprep", study),
         "hdf5": trees.hdf5(tmp_path / "all.h5", study),
         "table": trees.table(tmp_path / "table", study),

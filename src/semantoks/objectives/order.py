@@ -166,9 +166,8 @@ class Order(Objective[OrderPlan, Judged]):
         terms = {"order": total((each * counts).sum()) / total(counts.sum()).clamp(min=1)}
         weighted = config.order_weight * terms["order"]
         if outputs.backwards is not None:
-            backwards = at_least_float32(outputs.backwards)
-            sign = backwards.new_tensor([[1.0], [-1.0]])  # forwards, backwards
-            wrong = F.softplus(sign * backwards)
+            as_it_is, mirrored = at_least_float32(outputs.backwards)
+            wrong = torch.stack([F.softplus(as_it_is), F.softplus(-mirrored)])
             terms["direction"] = total(wrong.sum()) / count(wrong.numel(), device=wrong.device)
             weighted = weighted + config.direction_weight * terms["direction"]
         return Losses(weighted, terms, outputs.embedding[0].detach())

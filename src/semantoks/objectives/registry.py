@@ -10,6 +10,7 @@ from semantoks.errors import ConfigError, nearest
 from semantoks.model.encoder import Encoder
 from semantoks.objectives.autoregressive import Autoregressive, AutoregressiveConfig
 from semantoks.objectives.barlow import BarlowTwins, BarlowTwinsConfig
+from semantoks.objectives.blocks import Blocks, BlocksConfig
 from semantoks.objectives.contrastive import Contrastive, ContrastiveConfig
 from semantoks.objectives.dino import DINO, DINOConfig
 from semantoks.objectives.distillation import DistillationConfig, SelfDistillation
@@ -30,6 +31,7 @@ OBJECTIVES: dict[str, tuple[type[Any], type[Objective[Any, Any]]]] = {
     "barlow": (BarlowTwinsConfig, BarlowTwins),
     "dino": (DINOConfig, DINO),
     "order": (OrderConfig, Order),
+    "blocks": (BlocksConfig, Blocks),
     "jepa": (JEPAConfig, JEPA),
     "reconstruction": (ReconstructionConfig, Reconstruction),
 }
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         | BarlowTwinsConfig
         | DINOConfig
         | OrderConfig
+        | BlocksConfig
         | JEPAConfig
         | ReconstructionConfig
     )

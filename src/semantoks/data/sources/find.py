@@ -13,6 +13,7 @@ import numpy as np
 from semantoks.atlas.transfer import Transfer
 from semantoks.data.labels import SUBJECT, column_like
 from semantoks.data.recording import Recording, recording_id
+from semantoks.data.sources.arrow import arrow_items, is_arrow
 from semantoks.data.sources.bids import (
     BidsFile,
     Stated,
@@ -232,6 +233,12 @@ READERS: dict[str, Reader] = {
         is_toolbox,
         toolbox_items,
         _OF_SERIES,
+    ),
+    "arrow": Reader(
+        "a folder of Arrow streams as Brainmarks has them (NAME.SPACE.arrow)",
+        is_arrow,
+        arrow_items,
+        ("roi_names",),
     ),
     "derivatives": Reader(
         "a derivatives folder (fMRIPrep, XCP-D, HALFpipe, C-PAC)",
