@@ -47,6 +47,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("gallery_figures.scrape",),
     "filename_pattern": r"/\d\d_",
     "within_subsection_order": "FileNameSortKey",
+    "default_thumb_file": str(HERE / "_static" / "logo.svg"),
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,

@@ -34,6 +34,17 @@ def test_the_example_of_the_readme_prints_what_it_says(tmp_path):
         assert float(found[name]) == pytest.approx(float(auroc), abs=0.011)
 
 
+def test_the_reference_lists_every_public_name():
+    listed = re.findall(r"^   (\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
+    assert set(semantoks.__all__) - {"__version__"} <= set(listed)
+
+
+def test_every_page_is_in_a_table_of_contents():
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")]
+    listed = {line for page in pages for line in page.read_text("utf-8").splitlines()}
+    assert {page.stem for page in pages} - listed <= {"index"}
+
+
 def test_the_page_of_commands_lists_them_all():
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", text, re.MULTILINE)

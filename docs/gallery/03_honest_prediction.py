@@ -89,7 +89,7 @@ import textwrap
 
 from semantoks.report.methods import methods_paragraph
 
-print(textwrap.fill(methods_paragraph(found), 100))
+print(textwrap.fill(methods_paragraph(found), 80))
 
 # %%
 # :doc:`/evaluation` has every part of the report and what each number assumes.
