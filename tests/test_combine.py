@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from advice import advised
 from semantoks.assess.assessment import Assessment, assess
 from semantoks.assess.plan import Plan
 from semantoks.commands.main import app
@@ -130,3 +131,25 @@ def test_a_report_shows_data_sets_together(tmp_path, recordings, parcellation, p
     assert Assessment.load(folders[0]).comparison.meta["people"] == people
     with pytest.raises(InputError, match="needs two results"):
         write_report(tmp_path / "x.html", results=[folders[0]] * 2, together=True)
+
+
+def test_the_ways_out_work():
+    """Every error's advice, followed."""
+    results = three()
+    shared, old = result("west"), result("west")
+    shared.meta["people"][:1] = ["north 3"]
+    del old.meta["people"]
+    place = "evaluate/compare/combine._refuse_shared"
+    with advised(place, "Combine results of other people"):
+        combine({**results, "west": shared})
+    with advised(place, "Evaluate it again with this version"):
+        combine({**results, "west": old})
+    with advised("evaluate/compare/combine._refuse_other", "Evaluate one of them again"):
+        combine({**results, "west": result("west", metric="Brier")})
+    other = result("east")
+    other.meta["targets"] = {"age": other.meta["targets"]["dx"]}
+    for table in (other.scores, other.differences):
+        table["target"] = "age"
+    with advised("evaluate/compare/combine.combine", "Evaluate the same targets and models"):
+        combine({"north": results["north"], "east": other})
+    assert combine(results)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from advice import advised
 from semantoks.assess.plan import Plan, _minutes
 from semantoks.atlas.parcellation import Parcellation
 from semantoks.data.designs import AcrossStores, GroupedKFold
@@ -131,6 +132,9 @@ def test_too_many_and_too_few_minutes_are_refused(store):
         evaluate_probes(store, fc, ["group"], minutes=[2.0, 9.0])
     with pytest.raises(InputError, match=r"minutes = 0\.03: is too little for connectivity"):
         evaluate_probes(store, fc, ["group"], minutes=[0.03])
+    with advised("evaluate/compare/curves.minutes_curve", "Ask for more minutes"):
+        evaluate_probes(store, fc, ["group"], minutes=[0.03])
+    assert len(evaluate_probes(store, fc, ["group"], minutes=[0.2]).minutes)
 
 
 def test_minutes_are_read_and_a_part_of_the_question():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
+from advice import advised
 from semantoks.assess.plan import Plan
 from semantoks.data.designs import GroupedKFold, LeaveOneSiteOut, SmallSamples
 from semantoks.data.splits import Fold
@@ -149,3 +150,24 @@ def test_more_columns_than_people_explain_everything(cohort):
     fold = Fold("1", np.arange(8), np.arange(8, N))
     with pytest.raises(InputError, match="explains the 8 training people"):
         residuals(table, table["score"].to_numpy(), fold, tuple(many))
+
+
+def test_the_ways_out_work(cohort):
+    """Every error's advice, followed."""
+    store, models = cohort
+    taken = "evaluate/compare/targets._with_covariates"
+    with advised(taken, "evaluate this target without --residualise"):
+        evaluate_probes(store, models, [Target("sex", residualise=("age",))])
+    evaluate_probes(store, {"of age": models["of age"]}, [Target("sex")])
+    with advised(taken, "Evaluate this target without it"):
+        evaluate_probes(store, models, [Target("score", residualise=("score",))])
+    with advised(taken, "or leave the column out"):
+        evaluate_probes(store, models, [Target("score", residualise=("known",))])
+    place = "evaluate/compare/residual.residuals"
+    table = store.table
+    with advised(place, "Leave the column out, or divide people otherwise"):
+        residuals(table, table["score"].to_numpy(), fold_of(table), ("subject",))
+    with advised(place, "Leave some columns out"):
+        few = Fold("1", np.arange(2), np.arange(2, N))
+        residuals(table.assign(sex="f"), table["score"].to_numpy(), few, ("age",))
+    residuals(table, table["score"].to_numpy(), fold_of(table), ("age",))

@@ -209,7 +209,7 @@ def _target_blocks(result: ProbeResult, target: str) -> list[SectionBlock]:
     folded = (site_table(result, target), choice_table(result, target))
     blocks += [table for table in folded if table is not None]
     metric = str(facts["metric"])
-    blocks += _curve(result.curve, target, metric, "n_train", "training subjects")
+    blocks += _curve(result.curve, target, metric, "n_train", "number of training subjects")
     return blocks + _minutes(result, target, metric)
 
 
