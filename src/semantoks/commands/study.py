@@ -75,7 +75,7 @@ def compare(
     set_: Overrides = (),
     store: Stores = (),
 ) -> None:
-    """Compare objectives, each pretrained with the same compute.
+    """Compare objectives, each with the same compute.
 
     The epochs of every configuration follow from the measured operations of its steps. Scores with
     verdicts, costs, loss curves and collapse monitors are in one report. Rerunning the command

@@ -154,7 +154,7 @@ class Blocks(Objective[None, Reconstructed]):
                 "needs second-order tokens",
                 field="objective.kind",
                 value=config.kind,
-                fix="Set encoder.granularity=connectome and encoder.n_patches=1",
+                fix="Start from the preset connectome-small, as runs/objectives/blocks.yaml does",
             )
         self.config = config
         self.online = BlockDecoder(encoder, config.n_components)
