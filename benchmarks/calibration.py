@@ -304,9 +304,9 @@ def main() -> None:
     cost = "" if options.resume else f", {minutes:.0f} minutes"
     options.out.write_text(
         f"# Calibration of the verdicts\n\n{text[0]}\n{text[2]}\n"
-        f"{len(table)} rows{cost}; {failed} fail. A row passes if false verdicts are compatible with "
-        "5 % and the coverage of both intervals with 92 to 98 %, each within the 99 % interval of\n"
-        "the number of seeds.\n\n"
+        f"{len(table)} rows{cost}; {failed} fail. A row passes if false verdicts are compatible "
+        "with 5 % and the coverage of both intervals with 92 to 98 %, each within the "
+        "99 % interval of\nthe number of seeds.\n\n"
         f"{body}\n",
         encoding="utf-8",
     )
