@@ -64,7 +64,7 @@ def test_blocks_of_hidden_networks_are_compared_by_hand(method, parcellation):
 
 def test_tokens_of_the_first_order_are_refused(parcellation, preprocessing):
     encoder = Encoder.random(EncoderConfig(width=64, depth=1), parcellation, preprocessing, seed=0)
-    with pytest.raises(ConfigError, match=r"needs second-order tokens.*granularity=connectome"):
+    with pytest.raises(ConfigError, match=r"needs second-order tokens.*preset connectome-small"):
         Blocks(encoder, BlocksConfig())
 
 
