@@ -119,12 +119,16 @@ def test_objectives(tiny_run, tmp_path, store_path):
     with advised("objectives/registry.make_objective", "Did you mean"):
         make_objective(load_pretrained(), of_kind("vicrg"))
     assert OBJECTIVES["vicreg"]
-    with advised("objectives/prediction.__init__", "Start from the preset connectome-base or "):
+    with advised(
+        "objectives/prediction.refuse_first_order", "Start from the preset connectome-small"
+    ):
         Trainer(tiny_run(objective={"kind": "prediction"}), tmp_path / "wrong")
     changes = {"data": {"store": str(store_path)}, "encoder": {"patch_length": 24}}
     Trainer(RunConfig.preset("connectome-small", changes), tmp_path / "connectome")
     masks = {"masks": {"kind": "network", "frequency": 1.0}}
-    with advised("objectives/blocks.__init__", "Start from the preset connectome-small"):
+    with advised(
+        "objectives/prediction.refuse_first_order", "Start from the preset connectome-small"
+    ):
         Trainer(tiny_run(objective={"kind": "blocks"}, views=masks), tmp_path / "no blocks")
     changes |= {"objective": {"kind": "blocks", "n_components": 3}, "views": masks}
     Trainer(RunConfig.preset("connectome-small", changes), tmp_path / "blocks")

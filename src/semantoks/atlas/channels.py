@@ -157,6 +157,11 @@ class TokenRows:
         """Return one row per group of channels."""
         return cls.of(channels, channels.group_names, channels.group_indices)
 
+    @classmethod
+    def by_channel(cls, channels: Channels) -> TokenRows:
+        """Return one row per channel."""
+        return cls.of(channels, channels.labels, [[i] for i in range(len(channels))])
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +22,15 @@ _log = logging.getLogger(__name__)
 
 def _parts() -> tuple[str, ...]:
     return tuple(PARTS)
+
+
+def _jobs(asked: int | None) -> int:
+    """Return how many folds to fit at once: one per core that this process may use, at most 4."""
+    from joblib import cpu_count
+
+    if asked is not None and asked < 1:
+        raise click.BadParameter("must be at least 1", param_hint="--jobs")
+    return asked or min(cpu_count(), 4)
 
 
 Targets = Annotated[
@@ -92,9 +100,6 @@ def evaluate(
     from semantoks.report.terminal import assessment_summary
     from semantoks.workflow.evaluate import REPORT, evaluate_store
 
-    jobs = min(os.cpu_count() or 1, 4) if jobs is None else jobs
-    if jobs < 1:
-        raise click.BadParameter("must be at least 1", param_hint="--jobs")
     found = evaluate_store(
         store,
         out,
@@ -103,7 +108,7 @@ def evaluate(
         plan=replace(plan, design=division.design()),
         parts=chosen_parts(only or None, skip),
         device=device,
-        n_jobs=jobs,
+        n_jobs=_jobs(jobs),
         say=_log.info,
     )
     result = found.comparison

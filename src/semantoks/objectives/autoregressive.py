@@ -15,10 +15,9 @@ Gaussian, not the next volume with an absolute error or a code of a codebook.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +27,12 @@ from semantoks.model.decoder import SignalHead
 from semantoks.model.encoder import Encoder
 from semantoks.model.pretrained import load_pretrained, weights_under
 from semantoks.model.weights import check_weights
-from semantoks.objectives.objective import Losses, Moment, Objective, hidden_tokens
+from semantoks.objectives.objective import hidden_tokens
 from semantoks.objectives.reconstruction import (
     Reconstructed,
+    SquaredErrorObjective,
     compare,
     refuse_whole,
-    squared_error,
 )
 from semantoks.views.batch import ViewBatch
 from semantoks.views.crops import CropGroup, ViewPlan
@@ -131,7 +130,7 @@ def load_next_patch(source: str | Path) -> NextPatch:
     return model.eval().requires_grad_(False)
 
 
-class Autoregressive(Objective[None, Reconstructed]):
+class Autoregressive(SquaredErrorObjective):
     """The objective; on steps with masks hidden tokens are not seen, but predicted all the same.
 
     Parameters
@@ -146,9 +145,6 @@ class Autoregressive(Objective[None, Reconstructed]):
         If the encoder is another one.
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("online",)
-    trained: ClassVar[str] = "online"
-    batch_axes: ClassVar[Mapping[str, int]] = dict.fromkeys(Reconstructed._fields, 0)
     views = ViewPlan(groups=(CropGroup(n_views=1),), clean=True)
 
     def __init__(self, encoder: Encoder, config: AutoregressiveConfig) -> None:
@@ -168,9 +164,6 @@ class Autoregressive(Objective[None, Reconstructed]):
         self.config = config
         self.online = NextPatch(encoder)
 
-    def plan(self, batch: ViewBatch, moment: Moment) -> None:
-        """Every step computes the same."""
-
     def inputs(
         self,
         part: ViewBatch,
@@ -180,12 +173,3 @@ class Autoregressive(Objective[None, Reconstructed]):
         assert part.clean is not None
         hidden, missing = (None if x is None else x[0] for x in (hidden_tokens(part), part.missing))
         return part.views[0], hidden, missing, part.clean[0]
-
-    def loss(
-        self,
-        outputs: Reconstructed,
-        targets: Reconstructed | None,  # noqa: ARG002
-        plan: None,  # noqa: ARG002
-    ) -> Losses:
-        """Return the mean squared error of the coming patches."""
-        return Losses(*squared_error(outputs), outputs.embedding)

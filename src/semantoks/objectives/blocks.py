@@ -16,7 +16,6 @@ connectivity, not windows of it, so that tokens are those of the second-order mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from semantoks.config import check_positive
-from semantoks.errors import ConfigError
 from semantoks.model.encoder import Encoder
 from semantoks.model.spectral import principal_axes
 from semantoks.model.tokenizers.connectome import ConnectomeTokenizer
-from semantoks.objectives.objective import Losses, Moment, Objective, hidden_tokens
+from semantoks.objectives.objective import hidden_tokens
 from semantoks.objectives.parallel import at_least_float32
-from semantoks.objectives.reconstruction import Reconstructed, squared_error
+from semantoks.objectives.prediction import refuse_first_order, second_order
+from semantoks.objectives.reconstruction import Reconstructed, SquaredErrorObjective
 from semantoks.views.batch import ViewBatch
 from semantoks.views.crops import CropGroup, ViewPlan
 
@@ -80,8 +79,7 @@ class BlockDecoder(nn.Module):
     @property
     def tokenizer(self) -> ConnectomeTokenizer:
         """The tokenizer, of second order."""
-        assert isinstance(self.encoder.tokenizer, ConnectomeTokenizer)
-        return self.encoder.tokenizer
+        return second_order(self.encoder)
 
     def block(self, centred: Tensor, pair: int) -> Tensor:
         """Return a block of matrices (B, C, C), flattened, (B, C_n * C_m)."""
@@ -126,7 +124,7 @@ class BlockDecoder(nn.Module):
         return Reconstructed(cls.detach(), error, energy, size)
 
 
-class Blocks(Objective[None, Reconstructed]):
+class Blocks(SquaredErrorObjective):
     """The objective.
 
     Parameters
@@ -141,21 +139,12 @@ class Blocks(Objective[None, Reconstructed]):
         If the tokens of the encoder are not of second order.
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("online",)
-    trained: ClassVar[str] = "online"
-    batch_axes: ClassVar[Mapping[str, int]] = dict.fromkeys(Reconstructed._fields, 0)
     needs_masks: ClassVar[bool] = True
     views = ViewPlan(groups=(CropGroup(n_views=1),))
 
     def __init__(self, encoder: Encoder, config: BlocksConfig) -> None:
         super().__init__()
-        if not isinstance(encoder.tokenizer, ConnectomeTokenizer):
-            raise ConfigError(
-                "needs second-order tokens",
-                field="objective.kind",
-                value=config.kind,
-                fix="Start from the preset connectome-small, as runs/objectives/blocks.yaml does",
-            )
+        refuse_first_order(encoder, config.kind)
         self.config = config
         self.online = BlockDecoder(encoder, config.n_components)
 
@@ -169,20 +158,8 @@ class Blocks(Objective[None, Reconstructed]):
             rows = torch.cat([learner.block(some, i) for some in centred])
             learner.get_buffer(f"axes_{i}").copy_(principal_axes(rows, self.config.n_components))
 
-    def plan(self, batch: ViewBatch, moment: Moment) -> None:
-        """Every step computes the same."""
-
     def inputs(self, part: ViewBatch, plan: None) -> tuple[Tensor, Tensor, Tensor | None]:  # noqa: ARG002
         """Return the crops, their hidden networks, and those without data."""
         hidden = hidden_tokens(part)
         assert hidden is not None
         return part.views[0], hidden[0], None if part.missing is None else part.missing[0]
-
-    def loss(
-        self,
-        outputs: Reconstructed,
-        targets: Reconstructed | None,  # noqa: ARG002
-        plan: None,  # noqa: ARG002
-    ) -> Losses:
-        """Return the mean squared error of the hidden blocks' coordinates."""
-        return Losses(*squared_error(outputs), outputs.embedding)

@@ -89,7 +89,7 @@ class Predictor(nn.Module):
         hidden : Tensor of bool, shape (2, B, N, 1), or None
             Tokens replaced by the mask vector.
         """
-        tokenizer, shape = _tokenizer(self.encoder), views.shape[:2]
+        tokenizer, shape = second_order(self.encoder), views.shape[:2]
         centred = tokenizer.centred(views.flatten(0, 1))
         mask = None if hidden is None else hidden.flatten(0, 1)
         tokens = tokenizer.tokens(tokenizer.coordinates(centred))
@@ -100,9 +100,21 @@ class Predictor(nn.Module):
         return Predicted(*(one.unflatten(0, shape) for one in found))
 
 
-def _tokenizer(encoder: Encoder) -> ConnectomeTokenizer:
+def second_order(encoder: Encoder) -> ConnectomeTokenizer:
+    """Return the tokenizer of an encoder, which is of second order."""
     assert isinstance(encoder.tokenizer, ConnectomeTokenizer)
     return encoder.tokenizer
+
+
+def refuse_first_order(encoder: Encoder, kind: str) -> None:
+    """Refuse an encoder whose tokens are not of second order."""
+    if not isinstance(encoder.tokenizer, ConnectomeTokenizer):
+        raise ConfigError(
+            "needs second-order tokens",
+            field="objective.kind",
+            value=kind,
+            fix="Start from the preset connectome-small or connectome-base",
+        )
 
 
 class Prediction(Objective[None, Predicted]):
@@ -127,13 +139,7 @@ class Prediction(Objective[None, Predicted]):
 
     def __init__(self, encoder: Encoder, config: PredictionConfig) -> None:
         super().__init__()
-        if not isinstance(encoder.tokenizer, ConnectomeTokenizer):
-            raise ConfigError(
-                "needs second-order tokens",
-                field="objective.kind",
-                value=config.kind,
-                fix="Start from the preset connectome-base or connectome-small",
-            )
+        refuse_first_order(encoder, config.kind)
         self.config = config
         self.online = Predictor(encoder, config.n_components)
 
@@ -141,7 +147,7 @@ class Prediction(Objective[None, Predicted]):
     def fit(self, crops: Tensor) -> None:
         """Fit the tokenizer, and the axes of what is predicted, on training crops (B, C, T)."""
         super().fit(crops)
-        tokenizer = _tokenizer(self.online.encoder)
+        tokenizer = second_order(self.online.encoder)
         rows = torch.cat([triangle(tokenizer.centred(some)).float() for some in crops.split(64)])
         self.online.axes.copy_(principal_axes(rows, self.config.n_components))
 

@@ -123,7 +123,27 @@ class Autoencoder(nn.Module):
         return Reconstructed(out.cls_avg.detach(), *sums)
 
 
-class Reconstruction(Objective[None, Reconstructed]):
+class SquaredErrorObjective(Objective[None, Reconstructed]):
+    """What objectives share whose learner compares by itself what it gives back."""
+
+    roles: ClassVar[tuple[str, ...]] = ("online",)
+    trained: ClassVar[str] = "online"
+    batch_axes: ClassVar[Mapping[str, int]] = dict.fromkeys(Reconstructed._fields, 0)
+
+    def plan(self, batch: ViewBatch, moment: Moment) -> None:
+        """Every step computes the same."""
+
+    def loss(
+        self,
+        outputs: Reconstructed,
+        targets: Reconstructed | None,  # noqa: ARG002 - the learner has compared
+        plan: None,  # noqa: ARG002 - there is none
+    ) -> Losses:
+        """Return the mean squared error of what is compared."""
+        return Losses(*squared_error(outputs), outputs.embedding)
+
+
+class Reconstruction(SquaredErrorObjective):
     """The objective.
 
     Parameters
@@ -138,9 +158,6 @@ class Reconstruction(Objective[None, Reconstructed]):
         If the tokens of the encoder are of second order.
     """
 
-    roles: ClassVar[tuple[str, ...]] = ("online",)
-    trained: ClassVar[str] = "online"
-    batch_axes: ClassVar[Mapping[str, int]] = dict.fromkeys(Reconstructed._fields, 0)
     needs_masks: ClassVar[bool] = True
     views = ViewPlan(groups=(CropGroup(n_views=1),), clean=True)
 
@@ -150,24 +167,12 @@ class Reconstruction(Objective[None, Reconstructed]):
         self.config = config
         self.online = Autoencoder(encoder, config.decoder)
 
-    def plan(self, batch: ViewBatch, moment: Moment) -> None:
-        """Every step computes the same."""
-
     def inputs(self, part: ViewBatch, plan: None) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """Return the augmented crops, their hidden tokens, and the crops before augmentation."""
         hidden = hidden_tokens(part)
         assert hidden is not None
         assert part.clean is not None
         return part.views[0], hidden[0], part.clean[0]
-
-    def loss(
-        self,
-        outputs: Reconstructed,
-        targets: Reconstructed | None,  # noqa: ARG002
-        plan: None,  # noqa: ARG002
-    ) -> Losses:
-        """Return the mean squared error of the hidden values."""
-        return Losses(*squared_error(outputs), outputs.embedding)
 
 
 def refuse_whole(encoder: Encoder, kind: str) -> None:

@@ -116,6 +116,25 @@ def _integers(low: Tensor, high: Tensor, generator: Generator) -> Tensor:
     return low + torch.minimum((drawn * span).floor().long(), span - 1)
 
 
+def _ratios(m: int, config: MaskConfig, generator: Generator) -> Tensor:
+    """Draw the share of every mask that is hidden, (M,)."""
+    low, high = config.ratio_min, config.ratio_max
+    return torch.empty(m, device=generator.device).uniform_(low, high, generator=generator)
+
+
+def _run_of(length: Tensor, n: int, generator: Generator) -> Tensor:
+    """Choose a run of so many places at random, bool (M, n)."""
+    start = _integers(torch.zeros_like(length), n - length, generator)
+    place = torch.arange(n, device=generator.device)
+    return (place >= start[:, None]) & (place < (start + length)[:, None])
+
+
+def _some_of(count: Tensor, n: int, generator: Generator) -> Tensor:
+    """Choose so many places at random, bool (M, n)."""
+    order = torch.rand(len(count), n, device=generator.device, generator=generator).argsort(dim=1)
+    return order.argsort(dim=1) < count[:, None]
+
+
 def temporal_masks(
     m: int,
     n_networks: int,
@@ -130,13 +149,9 @@ def temporal_masks(
     -------
     Tensor of bool, shape (M, N, P)
     """
-    ratio = torch.empty(m, device=generator.device).uniform_(
-        config.ratio_min, config.ratio_max, generator=generator
-    )
+    ratio = _ratios(m, config, generator)
     run = ((ratio * n_patches).ceil().long() - 1).clamp(1, n_patches - 1)
-    start = _integers(torch.zeros_like(run), n_patches - run, generator)
-    patch = torch.arange(n_patches, device=generator.device)
-    masked = (patch >= start[:, None]) & (patch < (start + run)[:, None])
+    masked = _run_of(run, n_patches, generator)
     return masked[:, None].expand(m, n_networks, n_patches)
 
 
@@ -163,8 +178,7 @@ def network_masks(
     high = min(max(int(config.ratio_max * n_networks) - 1, low), n_networks - 1)
     bounds = torch.full((m,), low, device=generator.device)
     count = _integers(bounds, torch.full_like(bounds, high), generator)
-    order = torch.rand(m, n_networks, device=generator.device, generator=generator).argsort(1)
-    masked = order.argsort(dim=1) < count[:, None]
+    masked = _some_of(count, n_networks, generator)
     return masked[:, :, None].expand(m, n_networks, n_patches)
 
 
@@ -183,12 +197,8 @@ def random_masks(
     Tensor of bool, shape (M, N, P)
     """
     total = n_networks * n_patches
-    ratio = torch.empty(m, device=generator.device).uniform_(
-        config.ratio_min, config.ratio_max, generator=generator
-    )
-    count = (ratio * total).floor().long().clamp(1, total - 1)
-    order = torch.rand(m, total, device=generator.device, generator=generator).argsort(dim=1)
-    return (order.argsort(dim=1) < count[:, None]).view(m, n_networks, n_patches)
+    count = (_ratios(m, config, generator) * total).floor().long().clamp(1, total - 1)
+    return _some_of(count, total, generator).view(m, n_networks, n_patches)
 
 
 def slice_masks(
@@ -232,19 +242,13 @@ def cross_masks(
     """
     if groups is not None:
         return cross_masks(m, int(groups.max()) + 1, n_patches, config, generator)[:, groups]
-    where = generator.device
-    hidden, u = torch.empty(2, m, device=where).unbind()
-    hidden.uniform_(config.ratio_min, config.ratio_max, generator=generator)
-    u.uniform_(0.25, 0.75, generator=generator)
+    hidden = _ratios(m, config, generator)
+    u = torch.empty_like(hidden).uniform_(0.25, 0.75, generator=generator)
     run = ((1 - hidden) ** u * n_patches).round().long().clamp(1, n_patches - 1)
     count = ((1 - hidden) ** (1 - u) * n_networks).round().long().clamp(1, n_networks - 1)
-    start = _integers(torch.zeros_like(run), n_patches - run, generator)
-    patch = torch.arange(n_patches, device=where)
-    in_time = (patch >= start[:, None]) & (patch < (start + run)[:, None])
-    order = torch.rand(m, n_networks, device=where, generator=generator).argsort(dim=1)
-    in_space = order.argsort(dim=1) < count[:, None]
-    seen = in_space[:, :, None] & in_time[:, None, :]
-    return ~seen
+    in_time = _run_of(run, n_patches, generator)
+    in_space = _some_of(count, n_networks, generator)
+    return ~(in_space[:, :, None] & in_time[:, None, :])
 
 
 #: The kinds of masks by their names in `MaskConfig.kind`; "none" draws nothing.

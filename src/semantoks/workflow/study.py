@@ -276,7 +276,7 @@ def summarise(result: ProbeResult, reference: str) -> pd.DataFrame:
 
 def seed_scores(result: ProbeResult, target: str, metric: str, model: str) -> list[float]:
     """Return the score of every seed of a model."""
-    tested = result.outcomes(target, [*result.meta["models"], CHANCE])
+    tested = result.outcomes(target, [model, CHANCE])
     measured = METRICS[result.meta["targets"][target]["kind"]][metric]
     return [one.value for one in tested.jackknives(measured, model, tested.tested(CHANCE))]
 

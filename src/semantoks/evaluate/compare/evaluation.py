@@ -152,7 +152,7 @@ def evaluate_probes(
     seed : int
         Seed of folds and probes.
     n_jobs : int
-        Folds computed at the same time, in threads; results do not depend on it.
+        Folds of features fitted at the same time, in threads; results do not depend on it.
 
     Returns
     -------

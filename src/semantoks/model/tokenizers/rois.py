@@ -33,8 +33,7 @@ class RoiTokenizer(Tokenizer):
     @classmethod
     def build(cls, config: EncoderConfig, channels: Channels) -> RoiTokenizer:
         """Return the tokenizer of an encoder."""
-        each = [[i] for i in range(len(channels))]
-        rows = TokenRows.of(channels, channels.labels, each)
+        rows = TokenRows.by_channel(channels)
         return cls(rows, config.width, config.patch_length)
 
     def forward(

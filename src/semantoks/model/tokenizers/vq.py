@@ -80,8 +80,7 @@ class VQTokenizer(Tokenizer):
     @classmethod
     def build(cls, config: EncoderConfig, channels: Channels) -> VQTokenizer:
         """Return the tokenizer of an encoder."""
-        each = [[i] for i in range(len(channels))]
-        rows = TokenRows.of(channels, channels.labels, each)
+        rows = TokenRows.by_channel(channels)
         return cls(rows, config.width, config.patch_length, config.vq)
 
     def forward(
